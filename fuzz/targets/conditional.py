@@ -9,7 +9,7 @@ from http import HTTPStatus
 from fuzz.cutting import steered
 from fuzz.target import Target
 from tailchat_gate.proxy.static.conditional import (
-    Span,
+    ByteSpan,
     UnsatisfiableRangeError,
     Validators,
     judge_preconditions,
@@ -138,7 +138,7 @@ def _check_range(fields: _Fields, etag: str, size: int) -> None:
         assert found.start + found.length <= size
 
 
-def _range(fields: _Fields, etag: str, size: int) -> Span | str | None:
+def _range(fields: _Fields, etag: str, size: int) -> ByteSpan | str | None:
     """Return the one range of bytes that is asked for; RFC 9110 section 14.1.2."""
     asked, condition = fields.getall("Range", ()), fields.getall("If-Range", ())
     if len(asked) != 1 or asked[0].strip(" \t")[:6].lower() != "bytes=":
@@ -159,15 +159,15 @@ def _range(fields: _Fields, etag: str, size: int) -> Span | str | None:
         return None
     if start >= size:
         return "none of it"
-    return Span(start, min(end + 1, size) - start)
+    return ByteSpan(start, min(end + 1, size) - start)
 
 
-def _last(count: str, size: int) -> Span | str | None:
+def _last(count: str, size: int) -> ByteSpan | str | None:
     if not count:
         return None
     if int(count) == 0:
         return "none of it"
-    return Span(max(0, size - int(count)), min(int(count), size)) if size else None
+    return ByteSpan(max(0, size - int(count)), min(int(count), size)) if size else None
 
 
 TARGET = Target(

@@ -113,7 +113,7 @@ def _check_names(path: str) -> None:
 TARGET = Target(
     check,
     parsers=("request.readings", "request.target", "access.routes", "access.policy",
-             "access.route", "access.route_table", "access.plain_paths", "proxy.static.tree"),
+             "access.route", "access.host_table", "access.plain_paths", "proxy.static.tree"),
     seeds=(
         b"\0admin/x",
         b"\1public/../admin",

@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from tailchat_gate.access.browser_origin import framing_field
+from tailchat_gate.access.host_table import HostTable, PathCache, PathMatch, strictest
 from tailchat_gate.access.policy import (
     NO_GRANTS,
     NO_MEMBERS,
@@ -17,7 +18,6 @@ from tailchat_gate.access.policy import (
     make_rule,
 )
 from tailchat_gate.access.route import Layer, Match, Route, layers_of
-from tailchat_gate.access.route_table import HostTable, PathCache, PathMatch, strictest
 from tailchat_gate.bounded import keep_in
 from tailchat_gate.config.model import RouteSettings
 from tailchat_gate.config.tables.admin_page import takes_grants

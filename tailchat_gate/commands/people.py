@@ -27,7 +27,7 @@ _SEARCH: Final = "user/searchUserWithUniqueName"
 T = TypeVar("T")
 
 
-class Found(NamedTuple):
+class FoundAccount(NamedTuple):
     """The account that has a name now; `refusal` is why the gate refuses it, None if it does not.
 
     `since` says when it was registered, for a sentence about it.
@@ -68,7 +68,7 @@ def known_person(settings: Settings, name: str) -> str:
     return found.sub
 
 
-def find_person(settings: Settings, name: str) -> Found:
+def find_person(settings: Settings, name: str) -> FoundAccount:
     """Return who has a name in Tailchat; end the command where that is not known."""
 
     async def search(api: TailchatApi) -> tuple[ApiResult, str]:
@@ -90,7 +90,7 @@ def find_person(settings: Settings, name: str) -> Found:
     return found
 
 
-def _read(settings: Settings, name: str, result: Done) -> Found | None:
+def _read(settings: Settings, name: str, result: Done) -> FoundAccount | None:
     record = result.data if isinstance(result.data, dict) else {}
     sub, since = record.get("_id"), record.get("createdAt")
     if not isinstance(sub, str) or not is_asked(sub):
@@ -102,7 +102,7 @@ def _read(settings: Settings, name: str, result: Done) -> Found | None:
     if not isinstance(facts, Facts):
         return None
     dated = isinstance(since, str) and re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T.{1,20}", since)
-    return Found(
+    return FoundAccount(
         sub,
         f", registered on {since[:10]}" if dated and isinstance(since, str) else "",
         kept_out_because(facts, guests=settings.access.guests),

@@ -1,4 +1,7 @@
-"""The gate's own certificates: their files are read, checked, and made into TLS contexts."""
+"""The gate's own certificates: their files are read, checked, and made into TLS contexts.
+
+And when those expire that the configuration names for other servers.
+"""
 
 import ssl
 import time
@@ -11,6 +14,7 @@ from typing import Final, NamedTuple
 from cryptography import x509
 
 from tailchat_gate.config.files import FileError, exposed, load_authorities, load_pair
+from tailchat_gate.config.model import Settings
 from tailchat_gate.config.problems import Conflict, key_path
 from tailchat_gate.config.tables.server import Certificate, Server
 from tailchat_gate.syntax import WILDCARD
@@ -146,3 +150,25 @@ def date_problem(facts: CertificateFacts, now: float) -> str:
 
 def _date(moment: float) -> str:
     return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def certificate_expiries(settings: Settings) -> tuple[tuple[str, float], ...]:
+    """Return each file with certificates, and the Unix second at which its first one expires.
+
+    A file that cannot be read is left out: the part that uses it reports it.
+    """
+    found: dict[str, float] = {}
+    for path in dict.fromkeys(_of_others(settings)):
+        try:
+            certificates = x509.load_pem_x509_certificates(Path(path).read_bytes())
+        except (OSError, ValueError):
+            continue
+        found[path] = min(one.not_valid_after_utc.timestamp() for one in certificates)
+    return tuple(found.items())
+
+
+def _of_others(settings: Settings) -> Iterator[str]:
+    if settings.tailchat.ca_file:
+        yield str(settings.tailchat.ca_file)
+    for route in settings.route:
+        yield from (file for file in (route.tls_ca, route.tls_certificate) if file)

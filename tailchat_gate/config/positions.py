@@ -40,7 +40,7 @@ class Span(NamedTuple):
     is_leaf: bool
 
 
-class Statement(NamedTuple):
+class TomlStatement(NamedTuple):
     """A line `key = value` or `[table]`: its offset, and the table that it is in."""
 
     start: int
@@ -59,7 +59,7 @@ class Scan:
         self._last: dict[Location, int] = {}
         self.spans: dict[Location, Span] = {}
         self.comments: list[tuple[int, int]] = []
-        self.statements: list[Statement] = []
+        self.statements: list[TomlStatement] = []
         try:
             self._document()
         except (ValueError, RecursionError):
@@ -71,7 +71,7 @@ class Scan:
     def _document(self) -> None:
         table: Location = ()
         while self._skip():
-            self.statements.append(Statement(self._at, table))
+            self.statements.append(TomlStatement(self._at, table))
             if self._text.startswith("[", self._at):
                 table = self._header()
             else:

@@ -16,7 +16,7 @@ _OF_LANGUAGE: Final = frozenset(("tag", "name"))
 Texts = Mapping[str, str]
 
 
-class Listed(NamedTuple):
+class LanguageChoice(NamedTuple):
     """A language as the switch lists it, in its own words; `tag` is for `lang` attributes."""
 
     language: str
@@ -37,10 +37,10 @@ def catalogues(folder: str) -> Mapping[str, Mapping[str, Any]]:
 
 
 @cache
-def listed() -> tuple[Listed, ...]:
+def listed() -> tuple[LanguageChoice, ...]:
     """Return the languages for the switch."""
     found = catalogues("locales")
-    return tuple(Listed(one, found[one]["tag"], found[one]["name"]) for one in LANGUAGES)
+    return tuple(LanguageChoice(one, found[one]["tag"], found[one]["name"]) for one in LANGUAGES)
 
 
 def names() -> Mapping[str, str]:

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from tailchat_gate.access.rates import LOGINS, RateLimit
 from tailchat_gate.authorizer import Authorizer
+from tailchat_gate.config.certificates import certificate_expiries
 from tailchat_gate.config.load import Sources
 from tailchat_gate.config.model import Settings
 from tailchat_gate.endpoints.access import AccessEndpoints
@@ -32,7 +33,6 @@ from tailchat_gate.proxy.client.connection import Service, Timeouts
 from tailchat_gate.request.client import ClientResolver
 from tailchat_gate.request.head import RequestReader
 from tailchat_gate.responses.refusals import Asks
-from tailchat_gate.serving.certificates import certificate_expiries
 from tailchat_gate.serving.generations import Generation
 from tailchat_gate.serving.process_state import ProcessState, process_state_of
 from tailchat_gate.serving.rooms import (

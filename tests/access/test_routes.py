@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from routekit import ALICE, GROUPS, ZOE, Row, around, covers, make_table, may, taking
 
+from tailchat_gate.access.host_table import MAX_KEPT
 from tailchat_gate.access.policy import NO_METHOD, decide
-from tailchat_gate.access.route_table import MAX_KEPT
 from tailchat_gate.access.routes import _MAX_KEPT_HOSTS, RouteTable
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.readings import readings

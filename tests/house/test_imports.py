@@ -67,7 +67,7 @@ INSIDE: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("process_state", "tls"),
         ("reloads", "upgrade"),
         ("passing",),
-        ("acceptor", "certificate_watch", "certificates", "inherited", "notify", "shared_rates"),
+        ("acceptor", "certificate_watch", "inherited", "notify", "shared_rates"),
         ("brand", "traces"),
         ("balance", "process_gauges", "signals", "tls_memory"),
     ),

@@ -1,5 +1,6 @@
 """The code has one word for each thing, and it is that of the standards."""
 
+import ast
 import tokenize
 from collections.abc import Iterator
 from pathlib import Path
@@ -85,3 +86,19 @@ def test_no_private_word_is_a_name() -> None:
         assert REPLACED.keys() & set(names(path)) == set()
 
     check_each(sorted(ROOT.rglob("*.py")), check)
+
+
+def test_no_two_classes_have_one_name() -> None:
+    """A public class has its name alone: who reads it need not look up which one is meant.
+
+    A table of the configuration is named as in the file. The demo is a program of its own.
+    """
+    found: dict[str, list[str]] = {}
+    for path in sorted(ROOT.rglob("*.py")):
+        module = path.relative_to(ROOT).as_posix()
+        if not module.startswith(("demo/", "config/tables/")):
+            for node in ast.parse(path.read_text(encoding="utf-8")).body:
+                if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                    found.setdefault(node.name, []).append(module)
+
+    assert {name: modules for name, modules in found.items() if len(modules) > 1} == {}

@@ -11,7 +11,7 @@ import pytest
 from gatekit import ALICE, RawClient, make_settings, request_bytes
 from processkit import gate_process
 
-from tailchat_gate.access import route_table
+from tailchat_gate.access import host_table
 from tailchat_gate.access.routes import RouteTable
 from tailchat_gate.identity import authenticator
 from tailchat_gate.identity.authenticator import SessionCache, Visitor
@@ -93,7 +93,7 @@ BOUNDS: Final[tuple[tuple[ModuleType, str], ...]] = (
     (head, "_KEPT_LINES"),
     (access_log, "_KEPT_TEXTS"),
     *((client, name) for name in ("_MAX_CACHED_CHAINS", "_MAX_CACHED_PEERS")),
-    (route_table, "MAX_KEPT"),
+    (host_table, "MAX_KEPT"),
     (authenticator, "MAX_BYTES"),
     (cookies, "_KEPT"),
 )

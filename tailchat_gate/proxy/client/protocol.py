@@ -20,7 +20,7 @@ from tailchat_gate.proxy.sockets import (
 from tailchat_gate.reasons import Reason, RefusedError
 
 
-class ClientServer(Protocol):
+class ConnectionServer(Protocol):
     """The server that accepts and counts connections."""
 
     @property
@@ -50,7 +50,7 @@ class ClientProtocol(ClientConnection):
 
     __slots__ = ("_buffer", "_server", "_unsent", "counted_as", "named_peer", "trust")
 
-    def __init__(self, server: ClientServer, service: CurrentService | None = None) -> None:
+    def __init__(self, server: ConnectionServer, service: CurrentService | None = None) -> None:
         """`service` answers requests in place of the server's."""
         super().__init__(service or server.service, server.buffers, server.time)
         self._server = server

@@ -37,7 +37,7 @@ class Validators(NamedTuple):
     modified: int
 
 
-class Span(NamedTuple):
+class ByteSpan(NamedTuple):
     """Bytes of a file, from `start` on."""
 
     start: int
@@ -69,7 +69,7 @@ def judge_preconditions(fields: Fields, current: Validators) -> HTTPStatus:
     return HTTPStatus.OK
 
 
-def requested_span(fields: Fields, etag: str, size: int) -> Span | None:
+def requested_span(fields: Fields, etag: str, size: int) -> ByteSpan | None:
     """Return the one range that a GET asks for, None where the whole file is to be sent.
 
     A Range that is malformed, in another unit or with several ranges is ignored, as RFC 9110
@@ -85,7 +85,7 @@ def requested_span(fields: Fields, etag: str, size: int) -> Span | None:
     return None if only is None else _span(only[1], only[2], size)
 
 
-def _span(first: str, last: str, size: int) -> Span | None:
+def _span(first: str, last: str, size: int) -> ByteSpan | None:
     if not first:
         return _last_bytes(last, size)
     start = int(first)
@@ -93,17 +93,17 @@ def _span(first: str, last: str, size: int) -> Span | None:
         return None
     if start >= size:
         raise UnsatisfiableRangeError
-    return Span(start, (min(int(last), size - 1) if last else size - 1) - start + 1)
+    return ByteSpan(start, (min(int(last), size - 1) if last else size - 1) - start + 1)
 
 
-def _last_bytes(count: str, size: int) -> Span | None:
+def _last_bytes(count: str, size: int) -> ByteSpan | None:
     if not count:
         return None
     length = min(int(count), size)
     if int(count) == 0:
         raise UnsatisfiableRangeError
     # For an empty file this is the whole file, which Content-Range cannot express.
-    return Span(size - length, length) if size else None
+    return ByteSpan(size - length, length) if size else None
 
 
 def _may_resume(fields: Fields, etag: str) -> bool:

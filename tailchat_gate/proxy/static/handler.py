@@ -14,8 +14,8 @@ from aiohttp import web
 
 from tailchat_gate.proxy.sockets import Descriptors, RequestSlots, slots_of_one
 from tailchat_gate.proxy.static.conditional import (
+    ByteSpan,
     Fields,
-    Span,
     UnsatisfiableRangeError,
     Validators,
     judge_preconditions,
@@ -156,7 +156,7 @@ class LocalFiles:
             status = HTTPStatus.PARTIAL_CONTENT
             end = span.start + span.length - 1
             headers["Content-Range"] = f"bytes {span.start}-{end}/{size}"
-        return _begin(status, headers, file, span or Span(0, size))
+        return _begin(status, headers, file, span or ByteSpan(0, size))
 
     def _validators(self, file: OpenFile) -> Validators:
         status, now = file.status, self._clock()
@@ -191,7 +191,7 @@ class _Response(NamedTuple):
 
 
 def _begin(
-    status: HTTPStatus, headers: Mapping[str, str], file: OpenFile, span: Span
+    status: HTTPStatus, headers: Mapping[str, str], file: OpenFile, span: ByteSpan
 ) -> "_Response":
     """Read the first piece of a body; close the file where that is all."""
     full = {**headers, "Content-Length": str(span.length)}

@@ -10,7 +10,7 @@ from aiohttp import web
 from aiohttp.http import StreamWriter
 
 from tailchat_gate.observe.log import LOGGER_NAME
-from tailchat_gate.proxy.static.conditional import Span
+from tailchat_gate.proxy.static.conditional import ByteSpan
 from tailchat_gate.proxy.static.tree import OpenFile
 
 #: Bytes read from a file at once. A file that has no more is sent without another step.
@@ -48,7 +48,7 @@ class Rest(NamedTuple):
     """The part of a file to send, and the first piece of it."""
 
     file: OpenFile
-    span: Span
+    span: ByteSpan
     first: bytes
 
 

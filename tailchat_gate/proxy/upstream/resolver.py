@@ -29,21 +29,30 @@ AddressInfo = tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, i
 class _Name:
     """The last look-ups of one name."""
 
-    __slots__ = ("asked_at", "error", "failing", "flight", "flight_at", "good", "good_at", "host",
-                 "tried_at")  # fmt: skip
+    __slots__ = (
+        "asked_at",
+        "error",
+        "failing",
+        "good",
+        "good_at",
+        "host",
+        "pending",
+        "pending_since",
+        "tried_at",
+    )  # fmt: skip
 
     def __init__(self, host: str) -> None:
         self.host: Final = host
         self.good: tuple[AddressInfo, ...] = ()
-        self.good_at = self.tried_at = self.asked_at = self.flight_at = float("-inf")
+        self.good_at = self.tried_at = self.asked_at = self.pending_since = float("-inf")
         self.error: OSError = socket.gaierror(socket.EAI_AGAIN, "not looked up yet")
         #: Whether the last look-up failed, or hung for longer than PATIENCE_SECONDS.
         self.failing = False
-        self.flight: asyncio.Future[None] | None = None
+        self.pending: asyncio.Future[None] | None = None
 
     def is_settled(self, now: float) -> bool:
         """Whether no look-up is needed yet."""
-        if self.flight is not None:
+        if self.pending is not None:
             return False
         kept = FAILED_SECONDS if self.failing else FRESH_SECONDS
         return now - self.tried_at < kept
@@ -82,7 +91,7 @@ class Names:
     def waits(self, host: str) -> bool:
         """Whether a host is being looked up, and no earlier answer can be used."""
         name = self._names.get(host)
-        return name is not None and name.flight is not None and not name.is_usable(self._time())
+        return name is not None and name.pending is not None and not name.is_usable(self._time())
 
     def refresh(self, host: str) -> frozenset[str] | None:
         """Return the known addresses of a host; None where nothing is known.
@@ -93,7 +102,7 @@ class Names:
         name = self._names.get(host)
         if name is None:
             return None
-        if name.flight is None and not name.is_settled(now):
+        if name.pending is None and not name.is_settled(now):
             self._look_up(name, now)
         if not name.good and not name.failing:
             return None
@@ -101,13 +110,13 @@ class Names:
 
     async def _wait(self, name: _Name, now: float) -> None:
         """Wait for a look-up, at most PATIENCE_SECONDS where an earlier answer can be used."""
-        flight = self._look_up(name, now) if name.flight is None else name.flight
+        pending = self._look_up(name, now) if name.pending is None else name.pending
         if not name.is_usable(now):
-            await asyncio.wait((flight,))
+            await asyncio.wait((pending,))
         elif not name.failing:
-            left = name.flight_at + PATIENCE_SECONDS - now
-            await asyncio.wait((flight,), timeout=max(left, 0.0))
-            if not flight.done():
+            left = name.pending_since + PATIENCE_SECONDS - now
+            await asyncio.wait((pending,), timeout=max(left, 0.0))
+            if not pending.done():
                 name.failing = True
 
     def _name(self, host: str, now: float) -> _Name:
@@ -121,8 +130,8 @@ class Names:
 
     def _look_up(self, name: _Name, now: float) -> "asyncio.Future[None]":
         loop = asyncio.get_running_loop()
-        flight = name.flight = loop.create_future()
-        name.flight_at = now
+        pending = name.pending = loop.create_future()
+        name.pending_since = now
 
         def ask() -> None:
             found = _getaddrinfo(name.host)
@@ -135,7 +144,7 @@ class Names:
         except RuntimeError:
             error = socket.gaierror(socket.EAI_AGAIN, "no thread to look the name up in")
             loop.call_soon(self._settle, name, error)
-        return flight
+        return pending
 
     def _settle(self, name: _Name, found: tuple[AddressInfo, ...] | OSError) -> None:
         name.tried_at = self._time()
@@ -146,9 +155,9 @@ class Names:
                 name.good = ()
         else:
             name.good, name.good_at = found, name.tried_at
-        flight, name.flight = name.flight, None
-        if flight is not None and not flight.done():
-            flight.set_result(None)
+        pending, name.pending = name.pending, None
+        if pending is not None and not pending.done():
+            pending.set_result(None)
 
 
 class NamesResolver(AbstractResolver):
@@ -211,4 +220,4 @@ def _with_port(info: AddressInfo, port: int) -> AddressInfo:
 
 
 def _is_forgotten(name: _Name, now: float) -> bool:
-    return name.flight is None and now - name.asked_at > LAST_GOOD_SECONDS
+    return name.pending is None and now - name.asked_at > LAST_GOOD_SECONDS
