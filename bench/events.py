@@ -9,6 +9,7 @@ missing or there twice, is told with what happened then; one that should not be 
 import argparse
 import asyncio
 import contextlib
+import csv
 import itertools
 import json
 import os
@@ -55,7 +56,7 @@ defaults
     timeout client 60s
     timeout server 60s
     timeout tunnel 60s
-    timeout check 5s
+    timeout check 15s
     option redispatch
     retries 3
     # What was sent and not answered at all may be sent again where that changes nothing.
@@ -262,6 +263,10 @@ def _state(pid: int) -> str:
 
 
 def _is_up(stats: Path, name: str) -> bool:
+    return any(row["svname"] == name and row["status"].startswith("UP") for row in _servers(stats))
+
+
+def _servers(stats: Path) -> list[dict[str, str]]:
     """Ask HAProxy (management guide, "show stat")."""
     with socket.socket(socket.AF_UNIX) as asked:
         asked.connect(str(stats))
@@ -269,14 +274,28 @@ def _is_up(stats: Path, name: str) -> bool:
         told = b""
         while data := asked.recv(65_536):
             told += data
-    rows = [line.split(",") for line in told.decode().splitlines() if line]
-    status = rows[0].index("status")
-    return any(row[1] == name and row[status].startswith("UP") for row in rows[1:])
+    return list(csv.DictReader(told.decode().removeprefix("# ").splitlines()))
+
+
+async def _watch(at: Scene) -> None:
+    """Note when HAProxy takes a gate out, or in again, and why."""
+    begun, before = time.monotonic(), ""
+    while not at.ended:
+        rows = await asyncio.to_thread(_servers, at.stats)
+        now = ", ".join(
+            f"{row['svname']} {row['status'].split()[0]} ({row['check_status'].removeprefix('* ')})"
+            for row in rows
+            if row["svname"] in {gate.name for gate in at.gates}
+        )
+        if now != before:
+            print(f"{time.monotonic() - begun:.1f} s, {at.now}: {now}", file=sys.stderr)
+        before = now
+        await asyncio.sleep(0.2)
 
 
 @contextlib.asynccontextmanager
-async def scene(directory: Path) -> AsyncIterator[Scene]:
-    """Start everything until the block ends."""
+async def scene(directory: Path, count: int) -> AsyncIterator[Scene]:
+    """Start everything, with so many gates, until the block ends."""
     port, redis = free_port(), free_port()
     url, stats = f"http://127.0.0.1:{port}", directory / "stats"
     app = App("tc_events", secrets.token_hex(16), (f"{url}/oauth2/callback",))
@@ -300,7 +319,7 @@ async def scene(directory: Path) -> AsyncIterator[Scene]:
         "redis": f"redis://127.0.0.1:{redis}/0",
         "tools": json.dumps([f"http://127.0.0.1:{one.args[-1]}" for one in tools]),
     }
-    gates = [Gate(directory, name, values) for name in ("one", "other")]
+    gates = [Gate(directory, name, values) for name in ("one", "other")[:count]]
     servers = "".join(_SERVER.format(name=g.name, port=g.port, admin=g.admin) for g in gates)
     (directory / "haproxy.cfg").write_text(_HAPROXY.format(port=port, stats=stats, servers=servers))
     parts = [
@@ -397,7 +416,11 @@ async def _speak(at: Scene, cookies: dict[str, str], number: int) -> None:
                 url = f"{at.url}/socket/{number}"
                 async with client.ws_connect(url, origin=at.url) as opened:
                     for _ in range(50):
-                        await opened.send_bytes(b"ping")
+                        try:
+                            await opened.send_bytes(b"ping")
+                        except ConnectionResetError:  # the end has come meanwhile
+                            at.tally[f"WebSocket ended, {at.now}"] += 1
+                            break
                         message = await opened.receive(timeout=20)
                         if message.type is not aiohttp.WSMsgType.BINARY:
                             at.tally[f"WebSocket ended with {message.data}, {at.now}"] += 1
@@ -469,10 +492,11 @@ async def _kill_worker(at: Scene) -> None:
 
 
 async def _kill_gate(at: Scene) -> None:
-    await asyncio.to_thread(at.gates[1].kill)
-    await at.server_up(at.gates[1], up=False)
-    await asyncio.to_thread(at.gates[1].start)
-    await at.server_up(at.gates[1])
+    gate = at.gates[-1]
+    await asyncio.to_thread(gate.kill)
+    await at.server_up(gate, up=False)
+    await asyncio.to_thread(gate.start)
+    await at.server_up(gate)
 
 
 EVENTS: Mapping[str, Callable[[Scene], Coroutine[None, None, None]]] = {
@@ -534,10 +558,10 @@ def _judge_logs(at: Scene, chosen: Sequence[str]) -> None:
         at.failed.append(f"the access log lacks {lost[:5]} and has {twice[:5]} twice")
 
 
-async def run(chosen: Sequence[str], quiet: float) -> Scene:
-    """Let the chosen events happen, with `quiet` seconds before each."""
+async def run(chosen: Sequence[str], quiet: float, count: int) -> Scene:
+    """Let the chosen events happen to so many gates, with `quiet` seconds before each."""
     with tempfile.TemporaryDirectory(prefix="gate-events-") as name:
-        async with scene(Path(name)) as at:
+        async with scene(Path(name), count) as at:
             trust = ssl.create_default_context()
             cookies = [
                 await signed_in_cookies(f"{at.url}/", one, trust) for one in at.people[:_READERS]
@@ -549,10 +573,11 @@ async def run(chosen: Sequence[str], quiet: float) -> Scene:
                 (_speak, _WEBSOCKETS),
             ]
             async with asyncio.TaskGroup() as group:
-                for work, count in kinds:
-                    for number in range(count):
+                for work, clients in kinds:
+                    for number in range(clients):
                         group.create_task(work(at, cookies[number], number))
                 group.create_task(_happen(at, chosen, quiet))
+                group.create_task(_watch(at))
             for gate in at.gates:
                 await gate.end()
             await asyncio.to_thread(_judge_logs, at, chosen)
@@ -573,12 +598,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", default=",".join(EVENTS), help="which, with commas between")
     parser.add_argument("--quiet", type=float, default=QUIET, help="seconds before each (3)")
+    parser.add_argument("--gates", type=int, choices=(1, 2), default=2, help="how many (2)")
     options = parser.parse_args()
     chosen = options.events.split(",")
     if not 0 <= options.quiet <= 600 or not set(chosen) <= EVENTS.keys():  # noqa: PLR2004 - bound
         parser.error(f"--quiet: ten minutes at most; --events: of {', '.join(EVENTS)}")
     begun = time.monotonic()
-    at = asyncio.run(run(chosen, options.quiet))
+    at = asyncio.run(run(chosen, options.quiet, options.gates))
     print(f"- seconds: {time.monotonic() - begun:.0f}")
     print("\n".join(f"- {name}: {count:,}" for name, count in sorted(at.tally.items())))
     print(f"- requests that failed in a process that was killed: {len(at.excused)}")

@@ -6,13 +6,13 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from clikit import invoke, run
-from gatekit import RawClient, RawUpstream, Response, request_bytes, until
+from gatekit import RawClient, RawUpstream, Response, ask, request_bytes, until
 from process import free_port
 from processkit import END_SECONDS
 from storykit import CLIENT_ID, CLIENT_SECRET, HOSHINO, served, until_callback
@@ -141,10 +141,33 @@ def _read_lines(reader: int, count: int) -> None:
         count -= sum(json.loads(line)["path"].startswith("/xxx") for line in lines)
 
 
+@asynccontextmanager
+async def _probed(found: Workers) -> AsyncIterator[set[int]]:
+    """Ask all the time whether the gate is ready; yields the answers' statuses."""
+    statuses: set[int] = set()
+    data = request_bytes("/readyz", host="localhost", Connection="close")
+
+    async def probe() -> None:
+        while True:
+            # One that comes as the old process closes may be lost with it.
+            with suppress(OSError, EOFError):
+                statuses.add((await ask(found.gate.admin_port, data)).status)
+
+    probing = asyncio.create_task(probe())
+    try:
+        yield statuses
+    finally:
+        probing.cancel()
+        await asyncio.gather(probing, return_exceptions=True)
+
+
 async def test_the_manager_hears_of_workers_as_of_one_process(
     tmp_path: Path, upstream: RawUpstream
 ) -> None:
-    """READY once all serve, WATCHDOG, RELOADING, MAINPID of the next parent, and STOPPING."""
+    """READY once all serve, WATCHDOG, RELOADING, MAINPID of the next parent, and STOPPING.
+
+    Readiness probes hear of no start and no stop in an upgrade.
+    """
     manager = Manager(str(tmp_path / "notify"))
     variables = {"NOTIFY_SOCKET": manager.path, "WATCHDOG_USEC": "60000000"}
     pid = 0
@@ -155,8 +178,11 @@ async def test_the_manager_hears_of_workers_as_of_one_process(
             assert manager.states() == ["READY", "WATCHDOG"]
             found.gate.process.send_signal(signal.SIGHUP)
             await until(lambda: manager.states()[2:] == ["RELOADING", "READY"])
-            code, out, err = await run("upgrade", "--config", str(found.config))
+            async with _probed(found) as statuses:
+                code, out, err = await run("upgrade", "--config", str(found.config))
             assert (code, err) == (0, "")
+            # The next parent starts for seconds, and answers no probe before it serves.
+            assert statuses == {200}
             pid = int(out.split()[1])
             async with asyncio.timeout(END_SECONDS):
                 assert await found.gate.process.wait() == 0

@@ -30,6 +30,7 @@ class Addresses:
         self._admin = admin
         self._backlog = Descriptors().backlog
         self._open: dict[Key, _Opened] = {}
+        self._serves_admin = False
 
     async def open(self, settings: Server) -> Sequence[Key]:
         """Open those that are not open yet; return which.
@@ -47,6 +48,23 @@ class Addresses:
             await self.close(opened)
             raise
         return opened
+
+    async def serve_admin(self) -> None:
+        """Answer on the admin listener from now on. Before that, its connections wait.
+
+        In an upgrade the one before answers them meanwhile: this one's probes would say that the
+        gate takes no requests, and its counts would begin again.
+        """
+        self._serves_admin = True
+        for key, opened in self._open.items():
+            if key[0] == ADMIN_KEY:
+                self._open[key] = await self._answered(opened.sockets)
+
+    async def _answered(self, bound: Sequence[socket.socket]) -> _Opened:
+        sites = [web.SockSite(self._admin, one, backlog=_ADMIN_BACKLOG) for one in bound]
+        for site in sites:
+            await site.start()
+        return _Opened(bound, sites)
 
     async def close(self, keys: Iterable[Key]) -> None:
         """Close some of them here; workers may have them still."""
@@ -88,14 +106,11 @@ class Addresses:
     async def _listen(self, key: str, address: str, settings: Server) -> _Opened:
         try:
             bound = await asyncio.to_thread(self._binder.bound, key, address, settings)
-            if key != ADMIN_KEY:
-                for one in bound:
-                    # Two sockets can be bound to one address; only one of them can listen.
-                    one.listen(self._backlog)
-                return _Opened(bound)
-            sites = [web.SockSite(self._admin, one, backlog=_ADMIN_BACKLOG) for one in bound]
-            for site in sites:
-                await site.start()
-            return _Opened(bound, sites)
+            for one in bound:
+                # Two sockets can be bound to one address; only one of them can listen.
+                one.listen(_ADMIN_BACKLOG if key == ADMIN_KEY else self._backlog)
+            if key == ADMIN_KEY and self._serves_admin:
+                return await self._answered(bound)
+            return _Opened(bound)
         except OSError as error:
             raise StartError(f"cannot listen on {address}: {error.strerror}", key) from None

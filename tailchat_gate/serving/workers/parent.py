@@ -125,6 +125,7 @@ class Parent:
                 "state.path",
             )
         self._ready = True
+        await self._addresses.serve_admin()
         if not before:
             self._manager.ready("serving")
         before.ready()
