@@ -310,10 +310,8 @@ async def test_memory_alone_is_refused(tmp_path: Path) -> None:
     done = await asyncio.to_thread(CliRunner().invoke, main, ["check", "-c", str(config)])
 
     assert done.exit_code == 2
-    assert (
-        "session.store\n  found:    true\n  expected: state.path or state.url, not memory"
-        in done.output
-    )
+    assert "error: session.store: " in done.output
+    assert "= expected: state.path or state.url, not memory" in done.output
 
 
 # Seeing and ending them.
