@@ -240,7 +240,7 @@ def test_only_its_documentation_is_missed(copy: Copy, seen: dict[str, Any]) -> N
     code, _, err = copy.run("docs/keys.py")
     assert code == 0, err
 
-    assert f"{DOCUMENTATION_TEST}::test_the_docs_tell_the_truth_about_a_key[server.motto]" in missed
+    assert f"{DOCUMENTATION_TEST}::test_the_docs_tell_the_truth_about_a_key" in missed
     assert {name.partition("::")[0] for name in missed} == {DOCUMENTATION_TEST}
     # The other tests read no document, and have passed.
     assert copy.failures(DOCUMENTATION_TEST) == set()
