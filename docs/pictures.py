@@ -41,17 +41,17 @@ Each page of the gate that a person sees, with the demo's tools and people.
 
 #: What each picture shows, in the order of the gallery.
 CAPTIONS: Final[Mapping[str, str]] = {
-    "sign_in": 'Before a sign-in, where `pages.sign_in = "page"` or a person opens it',
-    "launcher": "After it: the tools that the person may open",
+    "sign_in": "Before a sign-in",
+    "launcher": "After a sign-in: the tools that the person may open",
     "userinfo": "Who am I",
     "problem-denied": "A refusal, with the form to ask for access",
     "request": "A request for access that waits",
     "sign_in_again": "An approver whose password is too long ago",
     "approvals": "Requests, for approvers",
     "sign_out": "Before a sign-out",
-    "signed_out": "After it",
+    "signed_out": "After a sign-out",
     "problem-locked": "A person who is locked out",
-    "problem-maintenance": "Everybody is, for maintenance",
+    "problem-maintenance": "Everybody is locked out, for maintenance",
     "problem-no-route": "An address where nothing is",
     "problem-upstream-down": "A tool that does not answer",
     "clear_cookies": "Too many cookies",

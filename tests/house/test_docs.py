@@ -1,6 +1,7 @@
 """What the documents say is true: commands, examples, names and links."""
 
 import re
+import runpy
 import tomllib
 from pathlib import Path
 
@@ -278,6 +279,13 @@ def test_each_page_is_in_the_gallery() -> None:
     assert len(_page_templates()) > 15
     for name in _page_templates():
         assert [one for one in shown if one == name or one.startswith(f"{name}-")], name
+
+
+def test_the_gallery_is_what_its_command_writes() -> None:
+    """docs/gallery.md is the list of docs/pictures.py."""
+    gallery = runpy.run_path(str(ROOT / "docs/pictures.py"))["gallery"]
+
+    assert (ROOT / "docs/gallery.md").read_text(encoding="utf-8") == gallery()
 
 
 def test_pictures_are_small_and_used() -> None:
