@@ -1,5 +1,6 @@
 """The pages of docs/recipes: each loads, is complete, is run by a test, and is in the index."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,17 @@ def test_every_test_has_a_page() -> None:
     tested = {path.stem.removeprefix("test_").replace("_", "-") for path in TESTS.glob("*.py")}
 
     assert tested == {page.name for page in pages()}
+
+
+def test_a_run_is_written_on_its_page(page: RecipePage, tmp_path: Path) -> None:
+    """The line with date and versions is replaced, and nothing else of the page."""
+    written = replace(page, path=tmp_path / f"{page.name}.md")
+
+    written.write_last_run(("package==1.0", "other==2.0"))
+    after = written.path.read_text(encoding="utf-8")
+
+    date, installed = replace(written, text=after).last_run
+    assert date >= page.last_run[0]
+    assert installed == ("package==1.0", "other==2.0")
+    different = [line for line in after.splitlines() if line not in page.text.splitlines()]
+    assert len(different) == 1

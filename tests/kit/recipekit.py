@@ -113,7 +113,7 @@ class Scene:
         assert (await visitor.open(self.url, headers=FETCH)).status == 401
 
     async def refuse_strangers(self, path: str = "/") -> None:
-        """See that nobody comes in without a session, whoever they say they are."""
+        """See that nobody comes in without a session, whatever headers they send."""
         async with Visitor() as stranger:
             page = await stranger.open(self.url + path, headers={**FETCH, **FORGED})
         assert (page.status, page.json["error"]) == (401, "not-signed-in")
