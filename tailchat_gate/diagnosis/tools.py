@@ -2,12 +2,18 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from functools import partial
 from typing import Final, NamedTuple
 
 from tailchat_gate.config.model import RouteSettings, Settings
-from tailchat_gate.config.values.address import HttpAddress, UnixAddress, upstream_address
+from tailchat_gate.config.values.address import (
+    HttpAddress,
+    TcpAddress,
+    UnixAddress,
+    listen_address,
+    upstream_address,
+)
 from tailchat_gate.diagnosis import certificates
 from tailchat_gate.diagnosis.around import who_else
 from tailchat_gate.diagnosis.statement import (
@@ -25,6 +31,8 @@ from tailchat_gate.proxy.upstream.probe import Probe, probe_request, status_of
 
 TOOL: Final = "tool"
 _FAULT: Final = 500
+#: Listens at every address.
+_UNSPECIFIED: Final = ("0.0.0.0", "::")  # noqa: S104 - compared only
 
 _PROBLEMS: Final = {
     "timeout": "does not answer",
@@ -60,13 +68,22 @@ def tools(settings: Settings) -> tuple[Tool, ...]:
 
 def tool_checks(settings: Settings, dialer: Dialer, now: float) -> Iterator[Check]:
     """Yield the checks of each tool."""
+    listeners = tuple(map(listen_address, settings.server.public_addresses))
     for tool in tools(settings):
-        yield Check(TOOL, partial(answers, tool, dialer, now))
+        yield Check(TOOL, partial(answers, tool, dialer, now, listeners))
         yield Check(TOOL, partial(who_else, tool.label, tool.address, dialer.names))
 
 
-async def answers(tool: Tool, dialer: Dialer, now: float) -> AsyncIterator[Statement]:
-    """Say whether a tool answers a request without identity, and about its certificate."""
+async def answers(
+    tool: Tool,
+    dialer: Dialer,
+    now: float,
+    listeners: Iterable[TcpAddress | UnixAddress] = (),
+) -> AsyncIterator[Statement]:
+    """Say whether a tool answers a request without identity, and about its certificate.
+
+    `listeners` are the gate's own addresses: a name may lead to one of them.
+    """
     loop = asyncio.get_running_loop()
     # Reads files.
     backend = await in_thread(partial(Backend.of_route, tool.route, tool.address))
@@ -85,9 +102,23 @@ async def answers(tool: Tool, dialer: Dialer, now: float) -> AsyncIterator[State
         said = _PROBLEMS.get(kind_of(error), "cannot be reached")
         yield wrong(TOOL, f"{tool.label} {said}", "start the tool, or correct the route's upstream")
         return
+    itself = next((one for one in listeners if _leads_to(probe, one)), None)
+    if itself is not None:
+        text = f"{tool.label} leads to {itself}, where the gate itself listens: requests loop"
+        yield wrong(TOOL, text, "correct the route's upstream, or the name that it has")
+        return
     for statement in certificates.dates_of(tool.label, probe.certificate, now):
         yield statement
     yield _of_start(tool, start, loop.time() - began)
+
+
+def _leads_to(probe: Probe, listener: TcpAddress | UnixAddress) -> bool:
+    """Whether a connection within this machine has reached an address of the gate."""
+    here, there = probe.ends
+    if not isinstance(listener, TcpAddress) or here[:1] != there[:1] or not there:
+        return False
+    host, port = there[:2]
+    return port == listener.port and listener.host in {host, *_UNSPECIFIED}
 
 
 def _of_start(tool: Tool, start: bytes, seconds: float) -> Statement:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import timedelta
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import pytest
 from aiohttp import web
 from clikit import invoke, run
 from doctorkit import Diagnosis, diagnose, tailchat_front, write_config
-from gatekit import SECRET
+from gatekit import SECRET, make_settings
 from netkit import run_in_network
 from openid_provider_process import openid_provider
 from processkit import GateProcess, gate_process
@@ -25,10 +26,14 @@ from storykit import served
 from tailchat_browser import APP
 from tlskit import Authority
 
+from tailchat_gate.config.values.address import TcpAddress
 from tailchat_gate.demo.tailchat import StandInTailchat
 from tailchat_gate.demo.users import as_json
 from tailchat_gate.diagnosis import around
 from tailchat_gate.diagnosis.statement import Check, Mark, Statement, ok, run_checks
+from tailchat_gate.diagnosis.tools import answers, tools
+from tailchat_gate.proxy.upstream.backends import Dialer
+from tailchat_gate.proxy.upstream.resolver import Names
 
 # The first start of the provider fetches its packages.
 pytestmark = pytest.mark.timeout(300)
@@ -225,7 +230,7 @@ async def test_tools_that_do_not_answer_as_they_should(
     ):
         other = server.sockets[0].getsockname()[1]
         upstreams = {
-            "refused": "http://127.0.0.1:9",
+            "refused": "http://127.0.0.1:1",
             "mail": f"http://127.0.0.1:{other}",
             "plain": f"https://localhost:{plain}",
             "old": f"https://localhost:{old}",
@@ -253,6 +258,23 @@ async def test_tools_that_do_not_answer_as_they_should(
     )
     assert "certificate has expired" in certificates["old"][1]
     assert found.marks("around") <= {"ok", "unknown"}
+
+
+@pytest.mark.parametrize(
+    ("host", "moved", "loops"),
+    [("::", 0, True), ("127.0.0.1", 0, True), ("127.0.0.2", 0, False), ("::", 1, False)],
+)
+async def test_a_name_that_leads_to_the_gate_itself(host: str, moved: int, *, loops: bool) -> None:
+    """What is connected to is compared with the gate's addresses, since a name may be any."""
+    async with tool() as port:
+        route = make_settings(route=[{"name": "tool", "upstream": f"http://localhost:{port}"}])
+        (asked,) = tools(route)
+        listener = TcpAddress(host, port + moved)
+        checks = (Check("tool", partial(answers, asked, Dialer(Names()), 0.0, (listener,))),)
+        (said,) = await run_checks(checks)
+
+    assert (said.mark is Mark.WRONG) == loops
+    assert ("where the gate itself listens: requests loop" in said.text) == loops
 
 
 async def test_a_tool_that_others_reach_too(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """One request of the gate's own to a tool, of whose response only the status is read."""
 
 import asyncio
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from tailchat_gate.config.values.address import HttpAddress, UnixAddress
 from tailchat_gate.syntax import OWN_AGENT
@@ -41,11 +41,16 @@ class Probe(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self.start: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self.certificate = b""
+        #: The addresses of both ends, as sockets name them: the gate's, and that of the tool.
+        self.ends: tuple[tuple[Any, ...], tuple[Any, ...]] = ((), ())
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Send the request."""
         # A cast, because uvloop's transports are no subclasses of asyncio's.
         self._transport = cast("asyncio.Transport", transport)
+        names = (transport.get_extra_info(key) for key in ("sockname", "peername"))
+        here, there = (name if isinstance(name, tuple) else () for name in names)
+        self.ends = here, there
         tls = transport.get_extra_info("ssl_object")
         self.certificate = (tls.getpeercert(binary_form=True) or b"") if tls is not None else b""
         self._transport.write(self._request)
