@@ -231,15 +231,32 @@ def _names_somebody(record: logging.LogRecord) -> bool:
     )
 
 
-class FaultLog:
-    """Writes faults to the gate's own log; `clock` gives seconds.
+class Pace:
+    """Says when what repeats may be told again: at most once a minute; `clock` gives seconds.
 
-    `message` is one of the gate's few messages, so the memory for them is small.
+    `kind` is one of the gate's few messages, so the memory for them is small.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._told: dict[str, tuple[float, int]] = {}
+
+    def due(self, kind: str) -> int | None:
+        """Return how often it came since it was last told, with this time; None for too early."""
+        now = self._clock()
+        told_at, left_out = self._told.get(kind, (-TELL_SECONDS, 0))
+        if told_at <= now < told_at + TELL_SECONDS:
+            self._told[kind] = (told_at, left_out + 1)
+            return None
+        self._told[kind] = (now, 0)
+        return left_out + 1
+
+
+class FaultLog:
+    """Writes faults to the gate's own log; `clock` gives seconds."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._pace = Pace(clock)
 
     def tell(
         self, message: str, details: Mapping[str, object], *, level: int = logging.ERROR
@@ -248,10 +265,6 @@ class FaultLog:
 
         `count` is how often it came since it was last logged.
         """
-        now = self._clock()
-        told_at, count = self._told.get(message, (-TELL_SECONDS, 0))
-        if told_at <= now < told_at + TELL_SECONDS:
-            self._told[message] = (told_at, count + 1)
-            return
-        self._told[message] = (now, 0)
-        _log.log(level, message, extra={"details": {**details, "count": count + 1}})
+        count = self._pace.due(message)
+        if count is not None:
+            _log.log(level, message, extra={"details": {**details, "count": count}})

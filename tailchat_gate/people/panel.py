@@ -6,14 +6,12 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from tailchat_gate.observe.log import LOGGER_NAME
+from tailchat_gate.observe.log import LOGGER_NAME, Pace
 from tailchat_gate.people.api import Done, Raw
 from tailchat_gate.people.bot import Bot
 from tailchat_gate.people.group_answer import UnreadableError, read_groups
 from tailchat_gate.people.slices import in_slices
 
-#: Seconds between two messages of one kind; what comes in between is counted.
-PAUSE_SECONDS: Final = 60.0
 #: Longest text of a person within a message, and the longest message, in characters.
 MAX_TEXT: Final = 200
 MAX_MESSAGE: Final = 1_000
@@ -45,25 +43,20 @@ class Panel:
     def __init__(self, bot: Bot, where: str, clock: Callable[[], float]) -> None:
         self._bot = bot
         self._group, _, self._panel = where.partition("/")
-        self._clock = clock
         self._tasks: set[asyncio.Task[None]] = set()
         #: One message at a time, in their order: each reads the groups of the bot.
         self._turn = asyncio.Lock()
-        #: When a message of a kind was last written, and how many were left out since.
-        self._told: dict[str, tuple[float, int]] = {}
+        self._pace = Pace(clock)
         self.problem = ""
 
     def say(self, kind: str, text: str) -> None:
         """Write a message soon, in the background; at most one of a kind a minute."""
         if not self._group:
             return
-        now = self._clock()
-        told_at, left_out = self._told.get(kind, (-PAUSE_SECONDS, 0))
-        if told_at <= now < told_at + PAUSE_SECONDS:
-            self._told[kind] = (told_at, left_out + 1)
+        count = self._pace.due(kind)
+        if count is None:
             return
-        self._told[kind] = (now, 0)
-        more = f"\n(and {left_out} more of this kind)" if left_out else ""
+        more = f"\n(and {count - 1} more of this kind)" if count > 1 else ""
         task = asyncio.get_running_loop().create_task(self._write(text[:MAX_MESSAGE] + more))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

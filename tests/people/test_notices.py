@@ -22,10 +22,10 @@ from tailchat_gate.observe.log import (
     close_logging,
     set_up_logging,
 )
+from tailchat_gate.observe.sink import TELL_SECONDS
 from tailchat_gate.people import panel as real_panel
 from tailchat_gate.people.api import Done, Raw
 from tailchat_gate.people.notices import DOWN_SECONDS, Notices
-from tailchat_gate.people.panel import PAUSE_SECONDS
 
 BOB = user_named("bob")
 GROUP, PANEL = "6a" + 11 * "01", "6b" + 11 * "02"
@@ -180,7 +180,7 @@ async def test_one_message_of_a_kind_a_minute(scene: Story) -> None:
     panel = scene.gate.generation.panel
     for number in range(4):
         panel.say("locks", f"message {number}")
-    scene.clock.now += PAUSE_SECONDS
+    scene.clock.now += TELL_SECONDS
     panel.say("locks", "later")
     await until(lambda: len(scene.tailchat.messages.sent) == 2)
 
