@@ -9,6 +9,7 @@ from visitor import FETCH, Visitor
 from websocketkit import MASK, SWITCH, UPGRADE
 
 from tailchat_gate.demo.users import user_named
+from tailchat_gate.identity.revocation.state import Lock, Unlock
 
 HOSHINO = user_named("hoshino")
 pytestmark = [in_front, pytest.mark.parametrize("front", ["named"], indirect=True)]
@@ -360,3 +361,20 @@ async def test_a_rate_holds_and_says_when_to_come_again(front: Edge) -> None:
     assert (refused.status, refused.json["error"]) == (429, "rate-limited")
     assert 0 < int(refused.value("Retry-After")) <= 43_200
     assert len(front.scene.tool.requests) == before <= 2
+
+
+async def test_maintenance_is_told_and_not_a_sign_in(front: Edge) -> None:
+    """The visitor gets 503 with Retry-After, by Envoy 403, from no tool and no sign-in."""
+    process_state, now = front.scene.gate.generation.process_state, int(front.scene.clock())
+    before = len(front.scene.tool.requests)
+    await process_state.locks.order(Lock("all", now, now + 900, "New disks"))
+    try:
+        async with Visitor() as visitor:
+            page = await visitor.open(front.url("wiki.test") + "/d", follow=False)
+    finally:
+        await process_state.locks.order(Unlock("all", now))
+
+    assert page.status == (403 if front.name == "envoy" else 503)
+    assert page.headers.get("Retry-After") == "900"
+    assert "New disks" in page.text
+    assert len(front.scene.tool.requests) == before
