@@ -109,9 +109,9 @@ async def test_a_login_and_a_lock_are_those_of_all(tmp_path: Path, upstream: Raw
         assert (await asyncio.to_thread(invoke, "unlock", person, "-c", config))[0] == 0
         await _until_all(one, session, 200)
 
-        # 72 lines of more than 2 KiB each: the pipe, of 64 KiB, is full long before the end.
+        # 72 lines of some 7 KiB each, which the pipe, of 64 KiB, does not take at once.
         for _ in range(3):
-            found = await one.many("/x" + "x" * 4000, Cookie=session, User_Agent="y" * 4000)
+            found = await one.many("/x" + "x" * 4000, Cookie=session, User_Agent="\xe9" * 1000)
             assert {response.status for response in found} == {200}
         await asyncio.to_thread(_read_lines, reader, 72)
         await one.found.end()
