@@ -52,7 +52,8 @@ def _lines(target: Callable[[int], bytes], count: int) -> object:
 def _texts() -> object:
     log = AccessLog(1, lambda: 0.0)
     for number in range(500):
-        log._texts("192.0.2.1", "GET", "a", 200, "public", "a", "", "", f"{number}" + "a" * 512)
+        agent = f"{number}" + "a" * 512
+        log._texts("192.0.2.1", "GET", "a", 200, "public", "", "a", "", "", agent)
     return log
 
 
