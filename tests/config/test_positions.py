@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from configkit import CORPUS
-from hypothesis import assume, given
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from tailchat_gate.config.document import decoded
@@ -110,6 +110,8 @@ _HEADERS = st.tuples(_key(), _SPACES, st.booleans()).map(
 _LINES = st.tuples(_PAIRS | _HEADERS, st.sampled_from(["", " # a = 1", "\n"])).map("".join)
 
 
+# On a busy machine the making of texts is slow, of which this says nothing.
+@settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 @given(st.lists(_LINES, max_size=6).map("\n".join))
 def test_values_of_any_text_are_where_the_parser_reads_them(text: str) -> None:
     """Whatever the parser reads, the scan finds every value and no other, at its place."""
