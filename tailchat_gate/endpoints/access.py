@@ -107,8 +107,10 @@ class AccessEndpoints:
         if record.embedded:
             # Its cookie comes with what the page around the frame sends as well.
             return self.refusals.failure(context, Reason.CROSS_ORIGIN)
-        if not decide((self.approvers,), record.sub).allowed:
-            return self.refusals.denied(context, Reason.DENIED, record)
+        decision = decide((self.approvers,), record.sub)
+        if not decision.allowed:
+            context.reason = decision.reason
+            return self.refusals.refusal(context, record)
         if not is_fresh(record, self.sessions.clock()):
             return self._sign_in_again(context)
         return None

@@ -14,6 +14,7 @@ from tailchat_gate.endpoints.access import is_fresh
 from tailchat_gate.endpoints.account import FormTokens
 from tailchat_gate.identity.host_sessions import Sites
 from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.reasons import Reason
 from tailchat_gate.request.context import RequestContext
 from tailchat_gate.responses.answers import Answers
 
@@ -25,8 +26,9 @@ class Operator(NamedTuple):
     audit log, `who` on the page; `sub` is the person, "" for another. `csrf` goes into forms, and
     `holds` tells whether a form has it. `origins` are those that the page may have, none for that
     of the Host asked for. `is_known`: whether they may order anything; `changes_people`: orders
-    about people. `approves`: whether they may decide requests. `fresh_url` is where they sign in
-    with their password, "" where that is not needed.
+    about people. `approves`: whether they may decide requests; `approvers_unknown`: whether only
+    Tailchat could tell, and has not said lately. `fresh_url` is where they sign in with their
+    password, "" where that is not needed.
     """
 
     base: str
@@ -39,6 +41,7 @@ class Operator(NamedTuple):
     is_known: bool
     changes_people: bool
     approves: bool
+    approvers_unknown: bool
     fresh_url: str
 
 
@@ -110,8 +113,10 @@ class AdminRoute:
                 is_known=False,
                 changes_people=False,
                 approves=False,
+                approvers_unknown=False,
                 fresh_url="",
             )
+        decision = decide((self.approvers,), record.sub)
         again = self.answers.start_url(f"{origin}{base}/people", prompt="login")
         return Operator(
             base,
@@ -123,6 +128,7 @@ class AdminRoute:
             origins=origins,
             is_known=True,
             changes_people=True,
-            approves=decide((self.approvers,), record.sub).allowed,
+            approves=decision.allowed,
+            approvers_unknown=decision.reason is Reason.GROUPS_UNKNOWN,
             fresh_url="" if is_fresh(record, self.clock()) else again,
         )

@@ -435,6 +435,7 @@ async def test_hostile_words_stay_text(gate: RunningGate, language: str) -> None
     """Names, paths and reasons of strangers are escaped, cut, and turn no words round."""
     values = {
         "base": "", "who": HOSTILE, "sub": "", "csrf": "c", "orders": True, "approves": True,
+        "approvers_unknown": False,
         "harmless": True, "fresh_url": "", "said": "", "page": "people", "grantable": ["wiki"],
         "site": "", "switch": "/language", "here": "/people?" + HOSTILE,
         "requests": [{"id": "k", "sub": HOSTILE, "nickname": HOSTILE, "discriminator": HOSTILE,

@@ -24,6 +24,8 @@ Form = Mapping[str, str]
 HARMLESS: Final = frozenset(("reload", "doctor"))
 #: Orders that let somebody in: for these a copied cookie must not be enough.
 _LET_IN: Final = frozenset(("grant", "decide", "unlock"))
+#: What an order says that only an approver may give, while Tailchat does not say who is one.
+APPROVERS_UNKNOWN: Final = "approvers-unknown"
 
 
 class OrderDesk:
@@ -146,6 +148,8 @@ class OrderDesk:
         return self._done()
 
     async def _decide(self, form: Form, operator: Operator) -> str:
+        if operator.approvers_unknown:
+            return APPROVERS_UNKNOWN
         if not operator.approves:
             return "no-approver"
         requests = self._process_state.access_requests

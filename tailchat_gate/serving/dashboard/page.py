@@ -20,7 +20,7 @@ from tailchat_gate.serving.dashboard.doctor_run import DoctorRun
 from tailchat_gate.serving.dashboard.events import Events
 from tailchat_gate.serving.dashboard.explained_shown import explained_shown
 from tailchat_gate.serving.dashboard.facts import expiries, overview
-from tailchat_gate.serving.dashboard.orders import OrderDesk
+from tailchat_gate.serving.dashboard.orders import APPROVERS_UNKNOWN, OrderDesk
 from tailchat_gate.serving.dashboard.people_shown import people
 from tailchat_gate.serving.dashboard.sampler import Sampler
 from tailchat_gate.serving.dashboard.settings_shown import effective
@@ -85,6 +85,7 @@ class GateAdminPage:
             is_known=True,
             changes_people=orders,
             approves=orders,
+            approvers_unknown=False,
             fresh_url="",
         )
 
@@ -121,8 +122,10 @@ class GateAdminPage:
         if not is_own(request.headers, operator.origins) or not operator.holds(
             form.get("csrf", "")
         ):
-            return await self._message(asked, "foreign", back)
+            return await self._message(asked, "foreign", back, HTTPStatus.FORBIDDEN)
         said = await self._orders.carry_out(form, operator)
+        if said == APPROVERS_UNKNOWN:
+            return await self._message(asked, said, back, HTTPStatus.SERVICE_UNAVAILABLE)
         path = "" if back == pages.PAGES[0] else back
         return web.Response(
             status=HTTPStatus.SEE_OTHER,
@@ -132,10 +135,12 @@ class GateAdminPage:
             },
         )
 
-    async def _message(self, asked: AdminRequest, said: str, back: str) -> web.Response:
+    async def _message(
+        self, asked: AdminRequest, said: str, back: str, status: HTTPStatus
+    ) -> web.Response:
         path = "" if back == pages.PAGES[0] else back
         response = await self._page(asked, "message", said, {"back": path})
-        response.set_status(HTTPStatus.FORBIDDEN)
+        response.set_status(status)
         return response
 
     async def _page(
@@ -153,6 +158,7 @@ class GateAdminPage:
             "orders": operator.is_known and operator.changes_people,
             "harmless": operator.is_known,
             "approves": operator.approves,
+            "approvers_unknown": operator.approvers_unknown,
             "fresh_url": operator.fresh_url,
             "said": said,
             "switch": asked.switch,
