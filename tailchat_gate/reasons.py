@@ -52,6 +52,7 @@ class Reason(StrEnum):
     SESSION_STORE_AWAY = "session-store-away"
     BANNED = "banned"
     ACCOUNT_DELETED = "account-deleted"
+    ACCOUNT_UNREADABLE = "account-unreadable"
     GUEST_REFUSED = "guest-refused"
     BOT_REFUSED = "bot-refused"
     DENIED = "denied"
@@ -100,7 +101,10 @@ class Reason(StrEnum):
 
 #: What Tailchat says of an account keeps it out of every tool.
 KEPT_OUT: Final = frozenset(
-    (Reason.BANNED, Reason.ACCOUNT_DELETED, Reason.GUEST_REFUSED, Reason.BOT_REFUSED)
+    (
+        *(Reason.BANNED, Reason.ACCOUNT_DELETED, Reason.ACCOUNT_UNREADABLE),
+        *(Reason.GUEST_REFUSED, Reason.BOT_REFUSED),
+    )
 )
 #: There is no room for a request now, and may be in a moment.
 BUSY: Final = frozenset((Reason.CLIENT_BUSY, Reason.GATE_BUSY, Reason.UPSTREAM_BUSY))
@@ -138,6 +142,7 @@ STATUS: Final = MappingProxyType(
         Reason.SESSION_STORE_AWAY: HTTPStatus.SERVICE_UNAVAILABLE,
         Reason.BANNED: HTTPStatus.FORBIDDEN,
         Reason.ACCOUNT_DELETED: HTTPStatus.FORBIDDEN,
+        Reason.ACCOUNT_UNREADABLE: HTTPStatus.FORBIDDEN,
         Reason.GUEST_REFUSED: HTTPStatus.FORBIDDEN,
         Reason.BOT_REFUSED: HTTPStatus.FORBIDDEN,
         Reason.DENIED: HTTPStatus.FORBIDDEN,

@@ -30,7 +30,7 @@ from tailchat_gate.observe.families import (
 from tailchat_gate.observe.history import RouteFigures
 from tailchat_gate.observe.request_counts import RouteCounts
 from tailchat_gate.observe.sink import Sink
-from tailchat_gate.reasons import STATUS, Reason
+from tailchat_gate.reasons import KEPT_OUT, STATUS, Reason
 from tailchat_gate.request.context import RequestContext
 
 _SERVER_ERROR: Final = 500
@@ -42,7 +42,7 @@ _LOGIN_ENDS: Final = (
     *(reason for reason in Reason if reason.startswith(("login-", "tailchat-"))),
     *(Reason.GATE_NOT_ACCEPTED, Reason.SESSION_TOO_LARGE, Reason.COOKIES_BLOCKED),
     *(Reason.LOCKED, Reason.MAINTENANCE),
-    *(Reason.BANNED, Reason.ACCOUNT_DELETED, Reason.GUEST_REFUSED, Reason.BOT_REFUSED),
+    *KEPT_OUT,
 )
 #: The steps of a login, in their order.
 LOGIN_STAGES: Final = ("began", "returned", "redeemed", "identified", "signed-in")

@@ -33,7 +33,14 @@ class Deleted:
     """An account that Tailchat no longer has."""
 
 
+class Unreadable:
+    """An account whose record is longer than the gate reads, so that a ban in it is not seen."""
+
+
+Account = Facts | Deleted | Unreadable
+
 DELETED: Final = Deleted()
+UNREADABLE: Final = Unreadable()
 
 
 def is_asked(sub: str) -> bool:
@@ -41,16 +48,14 @@ def is_asked(sub: str) -> bool:
     return TAILCHAT_ID.fullmatch(sub) is not None
 
 
-def read_people(
-    subs: Sequence[str], data: object, *, api_url: str
-) -> dict[str, Facts | Deleted] | None:
+def read_people(subs: Sequence[str], data: object, *, api_url: str) -> dict[str, Account] | None:
     """Return what a list of records says of `subs`, in the order asked; None if it says nothing.
 
     A record of another account, or one with a member of another type, says nothing of that person.
     """
     if not isinstance(data, list) or len(data) != len(subs):
         return None
-    found: dict[str, Facts | Deleted] = {}
+    found: dict[str, Account] = {}
     for sub, record in zip(subs, data, strict=True):
         facts = DELETED if record is None else _read(sub, record, api_url)
         if facts is not None:
@@ -90,10 +95,12 @@ def _address(value: object) -> str:
     return value if EMAIL.fullmatch(value) else ""
 
 
-def kept_out_because(facts: Facts | Deleted, *, guests: bool) -> Reason | None:
+def kept_out_because(facts: Account, *, guests: bool) -> Reason | None:
     """Return why an account may enter no tool, None if it may; `guests`: guests and bots may."""
     if isinstance(facts, Deleted):
         return Reason.ACCOUNT_DELETED
+    if isinstance(facts, Unreadable):
+        return Reason.ACCOUNT_UNREADABLE
     if facts.is_banned:
         return Reason.BANNED
     if guests:

@@ -11,19 +11,25 @@ from tailchat_gate.identity.oauth.back_channel import TOO_LONG
 from tailchat_gate.identity.oauth.id_token import json_object
 from tailchat_gate.people.api import CannotTell, Raw, RawResult, Refused, TailchatApi
 from tailchat_gate.people.bot import Bot
-from tailchat_gate.people.facts import Deleted, Facts, read_people
+from tailchat_gate.people.facts import UNREADABLE, Account, Facts, read_people
 from tailchat_gate.reasons import Reason
 
 MOST_ASKED: Final = 200
 """People in one call (Tailchat: 200 take 88 ms, 1,000 take 0.8 s)."""
-#: Bytes of one answer. Tailchat takes requests of a megabyte, so an account has a name and a
-#: picture of a megabyte each at most: the answer about a single person is always shorter.
+#: Bytes of one answer. Accounts choose how long their own record is: any number of further members
+#: of a megabyte each, and names whose every byte takes six in JSON.
 _LIMIT: Final = 4 << 20
+#: Bytes of an answer about an account whose record was longer than that; a usual one takes 500.
+_LIMIT_AGAIN: Final = 64 << 10
+#: Accounts with such a record that are known, and how many of them are asked about with others:
+#: a stranger with many of them must not delay the answers about everybody else.
+_MOST_LONG: Final = 10_000
+_LONG_AT_ONCE: Final = 4
 #: Bytes from which an answer is read in a thread: the event loop must not wait for it.
 _LARGE: Final = 16_384
 _ACTION: Final = "user/getUserInfoList"
 
-Records = dict[str, Facts | Deleted]
+Records = dict[str, Account]
 
 
 class Inquiry:
@@ -41,15 +47,23 @@ class Inquiry:
         self._keeps_emails = keeps_emails
         #: Tailchat lets nobody ask without a token, and the bot may.
         self._by_bot = False
+        #: Accounts whose record was too long, the longest unasked first.
+        self._long: dict[str, None] = {}
 
     async def ask(self, subs: Sequence[str]) -> Records | Refused | CannotTell:
         """Return what Tailchat says of some people; those of whom it says nothing are left out.
 
-        An answer that is too long is asked for in halves: nobody's long name hides the others.
+        An answer that is too long is asked for in halves: nobody's long name hides the others. A
+        record that is too long by itself is UNREADABLE: nobody hides a ban or being a guest in it.
         """
-        result = await self._fetch(subs)
+        if len(subs) > 1 and not self._long.keys().isdisjoint(subs):
+            return await self._long_apart(subs)
+        is_long = subs[0] in self._long
+        result = await self._fetch(subs, limit=_LIMIT_AGAIN if is_long else _LIMIT)
         if isinstance(result, CannotTell) and result.problem == TOO_LONG:
             return await self._in_halves(subs)
+        if is_long:
+            del self._long[subs[0]]
         if not isinstance(result, Raw):
             return result
         read = partial(self._read, result.body, subs)
@@ -60,7 +74,8 @@ class Inquiry:
 
     async def _in_halves(self, subs: Sequence[str]) -> Records | Refused | CannotTell:
         if len(subs) == 1:
-            return {}
+            self._note_long(subs[0])
+            return {subs[0]: UNREADABLE}
         found: Records = {}
         for part in (subs[: len(subs) // 2], subs[len(subs) // 2 :]):
             answer = await self.ask(part)
@@ -69,16 +84,34 @@ class Inquiry:
             found |= answer
         return found
 
-    async def _fetch(self, subs: Sequence[str]) -> RawResult:
+    async def _long_apart(self, subs: Sequence[str]) -> Records | Refused | CannotTell:
+        """Ask about the others first, then about some of those whose record was too long."""
+        long = [sub for sub in self._long if sub in set(subs)]
+        others = [sub for sub in subs if sub not in self._long]
+        found: Records = dict.fromkeys(long, UNREADABLE)
+        for part in ([others] if others else []) + [[sub] for sub in long[:_LONG_AT_ONCE]]:
+            answer = await self.ask(part)
+            if not isinstance(answer, dict):
+                return answer
+            found |= answer
+        return found
+
+    def _note_long(self, sub: str) -> None:
+        self._long.pop(sub, None)
+        self._long[sub] = None
+        if len(self._long) > _MOST_LONG:
+            del self._long[next(iter(self._long))]
+
+    async def _fetch(self, subs: Sequence[str], *, limit: int) -> RawResult:
         body = {"userIds": list(subs)}
         if self._by_bot and self._bot is not None:
-            result = await self._bot.fetch(_ACTION, body, limit=_LIMIT)
+            result = await self._bot.fetch(_ACTION, body, limit=limit)
             if not isinstance(result, Refused):
                 return result
-        result = await self._api.fetch(_ACTION, body, limit=_LIMIT)
+        result = await self._api.fetch(_ACTION, body, limit=limit)
         if self._bot is None or not isinstance(result, Refused) or not result.is_closed:
             return result
-        found = await self._bot.fetch(_ACTION, body, limit=_LIMIT)
+        found = await self._bot.fetch(_ACTION, body, limit=limit)
         self._by_bot = isinstance(found, Raw)
         # A bot that may not sign in is none: then the call is closed.
         return result if isinstance(found, Refused) else found

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Final
 
-from tailchat_gate.people.facts import Deleted, Facts
+from tailchat_gate.people.facts import Account, Facts
 
 #: People in memory, less than 1 KiB each.
 CAPACITY: Final = 20_000
@@ -26,7 +26,7 @@ class KnownPerson:
     def __init__(self, about_at: float) -> None:
         self.about_at = about_at
         self.asked_at = NEVER
-        self.facts: Facts | Deleted | None = None
+        self.facts: Account | None = None
         self.told_at = 0.0
 
 
@@ -64,9 +64,7 @@ class KnownPeople:
         """Return what is known of a person."""
         return self._all.get(sub)
 
-    def learn(
-        self, sub: str, facts: Facts | Deleted | None, *, asked_at: float, told_at: float
-    ) -> bool:
+    def learn(self, sub: str, facts: Account | None, *, asked_at: float, told_at: float) -> bool:
         """Store the answer to a question of `asked_at`; return whether it is the newest.
 
         A later question may have been answered already. None: it said nothing of this person, and

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.people.api import CannotTell, Refused
-from tailchat_gate.people.facts import Deleted, Facts, is_asked, kept_out_because
+from tailchat_gate.people.facts import Account, Facts, is_asked, kept_out_because
 from tailchat_gate.people.inquiry import MOST_ASKED, Inquiry, Records
 from tailchat_gate.people.known import KnownPeople
 from tailchat_gate.reasons import Reason
@@ -264,7 +264,7 @@ class PeopleWatch:
             self._told = message
             _log.warning(message, extra={"details": {"problem": _problem(result)}})
 
-    def _judge(self, sub: str, facts: Facts | Deleted) -> None:
+    def _judge(self, sub: str, facts: Account) -> None:
         self._keep_out(sub, kept_out_because(facts, guests=self.terms.guests))
 
 
