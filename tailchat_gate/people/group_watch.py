@@ -11,10 +11,11 @@ from typing import Final, NamedTuple
 from tailchat_gate.config.values.group import Group, MemberSource
 from tailchat_gate.observe.audit import Audit
 from tailchat_gate.observe.log import LOGGER_NAME
-from tailchat_gate.people.api import CannotTell, Done, Raw, TailchatApi
+from tailchat_gate.people.api import CannotTell, Raw, TailchatApi
 from tailchat_gate.people.bot import Bot
 from tailchat_gate.people.group_answer import UnreadableError, read_groups
-from tailchat_gate.people.group_records import StoredMembers, to_records
+from tailchat_gate.people.group_keeping import GroupKeeper
+from tailchat_gate.people.group_records import StoredMembers
 from tailchat_gate.people.group_report import GroupReport, whole_seconds
 from tailchat_gate.people.members import Members, index
 from tailchat_gate.people.memberships import Memberships, Resolved, resolve
@@ -25,10 +26,7 @@ from tailchat_gate.state.store import Store
 #: Seconds after which the key of Tailchat's tokens is checked again.
 KEY_SECONDS: Final = 3600.0
 _KEY_RETRY_SECONDS: Final = 300.0
-#: Seconds after which unchanged members are written to the store again as a whole.
-_REWRITE_SECONDS: Final = 86_400.0
 _GROUPS: Final = "group/getUserGroups"
-_BASIC_INFO: Final = "group/getGroupBasicInfo"
 #: The shortest pause between two rounds, in seconds.
 _SHORTEST: Final = 0.1
 
@@ -75,7 +73,7 @@ class GroupWatch:
 
     def __init__(self, store: Store, clock: Callable[[], float], audit: Audit) -> None:
         self.memberships: Final = Memberships()
-        self._store = store
+        self._keeper = GroupKeeper(store, self.memberships, clock)
         store.follow(StoredMembers(self.memberships, self._forgot))
         self._clock = clock
         self._changed: Callable[[], None] = lambda: None
@@ -86,7 +84,6 @@ class GroupWatch:
         self._resolved = Resolved()
         self._published_to: Members | None = None
         self._report = GroupReport(audit)
-        self._written_at = -_REWRITE_SECONDS
         self._key_checked_at = -KEY_SECONDS
         self._published = asyncio.Event()
         self.key_is_public: bool | None = None
@@ -156,12 +153,13 @@ class GroupWatch:
         await self._published.wait()
 
     async def close(self) -> None:
-        """Stop asking."""
+        """Stop asking; the store gets what it does not have yet."""
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
+        await self._keeper.close()
 
     async def _run(self, terms: GroupTerms) -> None:
         # First what the store or another configuration knows already.
@@ -171,8 +169,11 @@ class GroupWatch:
             try:
                 problem = await self._check_key(terms)
                 if terms.sources:
-                    self._note(problem or await self._refresh(terms))
+                    problem = problem or await self._refresh(terms)
+                    self._note(problem)
                     await self._publish(terms)
+                    if not problem:
+                        self._keeper.follow_up(terms.sources, terms.api)
                 else:
                     self.problem = ""
             except Exception:  # noqa: BLE001 - the watch must go on; answers grow old meanwhile
@@ -199,7 +200,8 @@ class GroupWatch:
 
     def _forgot(self) -> None:
         """Read and write the next answer again, because a person was erased from the last one."""
-        self._read, self._written_at = None, -_REWRITE_SECONDS
+        self._read = None
+        self._keeper.rewrite()
 
     # One question.
 
@@ -215,7 +217,6 @@ class GroupWatch:
         read = (digest, sources, terms.bot.sub)
         if read == self._read:
             self.memberships.confirm(now)
-            await self._save(set(), sources, now)
             return ""
         try:
             answer = await in_slices(read_groups(found.body, {source.group for source in sources}))
@@ -223,10 +224,10 @@ class GroupWatch:
             return f"an answer that cannot be read: {error}"
         gone = self._gone(sources)
         changed = await in_slices(self.memberships.take(answer, sources, terms.bot.sub, now))
+        # Nothing is awaited before this: a reload that cancels the task loses none of it.
+        newly_gone = self._gone(sources) - gone
+        self._keeper.note(changed, {source: source.group in answer for source in newly_gone})
         self._read = read
-        await self._save(changed, sources, now)
-        for source in self._gone(sources) - gone:
-            await self._tell_gone(terms, source, known=source.group in answer)
         return ""
 
     async def _check_key(self, terms: GroupTerms) -> str:
@@ -253,36 +254,6 @@ class GroupWatch:
     def _gone(self, sources: Sequence[MemberSource]) -> set[MemberSource]:
         known = {source: self.memberships.get(source) for source in sources}
         return {source for source, each in known.items() if each is not None and each.gone}
-
-    async def _tell_gone(self, terms: GroupTerms, source: MemberSource, *, known: bool) -> None:
-        """Log why nobody is in a group any more."""
-        if known:
-            why = "the group has no such role"
-        else:
-            info = await terms.api.call(_BASIC_INFO, {"groupId": source.group})
-            exists = isinstance(info, Done) and info.data is not None
-            why = "the gate's bot is not in this group" if exists else "there is no such group"
-        details = {"entry": source.entry, "why": why}
-        _log.error("nobody is in a group of Tailchat: it is gone", extra={"details": details})
-
-    async def _save(
-        self, changed: set[MemberSource], sources: Sequence[MemberSource], now: float
-    ) -> None:
-        """Write what was read: the members where they changed, else only that they still hold."""
-        every = not 0 <= now - self._written_at < _REWRITE_SECONDS
-        heads = []
-        for source in sources:
-            known = self.memberships.get(source)
-            if known is None:
-                continue
-            if every or source in changed:
-                await self._store.put(to_records(source, known))
-            else:
-                heads += to_records(source, known, whole=False)
-        if heads:
-            await self._store.put(heads)
-        if every:
-            self._written_at = now
 
     # What follows for requests.
 

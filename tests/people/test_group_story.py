@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from tlskit import write_key
 from websocketkit import UPGRADE
 
 from tailchat_gate.commands.state import read_store
+from tailchat_gate.config.values.group import MemberSource
 from tailchat_gate.demo.faults import Fault, Hang, Response
 from tailchat_gate.people import group_watch
 from tailchat_gate.people.group_watch import GroupWatch
@@ -67,6 +69,14 @@ async def _echo(_: Received, reader: asyncio.StreamReader, writer: asyncio.Strea
 async def _open_socket(client: RawClient, gate: FileGate, profile: Any = ALICE) -> None:  # noqa: ANN401
     client.send(request_bytes("/ws", Cookie=gate.gate.cookie(profile), **UPGRADE))
     assert b" 101 " in await client.head()
+
+
+@asynccontextmanager
+async def _hanging_store(gate: FileGate) -> AsyncIterator[None]:
+    """Have the gate's store read and write nothing until the block ends."""
+    store: Any = gate.gate.generation.process_state.store
+    async with store._using:
+        yield
 
 
 async def _closed(client: RawClient, code: int, text: str) -> bool:
@@ -137,9 +147,64 @@ async def test_a_bot_that_was_removed_and_a_group_that_was_deleted_mean_nobody(
         await known(gate, sizes={"ops": 0})
         assert await status_of(gate, ALICE) == (403, "denied")
         assert f"{OPS[0]} is gone, so nobody is in it" in (await gate.ask_admin("/readyz"))[1]
+        await until(lambda: any("it is gone" in x.message for x in caplog.records))
     (told,) = [x.__dict__["details"] for x in caplog.records if "it is gone" in x.message]
     why = {"bot": "the gate's bot is not in this group", "group": "there is no such group"}
     assert told["why"] == why[removed]
+
+
+async def test_a_lost_right_waits_neither_for_the_log_nor_for_the_store(
+    scene: GroupScene, tmp_path: Path, upstream: RawUpstream
+) -> None:
+    """Round after round counts while a store hangs, and the question why a group is gone."""
+    groups = {"ops": OPS, "all": [f"tailchat-group:{GROUP_ID}"]}
+    async with scene.gate(tmp_path, upstream, groups=groups) as gate:
+        await known(gate, sizes={"ops": 2, "all": 3})
+        async with _hanging_store(gate):
+            scene.group.members[ALICE.sub] = []
+            await known(gate, sizes={"ops": 1, "all": 3})
+            assert await status_of(gate, ALICE) == (403, "denied")
+            scene.group.members[ALICE.sub] = [scene.role.id]
+            await known(gate, sizes={"ops": 2, "all": 3})
+        hang = scene.tailchat.faults.actions["group/getGroupBasicInfo"] = Hang()
+        group = scene.tailchat.groups.by_id.pop(GROUP_ID)
+        await known(gate, sizes={"ops": 0, "all": 0})
+        assert await status_of(gate, ALICE) == (403, "denied")
+        await hang.started.wait()
+        scene.tailchat.groups.by_id[GROUP_ID] = group
+        await known(gate, sizes={"ops": 2, "all": 3})
+        assert scene.tailchat.seen["group/getGroupBasicInfo"].count == 1
+
+
+@pytest.mark.parametrize("then", ["reload", "stop"])
+async def test_members_that_change_during_a_write_are_stored_whole(
+    scene: GroupScene, tmp_path: Path, upstream: RawUpstream, then: str
+) -> None:
+    """A reload or a stop leaves no new head over old parts: a restart in an outage knows all."""
+    groups = {"ops": OPS, "all": [f"tailchat-group:{GROUP_ID}"]}
+    everybody = MemberSource(GROUP_ID)
+    async with scene.gate(tmp_path, upstream, groups=groups) as gate:
+        await known(gate, sizes={"ops": 2, "all": 3})
+        memberships = watch_of(gate).memberships
+
+        def heard() -> bool:
+            said = memberships.get(everybody)
+            return said is not None and len(said.people) == 4
+
+        async with _hanging_store(gate):
+            scene.group.members["66" * 12] = [scene.role.id]
+            assert (await gate.load()).problems == ()
+            await until(heard)
+            if then == "reload":
+                assert (await gate.load()).problems == ()
+        if then == "reload":
+            await known(gate, sizes={"ops": 3, "all": 4})
+            asked = scene.asked
+            await until(lambda: scene.asked > asked + 1)
+    await scene.down()
+    async with scene.gate(tmp_path, upstream, groups=groups) as gate:
+        assert watch_of(gate).unknown == []
+        assert watch_of(gate).sizes == {"ops": 3, "all": 4}
 
 
 async def test_who_loses_a_role_loses_the_websocket(
