@@ -11,10 +11,13 @@ from tailchat_gate.commands import names
 from tailchat_gate.commands.common import EXIT_FAILED, EXIT_USAGE, config_option, fail, loaded_from
 from tailchat_gate.commands.listing import json_option, print_json
 from tailchat_gate.commands.state import stored_of
+from tailchat_gate.config.model import Settings
 from tailchat_gate.config.values import identifier
 from tailchat_gate.config.values.identifier import no_tailchat_id
-from tailchat_gate.people.group_watch import fill_from
+from tailchat_gate.people.api import CannotTell
+from tailchat_gate.people.group_watch import KEY_IS_PUBLIC, fill_from
 from tailchat_gate.people.members import Members
+from tailchat_gate.people.memberships import Memberships
 from tailchat_gate.serving.explain_request import (
     Asked,
     NotAskedError,
@@ -102,7 +105,7 @@ def explain(
     A refusal of a person or a machine ends with what would let them in.
 
     This looks up locks, grants and the members of Tailchat's groups in the stored state, but not
-    ended sessions.
+    ended sessions. Where such groups count, it asks Tailchat whether its key is the public one.
 
     Exit codes: 0 it is let through, 1 it is refused, 2 wrong configuration or usage.
     """
@@ -125,10 +128,8 @@ def explain(
     stored = stored_of(settings)
     lock = lock_on(stored.revocation, sub, token)
     fields = [name for name, _ in typed]
-    members = Members(settings.groups)
-    when = time.time(), settings.tailchat.groups_max_age
-    fill_from(members, settings.groups, stored.memberships, when)
-    asker = Asker(sub, token, lock, fields, stored.grants, members)
+    members, about_groups = _members(settings, stored.memberships, asked=sub is not None)
+    asker = Asker(sub, token, lock, fields, stored.grants, members, about_groups)
     table = route_table(settings, members, stored.grants)
     allowed, lines = explained(settings, asked, asker, table)
     remedies = () if allowed else lets_in(settings, asked, asker, table)
@@ -139,6 +140,35 @@ def explain(
             click.echo(line)
     if not allowed:
         raise SystemExit(EXIT_FAILED)
+
+
+def _members(settings: Settings, stored: Memberships, *, asked: bool) -> tuple[Members, str]:
+    """Return who is in groups by Tailchat's word, and what to say about that word.
+
+    `asked`: whether a person is asked about. The store does not say whether Tailchat's key is the
+    public one, and what it says of groups may be older than that.
+    """
+    members = Members(settings.groups)
+    public: bool | CannotTell = False
+    if asked and members.unknown:
+        public = _key(settings)
+    if public is True:
+        members.unknown = frozenset()
+        return members, KEY_IS_PUBLIC
+    when = time.time(), settings.tailchat.groups_max_age
+    fill_from(members, settings.groups, stored, when)
+    if public is False:
+        return members, ""
+    doubt = f"Tailchat does not say whether its key is public: {public.why}"
+    return members, f"{doubt}; if the gate knows that it is, its groups count for nothing"
+
+
+def _key(settings: Settings) -> bool | CannotTell:
+    """Ask Tailchat whether its key is the public one."""
+    from tailchat_gate.commands.people import asked  # noqa: PLC0415 - for such groups alone
+    from tailchat_gate.people.public_key import has_public_key  # noqa: PLC0415 - as above
+
+    return asked(settings, lambda api: has_public_key(api, time.time()))
 
 
 def _document(lines: list[str], remedies: Sequence[Remedy], *, allowed: bool) -> dict[str, object]:

@@ -120,7 +120,7 @@ class Stored(NamedTuple):
 def read_store(directory: Path) -> Stored:
     """Return what the store in a directory says of people.
 
-    It needs no event loop, because `explain` opens no sockets. Raises StoreError.
+    It needs no event loop: `explain` reads it in none. Raises StoreError.
     """
     kind = revocations(time.time)
     kinds = (kind, Grants.kind, AccessRequests.kind, StoredMembers.kind, StoredSessions.kind)

@@ -48,7 +48,7 @@ class Asker(NamedTuple):
 
     `lock` is what keeps one of them out, or everybody, None if nothing does. `names` are the
     fields to explain. `grants` are those in force; `members` knows who is in groups by Tailchat's
-    word.
+    word, and `about_groups` says what else decides about that word, "" for nothing.
     """
 
     sub: str | None = None
@@ -57,6 +57,7 @@ class Asker(NamedTuple):
     names: Sequence[bytes] = ()
     grants: GrantState = NO_GRANTS
     members: Members = NO_MEMBERS
+    about_groups: str = ""
 
     @property
     def admitted(self) -> str | None:
@@ -176,6 +177,8 @@ def _request(settings: Settings, asked: RequestHead, asker: Asker) -> Iterator[s
         if unknown := ", ".join(sorted(asker.members.unknown.difference(groups))):
             who += f"; Tailchat has not said lately whether in {unknown}"
     yield _said("asked by", f"{who}; {_lock_line(asker.lock)}" if asker.lock else who)
+    if asker.about_groups:
+        yield _said("groups", asker.about_groups)
 
 
 def _rules(table: RouteTable, asked: RequestHead, match: Match | None) -> Iterator[str]:

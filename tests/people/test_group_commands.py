@@ -1,6 +1,7 @@
 """What commands say of Tailchat's groups, against the stand-in."""
 
 import asyncio
+import html
 import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -9,10 +10,24 @@ from typing import Any
 
 import pytest
 from clikit import invoke
-from gatekit import ALICE, Clock, RawUpstream
-from groupkit import BOB, EVE, GROUP_ID, OPS, ROLE_ID, GroupScene, group_scene, known
+from dashboardkit import explain_url
+from gatekit import ALICE, Clock, RawUpstream, until
+from groupkit import (
+    BOB,
+    EVE,
+    GROUP_ID,
+    OPS,
+    ROLE_ID,
+    GroupScene,
+    group_scene,
+    known,
+    status_of,
+    watch_of,
+)
 from reloadkit import file_text, sections
 from tailchat_browser import APP
+
+from tailchat_gate.people.group_watch import KEY_IS_PUBLIC
 
 
 @pytest.fixture
@@ -160,3 +175,45 @@ async def test_explain_knows_what_the_store_knows(
     code, out, _ = await run("explain", "http://gate.test/", "--as", EVE.sub, "--config", config)
     assert code == 1
     assert "refused: denied, 403" in out
+
+
+async def test_explain_knows_the_public_key(
+    scene: GroupScene, tmp_path: Path, upstream: RawUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stored members count for nothing then, as in the gate, and the admin page agrees."""
+    config = write(scene, tmp_path)
+    monkeypatch.setattr("time.time", scene.clock)
+    arguments = ("explain", "http://gate.test/", "--as", ALICE.sub, "--config", config)
+    async with scene.gate(tmp_path, upstream) as gate:
+        await known(gate, sizes={"ops": 2})
+        scene.tailchat.store.secret = "tailchat"
+        watch = watch_of(gate)
+        watch.use(gate.gate.generation.groups._replace(server="again"))
+        await until(lambda: watch.key_is_public is True)
+        await known(gate, sizes={"ops": 0})
+        assert await status_of(gate, ALICE) == (403, "denied")
+        page = (await gate.ask_admin(explain_url("http://gate.test/", f"sub:{ALICE.sub}")))[1]
+    code, out, _ = await run(*arguments)
+    for said in (out, html.unescape(page)):
+        assert f"asked by:   {ALICE.sub}, in no group" in said
+        assert f"groups:     {KEY_IS_PUBLIC}" in said
+        assert "refused: denied, 403" in said
+    assert code == 1
+
+    await scene.down()
+    code, out, _ = await run(*arguments)
+    assert "groups:     Tailchat does not say whether its key is public: " in out
+    assert code == 0
+
+
+async def test_explain_asks_nothing_about_the_key_where_no_group_counts(
+    scene: GroupScene, tmp_path: Path
+) -> None:
+    """Not for nobody or a machine, and not where no group has members from Tailchat."""
+    with_groups, without = write(scene, tmp_path), tmp_path / "other"
+    await run("explain", "http://gate.test/", "--config", with_groups)
+    without.mkdir()
+    plain = write(scene, without, groups={"ops": [ALICE.sub]})
+    code, out, _ = await run("explain", "http://gate.test/", "--as", ALICE.sub, "--config", plain)
+    assert (code, "groups: " in out) == (0, False)
+    assert scene.tailchat.seen["user/checkTokenValid"].count == 0

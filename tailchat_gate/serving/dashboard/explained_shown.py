@@ -3,6 +3,7 @@
 from typing import Final
 
 from tailchat_gate.config.values.identifier import SUB, TOKEN, is_sub
+from tailchat_gate.people.group_watch import KEY_IS_PUBLIC
 from tailchat_gate.serving.explain_request import Asked, NotAskedError, read_asked
 from tailchat_gate.serving.explanation import Asker, explained, lets_in, lock_on, remedy_line
 from tailchat_gate.serving.generations import Generation
@@ -41,5 +42,6 @@ def _asker(generation: Generation, who: str) -> Asker:
     if sub is not None and not is_sub(sub):
         raise ValueError("expected an ID, such as sub:660000000000000000000001, or token:NAME")
     lock = lock_on(process_state.revocation, sub, token)
-    members = generation.groups.members
-    return Asker(sub, token, lock, (), process_state.grants.state, members)
+    groups, watch = generation.groups, process_state.group_watch
+    about = KEY_IS_PUBLIC if sub is not None and groups.sources and watch.key_is_public else ""
+    return Asker(sub, token, lock, (), process_state.grants.state, groups.members, about)
