@@ -35,7 +35,7 @@ _PAGE = "page loads of JupyterLab, recorded"
 _SENTENCES: Final = (
     "**CPU**: {cpu_proxy} of what oauth2-proxy takes, and {cpu_caddy} of Caddy's.",
     "**Requests/s** of one core: {gate_rate}; oauth2-proxy {proxy_rate}, Caddy {caddy_rate}.",
-    "**99 %** are answered within {gate_p99} ms; oauth2-proxy {proxy_p99}, Caddy {caddy_p99}.",
+    "**99 %** of requests take at most {gate_p99} ms; oauth2-proxy {proxy_p99}, Caddy {caddy_p99}.",
     "**Memory**: {gate_room} MiB, which is more; oauth2-proxy {proxy_room}, Caddy {caddy_room}.",
 )
 

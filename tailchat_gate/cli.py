@@ -57,6 +57,8 @@ _GROUPS: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
         },
     }
 )
+#: Characters of a command's first sentence that `--help` shows: all, on as many lines as it takes.
+_WHOLE: Final = 200
 _MODULES: Final = {name: module for group in _GROUPS.values() for name, module in group.items()}
 
 
@@ -74,11 +76,10 @@ class _Commands(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the commands below the headings of their groups."""
         width = max(map(len, _MODULES))
-        limit = formatter.width - width - 6
         for heading, names in _GROUPS.items():
             commands = ((name, self.get_command(ctx, name)) for name in names)
             rows = [
-                (name.ljust(width), one.get_short_help_str(limit)) for name, one in commands if one
+                (name.ljust(width), one.get_short_help_str(_WHOLE)) for name, one in commands if one
             ]
             with formatter.section(heading):
                 formatter.write_dl(rows)
@@ -115,5 +116,6 @@ class _Commands(click.Group):
 def main() -> None:
     """Put any tool behind a Tailchat sign-in.
 
-    Exit codes: 0 done, 1 could not start or did not answer, 2 wrong configuration or usage.
+    Exit codes: 0 done, 1 could not start or did not answer, 2 wrong configuration or usage; the
+    help of a command names those that it has besides.
     """

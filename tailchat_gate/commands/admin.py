@@ -4,9 +4,9 @@ import http.client
 import json
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import click
 
@@ -29,6 +29,8 @@ Where = TcpAddress | UnixAddress
 
 _CALL_SECONDS: Final = 3.0
 _OK: Final = 200
+_NO_GATE: Final = "something else does"
+_T = TypeVar("_T")
 _NO_HEADERS: Final[Mapping[str, str]] = {}
 
 #: Long enough for a large file on a busy machine; the gate finishes even after this.
@@ -56,8 +58,10 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
-def asked(config: Path, path: str) -> bytes:
-    """Return the body of a page of the admin listener; end the command if it does not answer.
+def asked(config: Path, path: str, read: Callable[[bytes], _T]) -> _T:
+    """Return what `read` makes of a page of the admin listener; end the command without an answer.
+
+    `read` raises ValueError for what no gate answers: the port may be another program's.
 
     Only server.admin_listen must be valid in the file: the gate keeps serving the previous
     configuration, and a health check that failed because of the file would restart it.
@@ -67,10 +71,12 @@ def asked(config: Path, path: str) -> bytes:
         status, body = exchange(where, "GET", path, seconds=_CALL_SECONDS)
         if status != _OK:
             raise ConnectionError(f"{status} {body.decode(errors='replace').strip()[:200]}")
+        return read(body)
     except (OSError, http.client.HTTPException) as error:
         _end_if_unreadable(config)
         fail(f"no gate answers at {where}: {error}", EXIT_FAILED)
-    return body
+    except ValueError:
+        fail(f"no gate answers at {where}: {_NO_GATE}", EXIT_FAILED)
 
 
 def admin_listener(config: Path, given: str | None, without: str) -> Where:
@@ -130,9 +136,12 @@ def _order(where: Where, order: str, seconds: float) -> tuple[bool, dict[str, An
     status, text = exchange(where, "POST", f"/{order}", {ORDER_HEADER: order}, seconds=seconds)
     if status not in {_OK, _REFUSED}:
         raise ConnectionError(f"{status} {text.decode(errors='replace').strip()[:200]}")
-    body = json.loads(text)
+    try:
+        body = json.loads(text)
+    except ValueError:
+        body = None
     if not isinstance(body, dict):
-        raise ValueError("a response that is not from a gate")  # noqa: TRY004 - about received bytes
+        raise ValueError(_NO_GATE)  # noqa: TRY004 - about received bytes
     return status == _REFUSED, body
 
 
@@ -168,12 +177,25 @@ def reload(config: Path, admin: str | None) -> None:
         click.echo(f"  {change}")
 
 
+def _healthy(body: bytes) -> str:
+    if body != b"ok\n":
+        raise ValueError(_NO_GATE)
+    return "ok"
+
+
+def _refusals(body: bytes) -> list[dict[str, Any]]:
+    answer = json.loads(body)
+    found = answer.get("refusals") if isinstance(answer, dict) else None
+    if not isinstance(found, list):
+        raise ValueError(_NO_GATE)  # noqa: TRY004 - about received bytes
+    return found
+
+
 @click.command()
 @config_option
 def health(config: Path) -> None:
     """Check the running gate's health at its admin listener; for container health checks."""
-    asked(config, "/healthz")
-    click.echo("ok")
+    click.echo(asked(config, "/healthz", _healthy))
 
 
 @click.command()
@@ -181,11 +203,10 @@ def health(config: Path) -> None:
 @json_option
 def refusals(config: Path, *, as_json: bool) -> None:
     """List the people and machines that were last refused a tool, the latest first."""
-    body = asked(config, "/refusals").decode()
+    found = asked(config, "/refusals", _refusals)
     if as_json:
-        click.echo(body, nl=False)
+        click.echo(json.dumps({"refusals": found}))
         return
-    found = json.loads(body)["refusals"]
     if not found:
         click.echo("nobody was refused in the last 30 days")
     for one in found:

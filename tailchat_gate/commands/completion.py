@@ -60,13 +60,13 @@ class _Bash(BashComplete):
 @click.argument("shell", type=click.Choice(("bash", "zsh", "fish")))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
-    r"""Print what makes SHELL complete commands, options and names of the configuration.
+    """Print what makes SHELL complete commands, options and names of the configuration.
 
     \b
     bash, in ~/.bashrc:    eval "$(tailchat-gate completion bash)"
     zsh, in ~/.zshrc:      eval "$(tailchat-gate completion zsh)"
     fish, in config.fish:  tailchat-gate completion fish | source
-    """
+    """  # noqa: D301 - click's own mark is that character
     found = get_completion_class(shell)
     if found is not None:
         program = context.find_root().command

@@ -207,7 +207,10 @@ def _greeting(places: _Places, shown: tuple[_Tool, ...]) -> str:
         f"    {program} lock sub:{_MEMBER.sub} --for 1m --config {places.config}\n",
         f"  The first shows what happens to a request of {_MEMBER.name}, and why.",
         f"  The second keeps {_MEMBER.name} out for a minute; open pages end within a second.",
-        "  A change of that file is in force within two seconds.\n",
+        "  A change of that file is in force within two seconds: add these two lines to it,",
+        "  and load the page with the tools again.\n",
+        "    [pages]",
+        '    title = "My lab"\n',
         "  Everything listens on this machine alone. Ctrl-C ends it.\n"
         if is_loopback(places.host)
         else f"  It listens on {places.host}, and its passwords are public. Ctrl-C ends it.\n",
@@ -233,9 +236,12 @@ def _bracketed(host: str) -> str:
 
 
 def _neighbour(port: int, host: str) -> int:
-    """Return the next port if it is free: adjacent ports are easy to forward together."""
+    """Return the next port but one if it is free: near ports are easy to forward together.
+
+    The next one is where commands look for a gate's admin listener.
+    """
     try:
-        return _usable(port + 1, host)
+        return _usable(port + 2, host)
     except DemoError:
         return _usable(0, host)
 

@@ -72,7 +72,8 @@ def _list(found: list[StoredSession], *, as_json: bool) -> None:
             "seen_at": one.seen,
             "until": one.until,
         },
-        nothing="no session is in the store",
+        nothing="no session is in the store; without session.store = true sessions are in cookies, "
+        "which cannot be listed, and `sign-out` ends all of a person",
         as_json=as_json,
     )
 

@@ -45,7 +45,9 @@ def _look(ask: Ask) -> Running:
             return Running(problem=f"something else answers there: status {code}")
         is_ready = ask("/readyz")[0] == _OK
         found = _MAX_FDS.search(ask("/metrics")[1])
-    except (OSError, http.client.HTTPException, ValueError) as error:
+    except ValueError:
+        return Running(problem="something else does")
+    except (OSError, http.client.HTTPException) as error:
         said = error.strerror if isinstance(error, OSError) else None
         return Running(problem=said or type(error).__name__)
     limit = int(float(found[1])) if found is not None else None
@@ -85,4 +87,4 @@ def _of_status(running: Running, file: str) -> list[Statement]:
         found.append(warning(GATE, text, "restart the gate"))
     faults = (*status.get("state_faults", ()), *status.get("group_faults", ()))
     found.extend(wrong(GATE, f"the running gate says: {fault}") for fault in faults)
-    return found or [ok(GATE, f"the gate runs since {status.get('uptime_seconds')} seconds")]
+    return found or [ok(GATE, f"the gate has run for {status.get('uptime_seconds')} seconds")]

@@ -206,6 +206,26 @@ def test_health_needs_an_admin_listener(tmp_path: Path) -> None:
     assert (invoke("health", "--config", str(_config(tmp_path))))[0] == 2
 
 
+@pytest.mark.parametrize("command", ["health", "refusals", "reload", "doctor"])
+async def test_another_program_at_the_admin_address_is_no_gate(
+    tmp_path: Path, command: str
+) -> None:
+    """Whatever answers every path with a page is not taken for a gate, and ends no traceback."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\nConnection: close\r\n\r\n<html>")
+        await writer.drain()
+        writer.close()
+
+    async with listening(answer) as port:
+        path = str(_config(tmp_path, admin=f"127.0.0.1:{port}"))
+        code, out, err = await asyncio.to_thread(invoke, command, "--config", path)
+    assert code != 0
+    assert "no gate answers at" in out + err
+    assert "something else does" in out + err
+
+
 def test_schema_prints_the_schema() -> None:
     """The printed schema is the one in docs/."""
     document = Path(__file__).parents[2] / "docs/config.schema.json"
