@@ -173,12 +173,19 @@ class AccessEndpoints:
         return f"{self.prefix}/request?route={quote(route)}&rd={quote(back, safe='/')}"
 
     async def _decide(self, record: SessionRecord, fields: Mapping[str, str]) -> web.StreamResponse:
-        """Decide a request; nobody decides their own, and one that is gone changes nothing."""
+        """Decide a request; nobody decides their own, and one that is gone changes nothing.
+
+        Nor does an approval for a route that a reload has closed to grants meanwhile.
+        """
         found = self.requests.find(fields.get("id", ""))
         seconds = CHOICES.get(fields.get("for", ""))
-        if found is not None and seconds is not None and found.sub != record.sub:
-            opens = found.route in self.askable
-            decision = Decided(found, seconds if opens else 0, record.sub, approved=seconds > 0)
+        if (
+            found is not None
+            and seconds is not None
+            and found.sub != record.sub
+            and (not seconds or found.route in self.askable)
+        ):
+            decision = Decided(found, seconds, record.sub)
             await decision.carry_out(self.requests, self.grants, self.sessions.clock())
         # So that a reload of the page decides nothing again.
         return self.refusals.answers.redirect(f"{self.prefix}/approvals", status=303)
@@ -233,12 +240,11 @@ def is_fresh(record: SessionRecord, now: float) -> bool:
 
 
 class Decided(NamedTuple):
-    """A decision on a request: `by` lets its person in for `seconds`, 0 for no grant."""
+    """A decision on a request: `by` lets its person in for `seconds`, 0 declines."""
 
     request: AccessRequest
     seconds: int
     by: str
-    approved: bool
 
     async def carry_out(self, requests: AccessRequests, grants: Grants, now: float) -> None:
         """Put it into force, then write it.
@@ -251,7 +257,7 @@ class Decided(NamedTuple):
             end = int(now) + self.seconds
             grant = Grant(found.sub, found.route, int(now), end, found.reason, self.by)
             writes.append(grants.put(grant))
-        writes.append(requests.decide(found, self.by, approved=self.approved))
+        writes.append(requests.decide(found, self.by, approved=self.seconds > 0))
         for write in writes:
             await write
 

@@ -11,8 +11,6 @@ from tailchat_gate.syntax import TAILCHAT_ID, UNFIT_FOR_A_LINE
 _GIVES_ROLES: Final = ("core.manageRoles", "core.managePanel")
 _INVITES: Final = "core.invite"
 _LONGEST_NAME: Final = 60
-#: People that one line names.
-_MOST_NAMED: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,5 +192,5 @@ def _count(people: Collection[str]) -> str:
 
 
 def _named(people: Collection[str]) -> str:
-    shown = ", ".join(list(people)[:_MOST_NAMED]) or "nobody"
-    return f"{shown} and {len(people) - _MOST_NAMED} more" if len(people) > _MOST_NAMED else shown
+    # All of them: the one who is left out may be the one who takes the role.
+    return ", ".join(people) or "nobody"

@@ -288,6 +288,27 @@ async def test_every_step_is_in_the_audit_log(
     ]
 
 
+async def test_what_a_reload_has_closed_is_not_approved(
+    tmp_path: Path, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither the audit log nor the person is told of an approval that opens nothing."""
+    caplog.set_level(logging.INFO, AUDIT_LOGGER_NAME)
+    async with story(tmp_path / "access.log", clock, **_sections()) as scene:
+        requests = scene.gate.generation.process_state.access_requests
+        record = SessionRecord("s", HOSHINO.sub, "H", "1", "", 0, 0, "l")
+        # As one that was made before a reload with `grants = false`.
+        asked = await requests.ask(record, "never", "")
+        url, headers = scene.url + APPROVALS, {**FETCH, "Sec-Fetch-Site": "same-origin"}
+        async with scene.visitor() as bobs:
+            await _sign_in(bobs, scene, BOB, APPROVALS)
+            for choice in ("8h", "no"):
+                data = {"id": asked.key, "for": choice}
+                await bobs.open(url, method="POST", data=data, headers=headers)
+    lines = [vars(record)["details"] for record in caplog.records if record.message == "audit"]
+    steps = [line["event"] for line in lines if line["event"].startswith(("access-", "grant"))]
+    assert steps == ["access-requested", "access-declined"]
+
+
 async def test_requests_are_bounded_and_end(clock: Clock) -> None:
     """One open request a tool, a few a person, and each for a week."""
     requests = AccessRequests(MemoryStore(clock), clock, bytes)

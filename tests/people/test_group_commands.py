@@ -101,6 +101,23 @@ async def test_the_list_for_programs(scene: GroupScene, config: Path) -> None:
     assert (role["entry"], role["name"], len(role["members"])) == (OPS[0], "oncall", 2)
 
 
+@pytest.mark.parametrize("form", [(), ("--json",)])
+async def test_the_list_names_everybody_in_power(
+    scene: GroupScene, config: Path, form: tuple[str, ...]
+) -> None:
+    """However many they are: nobody hides behind a number."""
+    subs = [f"66{number:022x}" for number in range(100, 130)]
+    scene.group.members.update({sub: [] for sub in subs})
+    powers = ["core.manageRoles", "core.invite"]
+    scene.tailchat.groups.add_role(scene.group, "helpers", *subs, can=powers)
+
+    code, out, _ = await run("tailchat-groups", *form, "--config", config)
+
+    assert code == 0
+    for power in powers:
+        assert f"{', '.join(subs)} with the role helpers ({power})" in out
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -210,6 +210,18 @@ async def test_letting_in_needs_a_fresh_sign_in(gate: RunningGate) -> None:
     assert gate.generation.process_state.grants.state.in_force == ()
 
 
+async def test_what_no_grant_can_open_is_not_approved(
+    gate: RunningGate, audit: Callable[[], list[dict[str, Any]]]
+) -> None:
+    """A request from before a reload that took the route away stays open, and no order is noted."""
+    requests = gate.generation.process_state.access_requests
+    record = SessionRecord.begin(ALICE, now=gate.clock(), login="x")
+    asked = await requests.ask(record, "gone", "")
+    said = await at_route(gate).order("decide", id=asked.key, **{"for": "8h"})
+    assert (said, audit()) == ("invalid-route", [])
+    assert [one.state for one in requests.open] == [OPEN]
+
+
 async def test_only_approvers_decide_and_never_for_themselves(gate: RunningGate) -> None:
     """Who may see the page is not who may approve; the listener's orders count as an approver's."""
     requests = gate.generation.process_state.access_requests

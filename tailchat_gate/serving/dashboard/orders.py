@@ -158,10 +158,11 @@ class OrderDesk:
             return "unchanged"
         if found.sub == operator.sub:
             return "own"
+        if seconds and found.route not in askable(self._generations.in_force.settings):
+            return "invalid-route"
         order = "approve" if seconds else "decline"
         self._note(order, operator, target=found.sub, route=found.route)
-        opens = found.route in askable(self._generations.in_force.settings)
-        decision = Decided(found, seconds if opens else 0, operator.by, approved=seconds > 0)
+        decision = Decided(found, seconds, operator.by)
         await decision.carry_out(requests, self._process_state.grants, self._process_state.clock())
         return self._done()
 
