@@ -165,6 +165,21 @@ def test_every_command_is_documented() -> None:
     )
 
 
+def test_every_action_of_tailchat_is_in_the_table_of_calls() -> None:
+    """And none that the gate does not call; the stand-in of the demo serves others, too."""
+    package, demo = ROOT / "tailchat_gate", ROOT / "tailchat_gate" / "demo"
+    quoted = re.compile(r'"((?:chat|config|group|openapi|user)/[A-Za-z/]+)"')
+    called = {
+        action
+        for path in package.rglob("*.py")
+        if demo not in path.parents
+        for action in quoted.findall(path.read_text("utf-8"))
+    }
+    told = re.findall(r"`POST api_url/api/([A-Za-z/]+)`", (ROOT / "docs/tailchat.md").read_text())
+    assert "user/getUserInfoList" in called
+    assert sorted(told) == sorted(called)
+
+
 def test_links_between_documents_lead_somewhere() -> None:
     """A relative link names a file of the project."""
     check_each(DOCUMENTS, _leads_somewhere)
