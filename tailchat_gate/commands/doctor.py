@@ -36,7 +36,7 @@ from tailchat_gate.diagnosis.statement import (
     run_checks,
     wrong,
 )
-from tailchat_gate.observe.log import LOGGER_NAME
+from tailchat_gate.observe.log import LOGGER_NAME, Pace
 from tailchat_gate.people.api import TailchatApi
 from tailchat_gate.people.bot import Bot
 from tailchat_gate.people.inquiry import Inquiry
@@ -136,7 +136,12 @@ async def _set_up(loaded: Loaded, file: str) -> AsyncIterator[SetUp]:
         bot,
         Inquiry(api, bot, api_url=tailchat.api_url, keeps_emails=False),
         RegistrationCheck(settings, api, set()),
-        Panel(bot, settings.access.panel, time.time),
+        Panel(
+            bot,
+            settings.access.panel,
+            Pace(time.time),
+            max_bytes=tailchat.groups_max_bytes,
+        ),
     )
     try:
         yield SetUp(loaded, file, os.environ, calls, Dialer(names), time.time)

@@ -16,13 +16,15 @@ TOOLS: Final = "tools"
 DOWN_SECONDS: Final = 60.0
 
 Details = Mapping[str, object]
+Outages = dict[str, tuple[float, bool]]
 
 
 class Notices(logging.Handler):
     """Writes to `panel` of the `kinds` that are switched on.
 
     `routes`: the names of the routes by the address of their tool, which is not for a chat.
-    `clock`: Unix seconds. The level of the log does not filter what comes here.
+    `down` outlives it: since when tools are out of reach, and whether that was said. `clock`: Unix
+    seconds. The level of the log does not filter what comes here.
     """
 
     def __init__(
@@ -31,6 +33,7 @@ class Notices(logging.Handler):
         kinds: Collection[str],
         routes: Mapping[str, Collection[str]],
         clock: Callable[[], float],
+        down: Outages,
     ) -> None:
         super().__init__(logging.INFO)
         self._panel = panel
@@ -38,8 +41,7 @@ class Notices(logging.Handler):
         self._clock = clock
         self._loop: asyncio.AbstractEventLoop | None = None
         self._last: logging.LogRecord | None = None
-        #: Since when tools are out of reach, and whether that was said.
-        self._down: dict[str, tuple[float, bool]] = {}
+        self._down = down
         known: dict[str, tuple[str, Callable[[Details], str]]] = {
             "a lock is in force": (LOCKS, _locked),
             "a lock is lifted": (LOCKS, _unlocked),
@@ -55,6 +57,8 @@ class Notices(logging.Handler):
         if not self._known:
             return
         self._loop = asyncio.get_running_loop()
+        for tool in self._down.keys() - self._routes.keys():
+            del self._down[tool]
         for name in (LOGGER_NAME, AUDIT_LOGGER_NAME):
             logging.getLogger(name).addHandler(self)
 

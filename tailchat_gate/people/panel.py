@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import re
-from collections.abc import Callable
 from typing import Final
 
 from tailchat_gate.observe.log import LOGGER_NAME, Pace
@@ -15,8 +14,6 @@ from tailchat_gate.people.slices import in_slices
 #: Longest text of a person within a message, and the longest message, in characters.
 MAX_TEXT: Final = 200
 MAX_MESSAGE: Final = 1_000
-#: Bytes of the list of the bot's groups that are read: strangers can add the bot to theirs.
-_MAX_GROUPS: Final = 8 << 20
 _TEXT_PANEL: Final = 0
 #: What would become markup, a link or a mention in Tailchat's clients (BBCode).
 _MARKUP: Final = re.compile(r"[\[\]]")
@@ -37,16 +34,19 @@ def plain(text: str) -> str:
 class Panel:
     """The panel `where` ("GROUP/PANEL" by ids; "" for none) of one configuration.
 
-    `clock`: Unix seconds. A message that cannot be written is lost, and the log says why.
+    `pace` outlives it, so that a reload brings no message sooner. `max_bytes` of the bot's groups
+    are read: strangers can add the bot to theirs. A message that cannot be written is lost, and the
+    log says why.
     """
 
-    def __init__(self, bot: Bot, where: str, clock: Callable[[], float]) -> None:
+    def __init__(self, bot: Bot, where: str, pace: Pace, *, max_bytes: int) -> None:
         self._bot = bot
         self._group, _, self._panel = where.partition("/")
         self._tasks: set[asyncio.Task[None]] = set()
         #: One message at a time, in their order: each reads the groups of the bot.
         self._turn = asyncio.Lock()
-        self._pace = Pace(clock)
+        self._pace = pace
+        self._max_bytes = max_bytes
         self.problem = ""
 
     def say(self, kind: str, text: str) -> None:
@@ -86,7 +86,7 @@ class Panel:
         Tailchat answers 200 for a panel that does not exist, and would write into one of another
         group.
         """
-        result = await self._bot.fetch("group/getUserGroups", {}, limit=_MAX_GROUPS)
+        result = await self._bot.fetch("group/getUserGroups", {}, limit=self._max_bytes)
         if not isinstance(result, Raw):
             return f"the bot's groups are not known: {result}"
         try:

@@ -28,12 +28,13 @@ from tailchat_gate.observe.access_log import AccessLog
 from tailchat_gate.observe.apart import apart
 from tailchat_gate.observe.audit import Audit
 from tailchat_gate.observe.families import Collected
-from tailchat_gate.observe.log import FaultLog, sinks
+from tailchat_gate.observe.log import FaultLog, Pace, sinks
 from tailchat_gate.observe.metrics import Metrics
 from tailchat_gate.observe.spans import Spans
 from tailchat_gate.people.bot import BotSignIn
 from tailchat_gate.people.group_watch import GroupWatch
 from tailchat_gate.people.known import KnownPeople
+from tailchat_gate.people.notices import Outages
 from tailchat_gate.proxy.client.aiohttp_bridge import AiohttpBridge
 from tailchat_gate.proxy.client.session_watch import SessionWatch
 from tailchat_gate.proxy.exchange.connection_metrics import ConnectionMetrics
@@ -75,6 +76,10 @@ class ProcessState:
 
     #: What serves the admin page, once the gate is open.
     admin_page: AdminPage | None = None
+    #: Unix second of Tailchat's last answer about people, 0 for none yet.
+    people_heard_at = 0.0
+    #: Whether lines of the log are repeated in a panel of Tailchat.
+    has_notices = True
 
     def __init__(
         self,
@@ -104,11 +109,10 @@ class ProcessState:
         self.people: Final = KnownPeople()
         #: What was logged last of routes that strangers may enter.
         self.told_of_registration: Final[set[str]] = set()
-        #: Unix second of Tailchat's last answer about people, 0 for none yet.
-        self.people_heard_at = 0.0
         self.login_queue: Final = LoginQueue()
-        #: Whether lines of the log are repeated in a panel of Tailchat.
-        self.has_notices = True
+        #: When the panel was told what, and which tools are out of reach.
+        self.panel_pace: Final = Pace(clock)
+        self.tools_down: Final[Outages] = {}
         self.sign_in: Final = SignInState()
         self.reloads: Final = Reloads(clock)
         #: Locks and ended sessions: the state itself, then what closes open connections for it.

@@ -73,7 +73,12 @@ def wire_tailchat(
         server=tailchat.api_url,
         sign_in=process_state.bot_sign_in,
     )
-    panel = Panel(bot, settings.access.panel, clock)
+    panel = Panel(
+        bot,
+        settings.access.panel,
+        process_state.panel_pace,
+        max_bytes=tailchat.groups_max_bytes,
+    )
     return TailchatParts(
         client,
         _rechecker(settings, process_state, client),
@@ -84,7 +89,7 @@ def wire_tailchat(
         RegistrationCheck(settings, api, process_state.told_of_registration),
         _groups(settings, process_state, members, api, bot),
         panel,
-        _notices(settings, panel, clock),
+        _notices(settings, panel, process_state),
     )
 
 
@@ -170,7 +175,7 @@ def _people(
     )
 
 
-def _notices(settings: Settings, panel: Panel, clock: Callable[[], float]) -> Notices:
+def _notices(settings: Settings, panel: Panel, process_state: ProcessState) -> Notices:
     routes: dict[str, list[str]] = {}
     for route in settings.route:
         for address in map(upstream_address, route.backends):
@@ -178,7 +183,7 @@ def _notices(settings: Settings, panel: Panel, clock: Callable[[], float]) -> No
                 continue
             routes.setdefault(str(address), []).append(route.name)
     kinds = settings.access.panel_notices if settings.access.panel else ()
-    return Notices(panel, kinds, routes, clock)
+    return Notices(panel, kinds, routes, process_state.clock, process_state.tools_down)
 
 
 def sign_in_check(

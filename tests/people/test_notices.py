@@ -9,16 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gatekit import Clock, until
+from gatekit import Clock, RawUpstream, until
+from groupkit import GET_GROUPS, GROUP_ID, GroupScene, group_scene
 from storekit import StoredEntries
 from storykit import CLIENT_ID, Story, story
 
+from tailchat_gate.demo.faults import Rewrite
 from tailchat_gate.demo.groups import Group
 from tailchat_gate.demo.users import user_named
 from tailchat_gate.identity.revocation.state import Lock
 from tailchat_gate.observe.log import (
     AUDIT_LOGGER_NAME,
     LOGGER_NAME,
+    Pace,
     close_logging,
     set_up_logging,
 )
@@ -100,7 +103,7 @@ async def test_the_level_of_the_log_decides_nothing(
 
 
 def _notices(panel: Any, clock: Clock, *kinds: str) -> Notices:  # noqa: ANN401 - a stand-in
-    return Notices(panel, kinds, {"http://tool": ["wiki", "mail"]}, clock)
+    return Notices(panel, kinds, {"http://tool": ["wiki", "mail"]}, clock, {})
 
 
 @pytest.fixture
@@ -190,6 +193,64 @@ async def test_one_message_of_a_kind_a_minute(scene: Story) -> None:
     ]
 
 
+@pytest.fixture
+async def grouped(tmp_path: Path, clock: Clock) -> AsyncIterator[GroupScene]:
+    """Return a Tailchat with one group that has a panel."""
+    async with group_scene(tmp_path, clock) as found:
+        found.group.panels[PANEL] = "general"
+        yield found
+
+
+async def test_a_reload_repeats_no_message_and_forgets_no_outage(
+    grouped: GroupScene, tmp_path: Path, upstream: RawUpstream, log: Log
+) -> None:
+    """The minute of a kind goes on, and an end is told of what the configuration before told."""
+    sent = grouped.tailchat.messages.sent
+    access = {"panel": f"{GROUP_ID}/{PANEL}"}
+    async with grouped.gate(tmp_path, upstream, access=access) as gate:
+        (tool,) = gate.gate.generation.notices._routes
+        gate.gate.generation.panel.say("locks", "one")
+        log("an upstream cannot be reached", upstream=tool)
+        await asyncio.sleep(0)
+        grouped.clock.now += DOWN_SECONDS
+        log("an upstream cannot be reached", upstream=tool)
+        await until(lambda: len(sent) == 2)
+        gate.gate.generation.panel.say("locks", "two")
+        await until(lambda: len(sent) == 3)
+        before = gate.gate.generation.panel
+        assert (await gate.load()).problems == ()
+        assert gate.gate.generation.panel is not before
+
+        gate.gate.generation.panel.say("locks", "three")
+        grouped.clock.now += TELL_SECONDS
+        log("an upstream can be reached again", upstream=tool)
+        await until(lambda: len(sent) == 4)
+        gate.gate.generation.panel.say("locks", "four")
+        await until(lambda: len(sent) == 5)
+
+    assert [message["content"] for message in sent] == [
+        "one",
+        "tool cannot be reached since 60 seconds.",
+        "two",
+        "tool can be reached again.",
+        "four\n(and 1 more of this kind)",
+    ]
+
+
+async def test_the_panel_reads_as_much_as_the_groups_do(
+    grouped: GroupScene, tmp_path: Path, upstream: RawUpstream
+) -> None:
+    """The bound that an admin raises against groups of strangers is that of the panel as well."""
+    access = {"panel": f"{GROUP_ID}/{PANEL}"}
+    sections = {"access": access, "tailchat": {"groups_max_bytes": "2KiB"}}
+    async with grouped.gate(tmp_path, upstream, **sections) as gate:
+        panel = gate.gate.generation.panel
+        assert await panel.problem_now() == ""
+        blown_up = Rewrite(lambda answer: {**answer, "more": "x" * 2048})
+        grouped.tailchat.faults.actions[GET_GROUPS] = blown_up
+        assert "too long" in await panel.problem_now()
+
+
 class LargeAnswer:
     """A bot whose groups strangers have filled; it takes one message."""
 
@@ -215,7 +276,8 @@ class LargeAnswer:
 async def test_groups_that_strangers_filled_hold_up_no_request(clock: Clock) -> None:
     """The answer that says whether the panel is there is read with pauses."""
     bot: Any = LargeAnswer()
-    real_panel.Panel(bot, f"{GROUP}/{PANEL}", clock).say("locks", "x")
+    panel = real_panel.Panel(bot, f"{GROUP}/{PANEL}", Pace(clock), max_bytes=8 << 20)
+    panel.say("locks", "x")
     turns = 0
     while not bot.sent.is_set():
         await asyncio.sleep(0)
