@@ -43,6 +43,7 @@ from tailchat_gate.state.files import Files, as_owner
 from tailchat_gate.state.memory import MemoryStore
 from tailchat_gate.state.places import Place, place_of, shared_store
 from tailchat_gate.state.redis import RedisStore
+from tailchat_gate.state.redis_client import COMMAND_SECONDS
 from tailchat_gate.state.redis_database import peek_at
 from tailchat_gate.state.redis_servers import RedisPlace
 from tailchat_gate.state.sqlite import SqliteStore
@@ -58,7 +59,7 @@ state_option = click.option(
     help="The state directory; for use when the configuration cannot be read.",
 )
 
-#: How long the running gate may take to say where it stores locks, and a server for one call.
+#: How long the running gate may take to say where it stores locks.
 _SECONDS: Final = 5.0
 _OK: Final = 200
 _EMPTY: Final = "state.path is empty: the running gate keeps state in its memory alone"
@@ -174,7 +175,7 @@ def with_store(place: Place, work: Callable[[OpenedStore], Awaitable[T]]) -> T:
 
 
 async def _with_store(place: Place, work: Callable[[OpenedStore], Awaitable[T]]) -> T:
-    store = shared_store(place, time.time, Health(tell=_tell), patience=_SECONDS)
+    store = shared_store(place, time.time, Health(tell=_tell), patience=COMMAND_SECONDS)
     revocation = RevocationState(time.time)
     Revocations(revocation, store, Metrics(), time.time)
     grants, members, sessions = (

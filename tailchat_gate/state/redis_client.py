@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 #: Seconds that a call may take, with connecting and its one repetition. Someone waits for it.
 CALL_SECONDS: Final = 1.0
+#: Seconds of one call where a person waits for a command, and no request does.
+COMMAND_SECONDS: Final = 5.0
 #: Answers of a server that reads, and does not write now.
 _UNWRITABLE: Final = ("MISCONF", "NOREPLICAS")
 _NEEDED_CLUSTER: Final = "state.url names one as redis+cluster://HOST:PORT"

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from tailchat_gate.state import redis_scripts as scripts
 from tailchat_gate.state.bookkeeping import FaultKind, StoreFault
-from tailchat_gate.state.redis_client import RedisClient
+from tailchat_gate.state.redis_client import COMMAND_SECONDS, RedisClient
 from tailchat_gate.state.redis_servers import HASH_TAG, RedisPlace
 from tailchat_gate.state.schema import Row, from_row, to_row
 from tailchat_gate.state.store import (
@@ -304,7 +304,7 @@ async def evicts_at(place: RedisPlace) -> str:
 
 @asynccontextmanager
 async def _opened(place: RedisPlace) -> AsyncIterator[RedisDatabase]:
-    client = RedisClient(place)
+    client = RedisClient(place, patience=COMMAND_SECONDS)
     await asyncio.to_thread(client.connect)
     try:
         yield RedisDatabase(client, time.time, {})
