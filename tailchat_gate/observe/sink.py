@@ -9,6 +9,7 @@ import logging
 import os
 import select
 import stat
+import sys
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -194,6 +195,11 @@ class Sink:
     def put(self, data: bytes, lines: int = 1, *, stranger: bool = False) -> None:
         """Queue whole lines; lines of a `stranger` are lost first when the queue fills."""
         room = self._capacity // 2 if stranger else self._capacity
+        if sys.is_finalizing():
+            # Destructors run without other threads: a new one would never begin, and whoever waits
+            # for that, or for a lock that one held, keeps the process from ending.
+            self.lost += lines
+            return
         with self._changed:
             if self._size + len(data) > room:
                 self.lost += lines

@@ -1,6 +1,8 @@
 import json
 import logging
 import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -32,6 +34,26 @@ def formatted(record: logging.LogRecord) -> dict[str, Any]:
     found = json.loads(line)
     assert isinstance(found, dict)
     return found
+
+
+def test_a_destructor_at_the_very_end_holds_up_no_process() -> None:
+    """What it says is lost: the thread that writes lines is gone by then, and none can begin."""
+    program = """
+from tailchat_gate.observe.log import close_logging, log_stray_complaints, set_up_logging
+
+class Late:
+    def __del__(self):
+        raise RuntimeError("late")
+
+set_up_logging("info")
+log_stray_complaints()
+late = Late()
+close_logging()
+"""
+    done = subprocess.run(
+        (sys.executable, "-c", program), capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (0, "")
 
 
 def test_line() -> None:
