@@ -3,7 +3,7 @@
 import logging
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -171,8 +171,8 @@ class Audit:
         event = "group-joined" if joined else "group-left"
         _log.info("audit", extra={"details": {"event": event, "sub": sub, "group": group}})
 
-    def memberships_changed(self, group: str, joined: int, left: int) -> None:
-        """Write how many people came and went, beyond those written one by one."""
+    def memberships_changed(self, group: str, joined: Sequence[str], left: Sequence[str]) -> None:
+        """Write who came and went, where they are too many for a line each."""
         details = {"event": "group-changed", "group": group, "joined": joined, "left": left}
         _log.info("audit", extra={"details": details})
 

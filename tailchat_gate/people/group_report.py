@@ -10,7 +10,8 @@ from tailchat_gate.observe.audit import Audit
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.people.memberships import Resolved
 
-#: People of one group who came or went that the audit log names one by one at a time.
+#: People of one group who came or went at once that have a line of the audit log each; of more,
+#: a line names as many.
 MOST_NAMED: Final = 100
 
 _log: Final = logging.getLogger(LOGGER_NAME)
@@ -57,8 +58,10 @@ class GroupReport:
         changes = [(sub, True) for sub in sorted(joined)] + [(sub, False) for sub in sorted(left)]
         for sub, has_joined in changes[:MOST_NAMED]:
             self._audit.membership_changed(sub, name, joined=has_joined)
-        if len(changes) > MOST_NAMED:
-            self._audit.memberships_changed(name, len(joined), len(left))
+        for start in range(MOST_NAMED, len(changes), MOST_NAMED):
+            some = changes[start : start + MOST_NAMED]
+            came, went = ([sub for sub, came in some if came is wanted] for wanted in (True, False))
+            self._audit.memberships_changed(name, came, went)
 
 
 def whole_seconds(age: float) -> int | None:
