@@ -86,7 +86,8 @@ class Inquiry:
 
     async def _long_apart(self, subs: Sequence[str]) -> Records | Refused | CannotTell:
         """Ask about the others first, then about some of those whose record was too long."""
-        long = [sub for sub in self._long if sub in set(subs)]
+        wanted = set(subs)
+        long = [sub for sub in self._long if sub in wanted]
         others = [sub for sub in subs if sub not in self._long]
         found: Records = dict.fromkeys(long, UNREADABLE)
         for part in ([others] if others else []) + [[sub] for sub in long[:_LONG_AT_ONCE]]:
