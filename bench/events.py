@@ -2,8 +2,9 @@
 
 Two gates with two workers each are behind HAProxy, with Redis, two backends and the stand-in
 Tailchat. People who are signed in send requests all the time, others sign in, and meanwhile one
-thing after another happens. Every request that fails, and every line of the audit log that is
-missing or there twice, is told with what happened then; one that should not be ends the run with 1.
+thing after another happens. The run prints every request that failed, and every line of
+the audit log that is missing or there twice, with what happened at that moment. It ends with 1
+where one of them should not be.
 """
 
 import argparse

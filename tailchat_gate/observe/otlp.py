@@ -130,7 +130,7 @@ class OtlpExporter:
 
 
 class _Session(requests.Session):
-    """Reads of a response no more than its status and fields.
+    """Reads only the status and the fields of a response.
 
     Its body says nothing that is used, and may have no end. A redirect would be counted as taken,
     and is not followed: it could lead the spans, and the collector's credentials, elsewhere.

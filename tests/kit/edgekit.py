@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 import pytest
-from gatekit import OK, Clock, ask, request_bytes
+from gatekit import OK, Clock, ask, is_listening, request_bytes
 from parts import missing
 from process import free_port
 from storykit import Story, story
@@ -346,7 +346,7 @@ async def serving(command: list[str], directory: Path, port: int) -> AsyncIterat
         process = await asyncio.create_subprocess_exec(*command, env=home, stdout=out, stderr=out)
     try:
         async with asyncio.timeout(_START_SECONDS):
-            while not await _listens(port):
+            while not await is_listening(port):
                 if process.returncode is not None:
                     pytest.fail(await asyncio.to_thread(log.read_text, errors="replace"))
                 await asyncio.sleep(0.05)
@@ -356,12 +356,3 @@ async def serving(command: list[str], directory: Path, port: int) -> AsyncIterat
             # Traefik takes two seconds over a gentle end.
             process.kill()
         await process.wait()
-
-
-async def _listens(port: int) -> bool:
-    try:
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
-    except OSError:
-        return False
-    writer.close()
-    return True

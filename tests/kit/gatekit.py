@@ -180,6 +180,16 @@ async def listening(
         server.close()
 
 
+async def is_listening(port: int) -> bool:
+    """Whether a port of loopback takes a connection now."""
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    return True
+
+
 @dataclass
 class Received:
     """A request as an upstream got it, in bytes."""

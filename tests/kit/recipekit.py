@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Final
 
 import pytest
-from gatekit import Clock, running_gate, until
+from gatekit import Clock, is_listening, running_gate, until
 from openid_provider_process import MissingPart
 from parts import in_browser, missing
 from playwright.async_api import Browser, Page, WebSocket, expect
@@ -187,7 +187,7 @@ async def running(
         )
     try:
         async with asyncio.timeout(_START_SECONDS):
-            while not await _listens(port):
+            while not await is_listening(port):
                 if process.returncode is not None:
                     pytest.fail(await asyncio.to_thread(log.read_text, errors="replace"))
                 await asyncio.sleep(0.05)
@@ -206,15 +206,6 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     await process.wait()
-
-
-async def _listens(port: int) -> bool:
-    try:
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
-    except OSError:
-        return False
-    writer.close()
-    return True
 
 
 async def shows(tab: Page, text: str) -> None:
