@@ -343,6 +343,8 @@ def test_several_pods_are_kept_apart_and_alive() -> None:
         ("tls.secretName=gate-tls", "tls.secretName"),
         ("trustedProxies={10.42.0.0/16}", "networkPolicy.from"),
         ("trustedProxies={10.0.0.1,fd00::/8}", "networkPolicy.from"),
+        ("trustedProxies={fd00::/32}", "networkPolicy.from"),
+        ("trustedProxies={10.42.0.0/16\\,10.0.0.1/32}", "networkPolicy.from"),
         ('config=server.trusted_proxies = ["10.42.0.0/16"]', "networkPolicy.from"),
     ],
 )

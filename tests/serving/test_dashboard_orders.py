@@ -210,6 +210,26 @@ async def test_letting_in_needs_a_fresh_sign_in(gate: RunningGate) -> None:
     assert gate.generation.process_state.grants.state.in_force == ()
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ("", "1s", "not-fresh"),
+        ("2h", "1h", "not-fresh"),
+        ("1h", "2h", "done"),
+        ("1h", "", "done"),
+    ],
+)
+async def test_a_lock_is_not_shortened_without_a_fresh_sign_in(
+    gate: RunningGate, before: str, after: str, said: str
+) -> None:
+    """A lock in the place of one that ends later would let in as an unlock does."""
+    lock = {"target": f"sub:{BOB.sub}"}
+    assert await at_route(gate, EVE).order("lock", **lock, **{"for": before}) == "done"
+    desk = at_route(gate, EVE, password_ago=STALE)
+    assert await desk.order("lock", **lock, **{"for": after}) == said
+    assert await at_route(gate, EVE).order("lock", **lock, **{"for": "1s"}) == "done"
+
+
 async def test_what_no_grant_can_open_is_not_approved(
     gate: RunningGate, audit: Callable[[], list[dict[str, Any]]]
 ) -> None:

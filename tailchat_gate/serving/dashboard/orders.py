@@ -95,7 +95,17 @@ class OrderDesk:
             return "invalid-duration"
         now = self._now()
         lock = Lock(target, now, now + seconds if seconds else None, message)
+        if operator.fresh_url and self._ends_earlier(lock):
+            return "not-fresh"
         return await self._store(self._process_state.locks.order, lock, "lock", operator)
+
+    def _ends_earlier(self, lock: Lock) -> bool:
+        """Whether a lock would take the place of one that ends later: as good as unlocking."""
+        if lock.until is None:
+            return False
+        locks = self._process_state.revocation.locks
+        known = next((one for one in locks if one.target == lock.target), None)
+        return known is not None and (known.until is None or known.until > lock.until)
 
     async def _unlock(self, form: Form, operator: Operator) -> str:
         target = form.get("target", "")

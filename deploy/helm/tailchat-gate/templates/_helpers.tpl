@@ -28,9 +28,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{ .Values.persistence.existingClaim | default (include "gate.name" .) }}
 {{- end -}}
 
-{{- /* Of the text of config.toml it is not told whether it names a range or one address. */}}
+{{- /* What is not certainly one address counts as a range, as does any text of config.toml. */}}
 {{- define "gate.trustsRange" -}}
-{{- range .Values.trustedProxies }}{{ if and (contains "/" .) (not (or (hasSuffix "/32" .) (hasSuffix "/128" .))) }}true{{ end }}{{ end -}}
+{{- range .Values.trustedProxies }}{{ if not (regexMatch `^([0-9.]+(/32)?|[0-9A-Fa-f]*:[0-9A-Fa-f:]*(/128)?)$` .) }}true{{ end }}{{ end -}}
 {{- if and (not .Values.trustedProxies) (regexMatch "(?m)^[^#\n]*trusted_proxies" .Values.config) }}true{{ end -}}
 {{- end -}}
 
