@@ -1,7 +1,7 @@
 """Writes docs/keys.md and docs/config.schema.json from the model: `python docs/keys.py`.
 
-docs/configuration.md has a chapter for each key, which tests hold to the model; docs/keys.md is
-the list of all keys, with a link to each chapter.
+The pages in docs/configure/ have a section for each key, which tests compare with the model;
+docs/keys.md is the list of all keys, with a link to each section.
 """
 
 import json
@@ -18,7 +18,7 @@ _HEAD: Final = """\
 # Every key at a glance
 
 `python docs/keys.py` writes this page from the program's own model; do not edit it by hand.
-[Configuration](configuration.md) explains each key, and says what else its value must be.
+Each key links to the section that explains it and says what else its value must be.
 """
 _COLUMNS: Final = "| Key | Type | Default | Meaning |\n|---|---|---|---|"
 _PLAIN: Final = {
@@ -63,7 +63,15 @@ def _row(key: Key, described: dict[str, Any]) -> str:
     default = "none" if key.default is None else f"`{_written(key.default)}`"
     words = (_type(described), default, key.description)
     cells = (cell.replace("|", r"\|").replace("<", "&lt;") for cell in words)
-    return f"| [`{name}`](configuration.md#{anchor}) | {' | '.join(cells)} |"
+    return f"| [`{name}`](configure/{_page_of(name)}#{anchor}) | {' | '.join(cells)} |"
+
+
+def _page_of(name: str) -> str:
+    """Return the name of the page with a key's section; raises KeyError for a key without one."""
+    for file in sorted((_DOCS / "configure").glob("*.md")):
+        if f"\n## `{name}`\n" in file.read_text(encoding="utf-8"):
+            return file.name
+    raise KeyError(name)
 
 
 def _written(value: object) -> str:

@@ -23,7 +23,7 @@ TESTS: Final = (
     "tests/config/test_config_environ.py",
 )
 MODULE: Final = "tailchat_gate/config/tables/server.py"
-WRITTEN: Final = ("config.example.toml", "docs/configuration.md")
+WRITTEN: Final = ("config.example.toml", "docs/configure/process.md")
 MADE: Final = ("docs/config.schema.json", "docs/keys.md")
 VARIABLE: Final = "TAILCHAT_GATE_SERVER__MOTTO"
 VALUE: Final = "quite-private-words"
@@ -48,7 +48,7 @@ IN_THE_EXAMPLE: Final = """#watch = true
 # What the gate says of itself.
 #motto = ""
 """
-IN_THE_DOCS: Final = f"""### `server.motto`
+IN_THE_DOCS: Final = f"""## `server.motto`
 
 - Type: text
 - Default: `""`
@@ -56,7 +56,7 @@ IN_THE_DOCS: Final = f"""### `server.motto`
 
 What the gate says of itself.
 
-### `server.watch`"""
+## `server.watch`"""
 
 #: Reads the files in one process, and says what it found of the key.
 LOOK: Final = """
@@ -236,7 +236,7 @@ def test_only_its_documentation_is_missed(copy: Copy, seen: dict[str, Any]) -> N
     """Without documentation its test alone fails; two files to write and two made suffice."""
     missed = copy.failures(*TESTS)
     copy.put(WRITTEN[0], "#watch = true\n", IN_THE_EXAMPLE)
-    copy.put(WRITTEN[1], "### `server.watch`", IN_THE_DOCS)
+    copy.put(WRITTEN[1], "## `server.watch`", IN_THE_DOCS)
     code, _, err = copy.run("docs/keys.py")
     assert code == 0, err
 

@@ -19,7 +19,8 @@ from tailchat_gate.config.values.quantities import read_duration
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "config.example.toml"
-DOCS = ROOT / "docs" / "configuration.md"
+OVERVIEW = ROOT / "docs" / "configuration.md"
+PAGES = sorted((ROOT / "docs" / "configure").glob("*.md"))
 
 KEYS = {".".join(key.path): key for key in all_keys()}
 # Shown by an example, since nothing is their default.
@@ -252,19 +253,28 @@ def test_the_list_of_all_keys_is_current() -> None:
     assert (ROOT / "docs" / "keys.md").read_text(encoding="utf-8") == page()
 
 
-def sections() -> dict[str, str]:
-    """Return the part of docs/configuration.md about each key."""
-    parts = re.split(r"^#{2,3} (.+)$", DOCS.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    return {
-        heading.strip("`"): text
-        for heading, text in zip(parts[1::2], parts[2::2], strict=True)
-        if heading.startswith("`")
-    }
+def sections() -> list[tuple[str, str]]:
+    """Return each key that has a section in docs/configure/, with the section, page by page."""
+    found: list[tuple[str, str]] = []
+    for page in PAGES:
+        parts = re.split(r"^## (.+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+        both = zip(parts[1::2], parts[2::2], strict=True)
+        found += [(heading.strip("`"), text) for heading, text in both if heading[0] == "`"]
+    return found
 
 
-def test_the_docs_hold_every_key_in_the_order_of_the_file() -> None:
-    """Each key has a heading of its own, and no heading is about a key that is not there."""
-    assert list(sections()) == list(KEYS)
+def test_the_docs_hold_every_key_once() -> None:
+    """Each key has one section, on one page, and no section is about a key that is not there."""
+    assert sorted(name for name, _ in sections()) == sorted(KEYS)
+
+
+def test_the_overview_names_each_page_once() -> None:
+    """docs/configuration.md leads to every page of keys."""
+    named = re.findall(
+        r"^\| \[.+\]\(configure/(.+)\) \|", OVERVIEW.read_text("utf-8"), re.MULTILINE
+    )
+
+    assert sorted(named) == [page.name for page in PAGES]
 
 
 def test_the_docs_tell_the_truth_about_a_key() -> None:
@@ -273,7 +283,7 @@ def test_the_docs_tell_the_truth_about_a_key() -> None:
 
 
 def _tells_the_truth(name: str) -> None:
-    key, text = KEYS[name], sections()[name]
+    key, text = KEYS[name], dict(sections())[name]
     facts = dict(re.findall(r"^- (Type|Default|Environment): (.+)$", text, flags=re.MULTILINE))
 
     variable = f"`{key.env}`" if key.env else f"within `TAILCHAT_GATE_{key.path[0].upper()}`"
@@ -289,7 +299,7 @@ def _tells_the_truth(name: str) -> None:
 
 def test_the_files_in_the_docs_load(tmp_path: Path) -> None:
     """What the docs print as a file is one."""
-    first = re.findall(r"```toml\n(.*?)```", DOCS.read_text(encoding="utf-8"), flags=re.DOTALL)[0]
+    first = re.findall(r"```toml\n(.*?)```", OVERVIEW.read_text(encoding="utf-8"), re.DOTALL)[0]
     for name in ("tailchat", "gate"):
         (tmp_path / name).write_text(SESSION_SECRET, encoding="utf-8")
     (tmp_path / "gate.toml").write_text(
@@ -301,7 +311,7 @@ def test_the_files_in_the_docs_load(tmp_path: Path) -> None:
 
 def test_the_docs_have_one_sentence_a_line() -> None:
     """A change of one sentence is a change of one line."""
-    outside = re.sub(r"```.*?```", "", DOCS.read_text(encoding="utf-8"), flags=re.DOTALL)
-
-    for line in outside.splitlines():
-        assert not re.search(r"[a-z`)]\. [A-Z]", line), line
+    for page in (OVERVIEW, *PAGES):
+        outside = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+        for line in outside.splitlines():
+            assert not re.search(r"[a-z`)]\. [A-Z]", line), line

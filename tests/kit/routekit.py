@@ -82,7 +82,7 @@ def may(
     return decide(match.rules if match else (), *asker).allowed
 
 
-# The rules, written from docs/configuration.md, apart from the code under test and without regard
+# The rules, written from docs/configure/, apart from the code under test and without regard
 # to what they cost. They are about plain hosts, paths and methods.
 
 

@@ -306,7 +306,7 @@ async def test_what_a_sibling_reads_of_a_refusal(site: Site) -> None:
 
 async def test_a_manifest_by_the_documented_routes(tmp_path: Path, clock: Clock) -> None:
     """A manifest, which browsers fetch without cookies, comes by the routes of the document."""
-    text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "configure" / "access.md").read_text(encoding="utf-8")
     start = text.index('[[route]]\nname = "wiki-manifest"')
     routes = tomllib.loads(text[start : text.index("```", start)])["route"]
     app = web.Application()
