@@ -16,8 +16,7 @@ from tailchat_gate.config.values import identifier
 from tailchat_gate.config.values.identifier import no_tailchat_id
 from tailchat_gate.people.api import CannotTell
 from tailchat_gate.people.group_watch import KEY_IS_PUBLIC, fill_from
-from tailchat_gate.people.members import Members
-from tailchat_gate.people.memberships import Memberships
+from tailchat_gate.people.memberships import Members, Memberships
 from tailchat_gate.serving.explain_request import (
     Asked,
     NotAskedError,
@@ -166,7 +165,7 @@ def _members(settings: Settings, stored: Memberships, *, asked: bool) -> tuple[M
 def _key(settings: Settings) -> bool | CannotTell:
     """Ask Tailchat whether its key is the public one."""
     from tailchat_gate.commands.people import asked  # noqa: PLC0415 - for such groups alone
-    from tailchat_gate.people.public_key import has_public_key  # noqa: PLC0415 - as above
+    from tailchat_gate.people.bot import has_public_key  # noqa: PLC0415 - as above
 
     return asked(settings, lambda api: has_public_key(api, time.time()))
 

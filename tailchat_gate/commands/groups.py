@@ -11,10 +11,9 @@ from tailchat_gate.commands.people import asked
 from tailchat_gate.config.model import Settings
 from tailchat_gate.diagnosis.groups import Seen, look
 from tailchat_gate.people.api import TailchatApi
-from tailchat_gate.people.bot import Bot
+from tailchat_gate.people.bot import Bot, has_public_key
 from tailchat_gate.people.group_overview import lines_of, rows_of
 from tailchat_gate.people.group_watch import KEY_IS_PUBLIC
-from tailchat_gate.people.public_key import has_public_key
 
 
 @click.command()

@@ -6,11 +6,10 @@ from typing import Final, NamedTuple
 from tailchat_gate.config.model import Settings
 from tailchat_gate.diagnosis.statement import Statement, ok, unknown, warning, wrong
 from tailchat_gate.people.api import CannotTell, Done, TailchatApi
-from tailchat_gate.people.bot import Bot
+from tailchat_gate.people.bot import Bot, has_public_key
 from tailchat_gate.people.group_overview import GroupView, faults_of, read_views, warnings_of
 from tailchat_gate.people.group_watch import KEY_PROBLEM, KEY_REMEDY
 from tailchat_gate.people.panel import Panel
-from tailchat_gate.people.public_key import has_public_key
 
 KEY: Final = "key"
 BOT: Final = "bot"

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import binascii
 import hashlib
+import hmac
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
@@ -25,7 +26,12 @@ from tailchat_gate.people.api import (
     TailchatApi,
 )
 from tailchat_gate.reasons import Reason
+from tailchat_gate.syntax import COMPACT, base64url
 
+#: Tailchat: the key where SECRET is not set, as in the compose file that it ships.
+PUBLIC_KEY: Final = b"tailchat"
+_CHECK: Final = "user/checkTokenValid"
+_PROBE_SECONDS: Final = 60
 _LOGIN: Final = "openapi/bot/login"
 #: A token is replaced after this part of its life (Tailchat: of 30 days; there is no refresh).
 _USED_PART: Final = 0.9
@@ -37,8 +43,30 @@ RETRY_SECONDS: Final = 60.0
 _NO_TOKEN: Final = "NO_TOKEN"  # noqa: S105 - the type of an error
 _CAPABILITY: Final = "capability"
 
-_log: Final = logging.getLogger(LOGGER_NAME)
 _Result = TypeVar("_Result", Done | Refused | CannotTell, Raw | Refused | CannotTell)
+
+_log: Final = logging.getLogger(LOGGER_NAME)
+
+
+async def has_public_key(api: TailchatApi, now: float) -> bool | CannotTell:
+    """Return whether anybody can make tokens of anybody there; `now` in Unix seconds.
+
+    Asked with a token that names nobody, and is good for a minute.
+    """
+    payload = {"_id": "0" * 24, "iat": int(now), "exp": int(now) + _PROBE_SECONDS}
+    parts = [
+        base64url(json.dumps(part, separators=COMPACT).encode())
+        for part in ({"alg": "HS256", "typ": "JWT"}, payload)
+    ]
+    signed = ".".join(parts)
+    signature = hmac.new(PUBLIC_KEY, signed.encode("ascii"), hashlib.sha256).digest()
+    found = await api.call(_CHECK, {"token": f"{signed}.{base64url(signature)}"})
+    if isinstance(found, Done) and isinstance(found.data, bool):
+        return found.data
+    if isinstance(found, CannotTell):
+        return found
+    status = "" if isinstance(found, Done) else f"status {found.status}, "
+    return CannotTell(Reason.TAILCHAT_BROKEN, f"{status}no answer about its key")
 
 
 @dataclass(slots=True)

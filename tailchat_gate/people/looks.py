@@ -4,12 +4,84 @@ import asyncio
 from dataclasses import replace
 from typing import Final
 
+from tailchat_gate.bounded import BoundedCache
 from tailchat_gate.identity.oauth.responses import Profile
-from tailchat_gate.identity.recheck import RecheckResult
-from tailchat_gate.identity.rechecker import Rechecker
-from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.identity.recheck import RecheckRefused, RecheckResult
+from tailchat_gate.identity.rechecker import PatientRechecks, Rechecker
+from tailchat_gate.identity.sessions.session import SessionRecord, Ticket
+from tailchat_gate.identity.stored_sessions import SEEN_SECONDS, SessionVault
 from tailchat_gate.people.facts import is_asked
 from tailchat_gate.people.watch import PeopleWatch
+from tailchat_gate.reasons import Reason
+from tailchat_gate.state.store import Store
+
+#: Tickets whose session was not found, with the number of looks.
+_GONE: Final = 10_000
+#: Seconds after a sign-in in which one look is not enough, and how many are: another gate may have
+#: to write it a second time.
+_YOUNG_SECONDS: Final = 10.0
+_YOUNG_LOOKS: Final = 8
+_ENDED: Final = RecheckRefused(Reason.SESSION_ENDED)
+_AWAY: Final = RecheckRefused(Reason.SESSION_STORE_AWAY, 5)
+
+
+class TicketLooks:
+    """Finds the session of a ticket, and passes it to `inner`; never waits.
+
+    A session that this process does not know may have begun at another one just now: its request
+    waits until the store was read once more. If the store cannot be read then, it is refused with
+    503: a sign-in would lead back here.
+    """
+
+    def __init__(self, inner: PatientRechecks, vault: SessionVault, store: Store) -> None:
+        self.inner: Final = inner
+        self._vault = vault
+        self._store = store
+        self._gone: BoundedCache[str, int] = BoundedCache(_GONE)
+        self._looking: dict[str, asyncio.Future[None]] = {}
+
+    def look(self, record: SessionRecord, now: float) -> RecheckResult:
+        """Return what is known of a session at `now`."""
+        if not isinstance(record, Ticket):
+            return self.inner.look(record, now)
+        stored = self._vault.find(record.sid)
+        if stored is None or stored.sub != record.sub:
+            return self._unknown(record, now)
+        found = self.inner.look(record.applied_to(stored), now)
+        self._vault.stored.note_use(record.sid, int(now))
+        until = min(found.until, now + SEEN_SECONDS)
+        # The browser's ticket stays as it is, whatever is new; unless cookies hold sessions again.
+        return found._replace(until=until, renamed=self._vault.holds_sessions)
+
+    def settled(self, record: SessionRecord) -> "asyncio.Future[None]":
+        """Return a future that is done once `look` has more to say about a waiting session.
+
+        All waiting requests share it: do not cancel it.
+        """
+        if not isinstance(record, Ticket) or self._vault.find(record.sid) is not None:
+            return self.inner.settled(record)
+        looking = self._looking.get(record.sid)
+        if looking is None:
+            looking = self._looking[record.sid] = self._store.next_look()
+            looking.add_done_callback(lambda _: self._looked(record.sid))
+        return looking
+
+    def close(self) -> None:
+        """Ask nothing more; waiting requests proceed without an answer."""
+        self.inner.close()
+
+    def _looked(self, sid: str) -> None:
+        del self._looking[sid]
+        if not self._store.faults:
+            self._gone.keep(sid, (self._gone.get(sid) or 0) + 1)
+
+    def _unknown(self, record: SessionRecord, now: float) -> RecheckResult:
+        is_young = now - record.signed_in_at < _YOUNG_SECONDS
+        if (self._gone.get(record.sid) or 0) >= (_YOUNG_LOOKS if is_young else 1):
+            return RecheckResult(record, now, _ENDED)
+        if self._store.faults:
+            return RecheckResult(record, now, _AWAY)
+        return RecheckResult(record, now, waits=True)
 
 
 class PeopleLooks:

@@ -1,11 +1,12 @@
-"""Writes short messages into a panel of a Tailchat group, as the gate's bot."""
+"""Writes short messages into a panel of a Tailchat group: requests for access, lines of the log."""
 
 import asyncio
 import logging
 import re
+from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
-from tailchat_gate.observe.log import LOGGER_NAME, Pace
+from tailchat_gate.observe.log import AUDIT_LOGGER_NAME, LOGGER_NAME, Pace
 from tailchat_gate.people.api import Done, Raw
 from tailchat_gate.people.bot import Bot
 from tailchat_gate.people.group_answer import UnreadableError, read_groups
@@ -17,6 +18,16 @@ MAX_MESSAGE: Final = 1_000
 _TEXT_PANEL: Final = 0
 #: What would become markup, a link or a mention in Tailchat's clients (BBCode).
 _MARKUP: Final = re.compile(r"[\[\]]")
+
+LOCKS: Final = "locks"
+RELOADS: Final = "reloads"
+SIGN_INS: Final = "sign-ins"
+TOOLS: Final = "tools"
+#: Seconds for which a tool must be out of reach.
+DOWN_SECONDS: Final = 60.0
+
+Details = Mapping[str, object]
+Outages = dict[str, tuple[float, bool]]
 
 _log: Final = logging.getLogger(LOGGER_NAME)
 
@@ -101,3 +112,109 @@ class Panel:
         if kind is None:
             return f"the group {self._group} has no panel {self._panel}"
         return "" if kind == _TEXT_PANEL else f"{self._panel} takes no text"
+
+
+class Notices(logging.Handler):
+    """Writes to `panel` of the `kinds` that are switched on.
+
+    `routes`: the names of the routes by the address of their tool, which is not for a chat.
+    `down` outlives it: since when tools are out of reach, and whether that was said. `clock`: Unix
+    seconds. The level of the log does not filter what comes here.
+    """
+
+    def __init__(
+        self,
+        panel: Panel,
+        kinds: Collection[str],
+        routes: Mapping[str, Collection[str]],
+        clock: Callable[[], float],
+        down: Outages,
+    ) -> None:
+        super().__init__(logging.INFO)
+        self._panel = panel
+        self._routes = routes
+        self._clock = clock
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._last: logging.LogRecord | None = None
+        self._down = down
+        known: dict[str, tuple[str, Callable[[Details], str]]] = {
+            "a lock is in force": (LOCKS, _locked),
+            "a lock is lifted": (LOCKS, _unlocked),
+            "the configuration was not loaded": (RELOADS, _not_loaded),
+            "an upstream cannot be reached": (TOOLS, self._cannot_be_reached),
+            "an upstream can be reached again": (TOOLS, self._can_be_reached),
+            "sign-ins-left-out": (SIGN_INS, _refused),
+        }
+        self._known = {name: found for name, found in known.items() if found[0] in kinds}
+
+    def start(self) -> None:
+        """Listen to the log, if anything of it is told; needs a running event loop."""
+        if not self._known:
+            return
+        self._loop = asyncio.get_running_loop()
+        for tool in self._down.keys() - self._routes.keys():
+            del self._down[tool]
+        for name in (LOGGER_NAME, AUDIT_LOGGER_NAME):
+            logging.getLogger(name).addHandler(self)
+
+    def stop(self) -> None:
+        """Stop listening."""
+        self._loop = None
+        for name in (LOGGER_NAME, AUDIT_LOGGER_NAME):
+            logging.getLogger(name).removeHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Take a line of any thread."""
+        details = getattr(record, "details", None)
+        loop = self._loop
+        if loop is None or record is self._last or not isinstance(details, Mapping):
+            return
+        # A line of the audit log may come once more on its way up to the gate's own.
+        self._last = record
+        is_audit = record.name == AUDIT_LOGGER_NAME
+        name = str(details.get("event", "")) if is_audit else str(record.msg)
+        if name in self._known and not loop.is_closed():
+            loop.call_soon_threadsafe(self.hear, name, dict(details))
+
+    def hear(self, name: str, details: Details) -> None:
+        """Take a line by its message, or an event of the audit log by its name."""
+        if name not in self._known:
+            return
+        kind, text_of = self._known[name]
+        if text := text_of(details):
+            self._panel.say(kind, text)
+
+    def _cannot_be_reached(self, details: Details) -> str:
+        tool, now = str(details.get("upstream", "")), self._clock()
+        since, was_said = self._down.setdefault(tool, (now, False))
+        if was_said or now < since + DOWN_SECONDS:
+            return ""
+        self._down[tool] = (since, True)
+        return f"{self._names(tool)} cannot be reached since {int(now - since)} seconds."
+
+    def _can_be_reached(self, details: Details) -> str:
+        tool = str(details.get("upstream", ""))
+        _, was_said = self._down.pop(tool, (0.0, False))
+        return f"{self._names(tool)} can be reached again." if was_said else ""
+
+    def _names(self, tool: str) -> str:
+        return ", ".join(map(plain, self._routes.get(tool, ()))) or "A tool"
+
+
+def _locked(details: Details) -> str:
+    return f"A lock on {plain(str(details.get('target', '')))} is in force."
+
+
+def _unlocked(details: Details) -> str:
+    return f"The lock on {plain(str(details.get('target', '')))} is lifted."
+
+
+def _not_loaded(details: Details) -> str:
+    problems = details.get("problems")
+    count = len(problems) if isinstance(problems, list) else 0
+    return f"A changed configuration was refused for {count} problems; the one before stays."
+
+
+def _refused(details: Details) -> str:
+    count, reason = details.get("count"), plain(str(details.get("reason", "")))
+    return f"More sign-ins were refused than usual: {count} beyond the first ones, {reason}."

@@ -9,9 +9,8 @@ from typing import Final, NamedTuple
 
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.people.api import CannotTell, Refused
-from tailchat_gate.people.facts import Account, Facts, is_asked, kept_out_because
+from tailchat_gate.people.facts import Account, Facts, KnownPeople, is_asked, kept_out_because
 from tailchat_gate.people.inquiry import MOST_ASKED, Inquiry, Records
-from tailchat_gate.people.known import KnownPeople
 from tailchat_gate.reasons import Reason
 
 ABOUT_SECONDS: Final = 300.0

@@ -32,9 +32,9 @@ from tailchat_gate.observe.log import FaultLog, Pace, sinks
 from tailchat_gate.observe.metrics import Metrics
 from tailchat_gate.observe.spans import Spans
 from tailchat_gate.people.bot import BotSignIn
+from tailchat_gate.people.facts import KnownPeople
 from tailchat_gate.people.group_watch import GroupWatch
-from tailchat_gate.people.known import KnownPeople
-from tailchat_gate.people.notices import Outages
+from tailchat_gate.people.panel import Outages
 from tailchat_gate.proxy.client.aiohttp_bridge import AiohttpBridge
 from tailchat_gate.proxy.client.session_watch import SessionWatch
 from tailchat_gate.proxy.exchange.connection_metrics import ConnectionMetrics

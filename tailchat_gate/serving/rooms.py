@@ -41,10 +41,9 @@ from tailchat_gate.identity.machine_tokens import Tokens
 from tailchat_gate.identity.oauth.return_targets import ReturnTargets
 from tailchat_gate.identity.sessions.cookies import CookieNames, CookieReader
 from tailchat_gate.identity.sessions.session import Lifetimes
-from tailchat_gate.identity.ticket_looks import TicketLooks
 from tailchat_gate.pages.render import Pages
-from tailchat_gate.people.looks import PeopleLooks
-from tailchat_gate.people.members import Members
+from tailchat_gate.people.looks import PeopleLooks, TicketLooks
+from tailchat_gate.people.memberships import Members
 from tailchat_gate.proxy.exchange.forwarder import Forwarder
 from tailchat_gate.proxy.exchange.recorder import Recorder
 from tailchat_gate.proxy.message.assertion import Assertions, PublishedKeys, SigningKey

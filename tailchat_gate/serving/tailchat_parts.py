@@ -27,9 +27,8 @@ from tailchat_gate.people.api import TailchatApi
 from tailchat_gate.people.bot import Bot
 from tailchat_gate.people.group_watch import GroupTerms, fill
 from tailchat_gate.people.inquiry import Inquiry
-from tailchat_gate.people.members import Members
-from tailchat_gate.people.notices import Notices
-from tailchat_gate.people.panel import Panel
+from tailchat_gate.people.memberships import Members
+from tailchat_gate.people.panel import Notices, Panel
 from tailchat_gate.people.registration import RegistrationCheck
 from tailchat_gate.people.watch import PeopleWatch, WatchTerms
 from tailchat_gate.proxy.upstream.resolver import NamesResolver

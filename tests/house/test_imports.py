@@ -73,7 +73,6 @@ INSIDE: Mapping[str, tuple[tuple[str, ...], ...]] = {
     ),
     "identity": (
         ("host_sessions",),
-        ("ticket_looks",),
         ("rechecker", "machine_tokens"),
         ("authenticator",),
         ("sign_ins",),

@@ -23,10 +23,9 @@ from tailchat_gate.identity.sessions.cookies import CookieNames
 from tailchat_gate.identity.sessions.session import Lifetimes, SessionCookie, SessionRecord
 from tailchat_gate.identity.sign_ins import SignIns
 from tailchat_gate.identity.stored_sessions import SessionVault, StoredSessions
-from tailchat_gate.identity.ticket_looks import TicketLooks
 from tailchat_gate.observe.audit import Audit
 from tailchat_gate.observe.log import FaultLog
-from tailchat_gate.people.looks import PeopleLooks
+from tailchat_gate.people.looks import PeopleLooks, TicketLooks
 from tailchat_gate.state.memory import MemoryStore
 from tailchat_gate.state.store import Store
 

@@ -28,7 +28,7 @@ from tailchat_gate.observe.log import (
 from tailchat_gate.observe.sink import TELL_SECONDS
 from tailchat_gate.people import panel as real_panel
 from tailchat_gate.people.api import Done, Raw
-from tailchat_gate.people.notices import DOWN_SECONDS, Notices
+from tailchat_gate.people.panel import DOWN_SECONDS, Notices
 
 BOB = user_named("bob")
 GROUP, PANEL = "6a" + 11 * "01", "6b" + 11 * "02"

@@ -19,8 +19,7 @@ from tailchat_gate.config.model import Settings
 from tailchat_gate.demo.faults import Hang, Response
 from tailchat_gate.identity.oauth.responses import Profile
 from tailchat_gate.observe.log import LOGGER_NAME
-from tailchat_gate.people.facts import DELETED, Facts
-from tailchat_gate.people.known import KnownPeople
+from tailchat_gate.people.facts import DELETED, Facts, KnownPeople
 from tailchat_gate.people.watch import PeopleWatch
 from tailchat_gate.proxy.exchange.recorder import SESSION_OVER
 from tailchat_gate.reasons import KEPT_OUT
