@@ -100,7 +100,9 @@ class Import:
             "client_secret_file": f"{_FOLDER}/client_secret",
         }
         self.session: Final = {"secret_file": f"{_FOLDER}/session_secret", **self._session()}
-        self._members = bool(_NAMES_PEOPLE & old.keys()) or self._list("email_domains") != ["*"]
+        # An option that is not known may have named people, too.
+        names_people = bool(_NAMES_PEOPLE & old.keys() or old.keys() - OPTIONS.keys())
+        self._members = names_people or self._list("email_domains") != ["*"]
         self.routes: Final = [*self._routes()]
         self.routes.extend(self._public_routes())
 
@@ -304,14 +306,26 @@ def _opened(name: str, path: str, methods: set[str] | None, tools: list[Table]) 
     if not behind:
         return
     tool = max(behind, key=lambda one: len(one["path"]))
-    own = {"name", "path", "allow", "headers"}
+    own = {"name", "path", "allow", "headers", "upstream"}
     same = {key: value for key, value in tool.items() if key not in own}
     opened: Table = {"name": name, "path": path}
+    place = {"path": path, "upstream": _at(tool, path)}
     if methods is not None:
         opened["methods"] = sorted(methods - {"HEAD"} if "GET" in methods else methods)
         if path != tool["path"]:
-            yield {**tool, "name": f"{name}-others", "path": path}
-    yield {**opened, **same, "allow": ["public"]}
+            yield {**tool, "name": f"{name}-others", **place}
+    yield {**opened, **place, **same, "allow": ["public"]}
+
+
+def _at(tool: Table, path: str) -> str:
+    """Return the upstream of a route for a folder of a tool's.
+
+    A route of files takes its own path away: with the same folder it would serve all of that.
+    """
+    upstream: str = tool["upstream"]
+    if not upstream.startswith("file:"):
+        return upstream
+    return _folder(upstream.rstrip("/") + path[len(tool["path"].rstrip("/")) :])
 
 
 def _is_below(path: str, folder: str) -> bool:

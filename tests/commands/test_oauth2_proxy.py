@@ -94,6 +94,7 @@ def test_what_has_a_counterpart_is_taken_over(convert: Convert) -> None:
         (ANYBODY + 'allowed_groups = ["ops"]\n', ("group:members",)),
         (ANYBODY + 'authenticated_emails_file = "/x"\n', ("group:members",)),
         (ANYBODY + 'github_org = "ours"\n', ("group:members",)),
+        (ANYBODY + 'keycloak_group = "ops"\n', ("group:members",)),
         (ANYBODY, ("signed-in",)),
     ],
 )
@@ -126,6 +127,26 @@ def test_a_public_path_is_of_its_methods_alone(convert: Convert) -> None:
     ]
     assert not routes["public-1"].headers
     assert "^/assets opens /assets and everything below it" in told
+
+
+@pytest.mark.parametrize(
+    ("folder", "path", "expression", "served"),
+    [
+        ("/srv/files", "/files/", "^/files/open", "file:/srv/files/open"),
+        ("/srv/files", "/", "^/open/", "file:/srv/files/open"),
+        ("/", "/files", "GET=^/files/open", "file:/open"),
+        ("/srv/files", "/files", "^/files", "file:/srv/files"),
+    ],
+)
+def test_a_public_path_serves_the_files_below_it_alone(
+    folder: str, path: str, expression: str, served: str
+) -> None:
+    """A route takes its own path off: with the folder of the whole tool it would open that."""
+    old = {"upstreams": [f"file://{folder}#{path}"], "skip_auth_routes": [expression]}
+    made = Import(old, "https://c.test", "https://g")
+    below = [route for route in made.routes if route["name"].startswith("public-1")]
+
+    assert {route["upstream"] for route in below} == {served}
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from playwright.async_api import Browser, expect
 from playwright.async_api import Page as Tab
 from storykit import CLIENT_ID, Story, story
 from visitor import FETCH, Page, Visitor
+from yarl import URL
 
 from tailchat_gate.demo.groups import Group
 from tailchat_gate.demo.users import User, user_named
@@ -188,6 +189,28 @@ async def test_an_old_sign_in_approves_nothing(scene: Story) -> None:
 
     assert "Please sign in again" in page.text
     assert any("prompt=login" in link for link in page.links)
+
+
+async def test_a_copied_ticket_stays_as_old_as_it_is(tmp_path: Path, clock: Clock) -> None:
+    """The password that its owner gives later, in the same session, makes no copy fresh."""
+    stored: dict[str, Any] = {"session": {"store": True}, "state": {"path": str(tmp_path)}}
+    async with (
+        story(tmp_path / "access.log", clock, **_sections(), **stored) as scene,
+        scene.visitor() as bobs,
+        scene.visitor() as thief,
+    ):
+        await _sign_in(bobs, scene, BOB)
+        copied = {one.key: one.value for one in bobs.session.cookie_jar}
+        thief.session.cookie_jar.update_cookies(copied, URL(scene.url))
+        asked = await bobs.open(f"{scene.url}/oauth2/start?rd={APPROVALS}&prompt=login")
+        done = await bobs.submit(asked, "/login", email=BOB.email, password=BOB.password)
+        (session,) = scene.gate.generation.process_state.stored_sessions.of(BOB.sub)
+        page = await thief.open(scene.url + APPROVALS)
+        tool = await thief.open(scene.url + "/wiki")
+
+    assert "There is no request." in done.text
+    assert (tool.status, session.sub) == (200, BOB.sub)
+    assert "Please sign in again" in page.text
 
 
 @pytest.mark.parametrize("page", ["request", "approvals"])

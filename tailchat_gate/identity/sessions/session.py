@@ -32,6 +32,7 @@ _FIELDS: Final = {
     "password_at": int,
 }
 _KINDS: Final = tuple(_FIELDS.values())
+_TICKET_KINDS: Final = (str, str, int, int, str, bool, int)
 #: Fields that most sessions do not need.
 _OPTIONAL: Final[dict[str, str | int]] = {
     "checked_at": 0,
@@ -164,7 +165,8 @@ class SessionRecord:
 class Ticket(SessionRecord):
     """What the cookie of a session in the store says: which one, and what differs by cookie.
 
-    All else of it is empty.
+    When the password was given does, too: a copy from before must not become fresh by a later
+    sign-in to the same session. All else of it is empty.
     """
 
     def to_bytes(self) -> bytes:
@@ -178,21 +180,31 @@ class Ticket(SessionRecord):
             parts = json.loads(data)
         except (ValueError, RecursionError):
             return None
-        if not isinstance(parts, list) or list(map(type, parts)) != [str, str, int, int, str, bool]:
+        if not isinstance(parts, list) or tuple(map(type, parts)) != _TICKET_KINDS:
             return None
-        sid, sub, signed_in_at, seen_at, login, embedded = parts
-        return cls(sid, sub, "", "", "", signed_in_at, seen_at, login, embedded=embedded)
+        sid, sub, signed_in_at, seen_at, login, embedded, password_at = parts
+        return cls(
+            *(sid, sub, "", "", "", signed_in_at, seen_at, login),
+            embedded=embedded,
+            password_at=password_at,
+        )
 
     def applied_to(self, stored: SessionRecord) -> SessionRecord:
         """Return the stored session with what this cookie says."""
-        return replace(stored, seen_at=self.seen_at, login=self.login, embedded=self.embedded)
+        return replace(
+            stored,
+            seen_at=self.seen_at,
+            login=self.login,
+            embedded=self.embedded,
+            password_at=self.password_at,
+        )
 
 
 def ticket_bytes(record: SessionRecord) -> bytes:
     """Return a ticket to a session as compact JSON: a list, where a session is an object."""
     parts = (
         *(record.sid, record.sub, record.signed_in_at, record.seen_at),
-        *(record.login, record.embedded),
+        *(record.login, record.embedded, record.password_at),
     )
     return json.dumps(parts, ensure_ascii=False, separators=COMPACT).encode()
 
