@@ -84,6 +84,11 @@ class Settings(Section):
         """The exact redirect_uri to register in Tailchat."""
         return f"{self.server.public_url}{self.server.prefix}/callback"
 
+    @property
+    def titles(self) -> Mapping[str, str]:
+        """What people read of each route, by its name."""
+        return {route.name: route.shown_name for route in self.route}
+
     @model_validator(mode="after")
     def _without_conflicts(self) -> Self:
         compared = Compared(

@@ -1,6 +1,6 @@
 """Asking for access to a tool, and approving it: pages of the gate, by forms without a script."""
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
@@ -14,6 +14,7 @@ from tailchat_gate.access.policy import Rule, decide
 from tailchat_gate.access.routes import RouteTable
 from tailchat_gate.endpoints.account import FormTokens, form_fields
 from tailchat_gate.endpoints.login_answers import Targets
+from tailchat_gate.endpoints.said import Said
 from tailchat_gate.identity.access_requests import (
     APPROVED,
     OPEN,
@@ -42,11 +43,33 @@ CHOICES: Final[Mapping[str, int]] = MappingProxyType(
 _WAITING_FIELDS: Final = MappingProxyType({"Refresh": "15"})
 
 
+class ApprovalDesk(NamedTuple):
+    """The requests for access, and who decides them.
+
+    `approvers`: the rule of those who approve; `askable`: the names of routes one may ask for.
+    """
+
+    requests: AccessRequests
+    approvers: Rule
+    askable: frozenset[str]
+
+    @property
+    def open(self) -> list[AccessRequest]:
+        """The open requests for routes that one may still ask for, the oldest first."""
+        return [found for found in self.requests.open if found.route in self.askable]
+
+    def waiting_for(self, sub: str) -> int:
+        """Return how many requests a person could decide now."""
+        if not decide((self.approvers,), sub).allowed:
+            return 0
+        return sum(found.sub != sub for found in self.open)
+
+
 @dataclass(frozen=True, slots=True)
 class AccessEndpoints:
     """The handlers of /oauth2/request and /oauth2/approvals for one configuration.
 
-    `approvers`: the rule of those who approve; `askable`: the names of routes one may ask for.
+    `is_stored` returns whether the state store takes what is decided.
     """
 
     refusals: Refusals
@@ -55,11 +78,10 @@ class AccessEndpoints:
     targets: Targets
     forms: FormTokens
     routes: RouteTable
-    requests: AccessRequests
+    desk: ApprovalDesk
     grants: Grants
+    is_stored: Callable[[], bool]
     panel: Panel
-    approvers: Rule
-    askable: frozenset[str]
     prefix: str
 
     async def request(
@@ -76,7 +98,7 @@ class AccessEndpoints:
                 return self.refusals.failure(context, Reason.CROSS_ORIGIN)
             fields = await form_fields(request)
         route = fields.get("route", "")
-        if route not in self.askable:
+        if route not in self.desk.askable:
             return self.refusals.failure(context, Reason.NO_ROUTE)
         back = self.targets.safe(fields.get("rd", "/"), context.host)
         if context.method == "POST":
@@ -98,7 +120,10 @@ class AccessEndpoints:
             return self._list(context, record)
         if not await self.forms.is_own(request, record, context.host):
             return self.refusals.failure(context, Reason.CROSS_ORIGIN)
-        return await self._decide(record, await form_fields(request))
+        said = await self._decide(record, await form_fields(request))
+        # So that a reload of the page decides nothing again.
+        query = self.forms.notes.query(record.sid, said)
+        return self.refusals.answers.redirect(f"{self.prefix}/approvals?{query}", status=303)
 
     def _no_approver(
         self, context: RequestContext, record: SessionRecord
@@ -107,7 +132,7 @@ class AccessEndpoints:
         if record.embedded:
             # Its cookie comes with what the page around the frame sends as well.
             return self.refusals.failure(context, Reason.CROSS_ORIGIN)
-        decision = decide((self.approvers,), record.sub)
+        decision = decide((self.desk.approvers,), record.sub)
         if not decision.allowed:
             context.reason = decision.reason
             return self.refusals.refusal(context, record)
@@ -121,9 +146,11 @@ class AccessEndpoints:
         rule = next(found.rule for found in self.routes.routes if found.name == route)
         if record.sub in rule.denied_subs:
             return self.refusals.denied(context, Reason.DENY_LISTED, record)
-        known = self.requests.of(record.sub, route)
+        known = self.desk.requests.of(record.sub, route)
         try:
-            found = await self.requests.ask(record, route, reason, partial(self._tell_full, route))
+            found = await self.desk.requests.ask(
+                record, route, reason, partial(self._tell_full, route)
+            )
         except TooManyRequestsError:
             return self._page(context, record, route, back, "too_many")
         if found is not known:
@@ -132,7 +159,8 @@ class AccessEndpoints:
 
     def _tell_full(self, route: str) -> None:
         url = f"{self.sites.public_url}{self.prefix}/approvals"
-        text = f"The list of requests for access is full, the last one is for {plain(route)}"
+        tool = plain(self.refusals.answers.title(route))
+        text = f"The list of requests for access is full, the last one is for {tool}"
         self.panel.say("access-requests-full", f"{text}\n{url}")
 
     def _message(self, found: AccessRequest) -> str:
@@ -140,12 +168,13 @@ class AccessEndpoints:
         who = f"{plain(found.nickname)}#{plain(found.discriminator)}"
         why = f": {plain(found.reason)}" if found.reason else ""
         url = f"{self.sites.public_url}{self.prefix}/approvals"
-        return f"{who} asks for access to {plain(found.route)}{why}\n{url}"
+        tool = plain(self.refusals.answers.title(found.route))
+        return f"{who} asks for access to {tool}{why}\n{url}"
 
     def _status(
         self, context: RequestContext, record: SessionRecord, route: str, back: str
     ) -> web.StreamResponse:
-        found = self.requests.of(record.sub, route)
+        found = self.desk.requests.of(record.sub, route)
         granted = self.grants.state.has(record.sub, route)
         if granted or found is None or found.state == APPROVED:
             return self.refusals.answers.redirect(back, status=303)
@@ -161,7 +190,7 @@ class AccessEndpoints:
             code=HTTPStatus.TOO_MANY_REQUESTS if state == "too_many" else HTTPStatus.OK,
             headers=_WAITING_FIELDS if waits else None,
             state=state,
-            tool=route,
+            tool=self.refusals.answers.title(route),
             sub=record.sub,
             nickname=record.nickname,
             discriminator=record.discriminator,
@@ -172,32 +201,49 @@ class AccessEndpoints:
         """Return the address of the page that tells how a request stands."""
         return f"{self.prefix}/request?route={quote(route)}&rd={quote(back, safe='/')}"
 
-    async def _decide(self, record: SessionRecord, fields: Mapping[str, str]) -> web.StreamResponse:
+    async def _decide(self, record: SessionRecord, fields: Mapping[str, str]) -> Said:
         """Decide a request; nobody decides their own, and one that is gone changes nothing.
 
         Nor does an approval for a route that a reload has closed to grants meanwhile.
         """
-        found = self.requests.find(fields.get("id", ""))
+        found = self.desk.requests.find(fields.get("id", ""))
         seconds = CHOICES.get(fields.get("for", ""))
-        if (
-            found is not None
-            and seconds is not None
-            and found.sub != record.sub
-            and (not seconds or found.route in self.askable)
-        ):
-            decision = Decided(found, seconds, record.sub)
-            await decision.carry_out(self.requests, self.grants, self.sessions.clock())
-        # So that a reload of the page decides nothing again.
-        return self.refusals.answers.redirect(f"{self.prefix}/approvals", status=303)
+        if found is None or seconds is None:
+            return Said("gone", {})
+        if found.sub == record.sub:
+            return Said("own", {})
+        told = self._told_of(found)
+        if seconds and found.route not in self.desk.askable:
+            return Said("closed", told)
+        now = self.sessions.clock()
+        decision = Decided(found, seconds, record.sub)
+        await decision.carry_out(self.desk.requests, self.grants, now)
+        stored = "" if self.is_stored() else "_unsaved"
+        if not seconds:
+            return Said(f"declined{stored}", told)
+        return Said(f"approved{stored}", {**told, "until": int(now) + seconds})
+
+    def _told_of(self, found: AccessRequest) -> dict[str, str | int]:
+        who = f"{found.nickname}#{found.discriminator}" if found.nickname else found.sub
+        return {"who": who, "tool": self.refusals.answers.title(found.route)}
 
     def _list(self, context: RequestContext, record: SessionRecord) -> web.StreamResponse:
+        answers = self.refusals.answers
+        said = self.forms.notes.read(record.sid, dict(query_pairs(context.target.query)))
         shown = [
-            {**found.shown(), "own": found.sub == record.sub}
-            for found in self.requests.open
-            if found.route in self.askable
+            {
+                **found.shown(),
+                "tool": answers.title(found.route),
+                "own": found.sub == record.sub,
+            }
+            for found in self.desk.open
         ]
-        return self.refusals.answers.page(
-            context, "approvals", requests=shown, csrf=self.forms.token(record, context.host)
+        return answers.page(
+            context,
+            "approvals",
+            requests=shown,
+            csrf=self.forms.token(record, context.host),
+            said=said.shown() if said else {},
         )
 
     def _sign_in_again(self, context: RequestContext) -> web.StreamResponse:

@@ -10,6 +10,7 @@ from typing import Final
 
 from aiohttp import web
 
+from tailchat_gate.endpoints.said import Said, SaidNotes
 from tailchat_gate.identity.grants import GrantState
 from tailchat_gate.identity.host_sessions import HANDOFF_LIFETIME, HostSessions, Sites
 from tailchat_gate.identity.machine_tokens import TokenRefused, Tokens
@@ -44,11 +45,12 @@ _LASTS: Final = frozenset(
 
 
 class FormTokens:
-    """Makes the token for a page's form, and checks it."""
+    """Makes the token for a page's form, and checks it; `notes` say what a form has done."""
 
     def __init__(self, keys: KeyRing, sites: Sites) -> None:
         self._keys = keys
         self._sites = sites
+        self.notes: Final = SaidNotes(keys)
 
     def token(self, record: SessionRecord, host: str) -> str:
         """Return the token for the forms of a session on a host; no other session can use it.
@@ -157,11 +159,14 @@ class SignOut:
         self, context: RequestContext, record: SessionRecord, sid: str
     ) -> web.StreamResponse:
         """End another session of the person; one that is not theirs is none."""
-        if sid in {one.sid for one in self._sessions.of(record.sub)}:
+        found = next((one for one in self._sessions.of(record.sub) if one.sid == sid), None)
+        if found is not None:
             self._audit.event("signed-out", context, everywhere=False, session=sid)
             ended = replace(record, sid=sid)
             await self._locks.end_session(ended, lifetime=self._sessions.lifetimes.absolute)
-        return self._answers.redirect(self._userinfo, status=303)
+        said = Said("session_ended", {"browser": found.browser}) if found else Said("nothing", {})
+        query = self._forms.notes.query(record.sid, said)
+        return self._answers.redirect(f"{self._userinfo}?{query}", status=303)
 
     async def _signed_out(
         self, request: web.BaseRequest, context: RequestContext, query: dict[str, str]
@@ -279,6 +284,7 @@ class UserInfo:
         groups = self._identity.groups_of(record.sub)
         grants = self._grants.of(record.sub)
         if read_intent(context.method, request.headers) is Intent.NAVIGATION:
+            said = self._forms.notes.read(record.sid, dict(query_pairs(context.target.query)))
             return self._answers.page(
                 context,
                 "userinfo",
@@ -286,12 +292,13 @@ class UserInfo:
                 nickname=record.nickname,
                 discriminator=record.discriminator,
                 groups=groups,
-                grants=[(grant.route, grant.until) for grant in grants],
+                grants=[(self._answers.title(grant.route), grant.until) for grant in grants],
                 signed_in_at=record.signed_in_at,
                 until=until,
                 csrf=self._forms.token(record, context.host),
                 sessions=self._listed(record, context),
                 has_tool=self._has_tool(context.head.fields.host.name),
+                said=said.shown() if said else {},
             )
         body = {
             "sub": record.sub,

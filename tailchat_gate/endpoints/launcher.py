@@ -11,7 +11,8 @@ from tailchat_gate.access.route import Route
 from tailchat_gate.access.routes import RouteTable
 from tailchat_gate.config.files import read_picture
 from tailchat_gate.config.values.address import StaticAddress, upstream_address
-from tailchat_gate.identity.access_requests import OPEN, AccessRequests
+from tailchat_gate.endpoints.access import ApprovalDesk
+from tailchat_gate.identity.access_requests import OPEN
 from tailchat_gate.identity.grants import GrantState
 from tailchat_gate.identity.host_sessions import HostSessions, Sites
 from tailchat_gate.identity.sessions.session import SessionRecord
@@ -58,7 +59,7 @@ def make_tiles(routes: Iterable[Route], sites: Sites) -> Iterator[Tile]:
         picture = read_picture("icon", settings.icon)
         yield Tile(
             route,
-            settings.title or settings.name,
+            settings.shown_name,
             settings.description,
             "" if picture else settings.icon,
             picture,
@@ -78,14 +79,16 @@ class Launcher:
         sessions: HostSessions,
         sites: Sites,
         routes: RouteTable,
-        requests: AccessRequests,
+        desk: ApprovalDesk,
         grants: GrantState,
+        prefix: str,
     ) -> None:
         """Read the icons of the routes. Raises FileError."""
         self._refusals = refusals
         self._sessions = sessions
         self._routes = routes
-        self._requests = requests
+        self._desk = desk
+        self._approvals_url = f"{sites.public_url}{prefix}/approvals"
         self._grants = grants
         self._tiles = tuple(make_tiles(routes.routes, sites))
 
@@ -126,6 +129,8 @@ class Launcher:
                 tile.title for tile in self._tiles if tile not in mine and self._waits(record, tile)
             ],
             query=asked,
+            decisions=self._desk.waiting_for(record.sub),
+            approvals_url=self._approvals_url,
             filters=len(mine) > _FILTER_BEYOND,
         )
 
@@ -140,7 +145,7 @@ class Launcher:
         return decide(match.rules, record.sub).allowed
 
     def _waits(self, record: SessionRecord, tile: Tile) -> bool:
-        found = self._requests.of(record.sub, tile.route.name)
+        found = self._desk.requests.of(record.sub, tile.route.name)
         return found is not None and found.state == OPEN
 
 

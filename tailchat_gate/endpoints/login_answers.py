@@ -7,6 +7,7 @@ from typing import Final
 
 from aiohttp import web
 
+from tailchat_gate.access.routes import RouteTable
 from tailchat_gate.identity.host_sessions import HostSessions, Sites, read_handoff_target
 from tailchat_gate.identity.oauth.login import MAX_RETURN_TO, LoginRefused, safe_return_to
 from tailchat_gate.identity.oauth.login_state import (
@@ -26,7 +27,7 @@ from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.observe.audit import Audit
 from tailchat_gate.observe.log import FaultLog
 from tailchat_gate.observe.metrics import Metrics
-from tailchat_gate.reasons import Reason
+from tailchat_gate.reasons import Reason, RefusedError
 from tailchat_gate.request.context import RequestContext
 from tailchat_gate.request.intent import wants_html
 from tailchat_gate.request.target import cookie_fields, query_pairs
@@ -113,6 +114,7 @@ class Targets:
     returns: ReturnTargets
     prefix: str
     longest: int
+    routes: RouteTable
 
     def asked(self, context: RequestContext) -> str:
         """Return the return target of a login, short enough to travel with it."""
@@ -148,6 +150,16 @@ class Targets:
     def shown(self, return_to: str) -> str:
         """Return the text that shows a target to a person."""
         return self.returns.shown(return_to)
+
+    def tool(self, host: str, return_to: str) -> str:
+        """Return what a person reads of the tool that a target on a host leads to, "" for none."""
+        unnamed = host if self.sites.is_tool(host) else ""
+        path = self.shown(return_to).partition("?")[0]
+        try:
+            match = self.routes.match(host, path, "GET") if path.startswith("/") else None
+        except RefusedError:
+            return unnamed
+        return (match.route.settings.title if match else "") or unnamed
 
     async def back(self, _request: web.BaseRequest, context: RequestContext) -> web.StreamResponse:
         """Redirect to a return target that was too long to travel with a login."""

@@ -50,8 +50,11 @@ def names() -> Mapping[str, str]:
 
 @cache
 def replaceable() -> Mapping[str, frozenset[str]]:
-    """Return the keys of the texts that an organisation may replace, with their placeholders."""
-    texts = _flat(catalogues("locales")[LANGUAGES[0]])
+    """Return the keys of the texts that an organisation may replace, with their placeholders.
+
+    Of all languages: a text with a number has the forms of its language.
+    """
+    texts = (one for found in catalogues("locales").values() for one in _flat(found))
     return MappingProxyType(
         {key: placeholders(text) for key, text in texts if key not in _OF_LANGUAGE}
     )

@@ -15,6 +15,7 @@ from tailchat_gate.pages.brand import Brand
 from tailchat_gate.pages.catalogues import catalogues, names, with_texts
 from tailchat_gate.pages.filters import (
     clean,
+    counted,
     csp_source,
     fill,
     initial,
@@ -68,14 +69,21 @@ _PAGES: Final[Mapping[str, _Shape]] = MappingProxyType(
         "request": _Shape(
             frozenset(("state", "tool", "sub", "back_url")), {"nickname": "", "discriminator": ""}
         ),
-        "approvals": _Shape(frozenset(("requests", "csrf"))),
+        "approvals": _Shape(frozenset(("requests", "csrf")), {"said": MappingProxyType({})}),
         "clear_cookies": _Shape(frozenset(), {"done": False}),
         "sign_in_again": _Shape(frozenset(("start_url",))),
         "embedded": _Shape(frozenset(("start_url", "arrive_url", "tab_url"))),
         "handed_over": _Shape(frozenset(("tab_url",))),
         "launcher": _Shape(
             frozenset(("tools",)),
-            {"nickname": "", "waiting": (), "query": "", "filters": False},
+            {
+                "nickname": "",
+                "waiting": (),
+                "query": "",
+                "filters": False,
+                "decisions": 0,
+                "approvals_url": "",
+            },
         ),
         "onward": _Shape(frozenset(("next_url",))),
         "userinfo": _Shape(
@@ -88,6 +96,7 @@ _PAGES: Final[Mapping[str, _Shape]] = MappingProxyType(
                 "sessions": (),
                 "back_url": "/",
                 "has_tool": True,
+                "said": MappingProxyType({}),
             },
         ),
     }
@@ -173,17 +182,19 @@ class Pages:
         a page of another site shows or sent it);
         `request`: state (open, declined or too_many), tool, sub, back_url, nickname?,
         discriminator?; `approvals`: csrf, requests (mappings with id, sub, nickname, discriminator,
-        tool, reason, at in Unix seconds, own); `sign_in_again`: start_url;
+        tool, reason, at in Unix seconds, own), said? (what was done, as endpoints/said.py has it);
+        `sign_in_again`: start_url;
         `embedded`: start_url (where a new tab signs in), arrive_url (what takes the result),
         tab_url (the tool in a tab); `handed_over`: tab_url;
         `launcher`: tools (mappings with name, title, description, url, icon, picture, until in
         Unix seconds or 0), nickname?, waiting? (titles), query?, filters? (whether
-        there is a box to filter by);
+        there is a box to filter by), decisions? (how many requests wait for this person, who
+        decides them at approvals_url?);
         `onward`: next_url (which the browser goes to by itself);
         `userinfo`: sub, signed_in_at and until (Unix seconds), csrf, nickname?, discriminator?,
         groups? (sequence), grants? (pairs of a route's name and the Unix second of its end),
         sessions? (mappings with id, browser, signed_in_at, seen_at, is_this),
-        back_url?, has_tool? (whether back_url leads to a tool).
+        back_url?, has_tool? (whether back_url leads to a tool), said?.
         Any text may be hostile. Raises LookupError for a page or reason that does not exist,
         TypeError for a missing or unknown value, and ValueError for a link that is neither a path
         nor an http(s) URL.
@@ -283,7 +294,13 @@ def _package() -> _Package:
         },
     )
     environment.filters.update(
-        fill=fill, shorten=shorten, initial=initial, visible=visible, utc=utc, local=local
+        counted=counted,
+        fill=fill,
+        shorten=shorten,
+        initial=initial,
+        visible=visible,
+        utc=utc,
+        local=local,
     )
     for name in sources:  # those that others extend or import, too
         environment.get_template(name)

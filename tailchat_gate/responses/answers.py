@@ -62,17 +62,29 @@ class Answers(PlainAnswers):
     """Makes the answers of one configuration."""
 
     def __init__(
-        self, pages: Pages, *, sites: Sites, prefix: str, clock: Callable[[], float]
+        self,
+        pages: Pages,
+        *,
+        sites: Sites,
+        prefix: str,
+        titles: Mapping[str, str],
+        clock: Callable[[], float],
     ) -> None:
+        """`titles` are what people read in place of routes' names."""
         super().__init__(clock)
         self._pages = pages
         self._sites = sites
         self._prefix = prefix
+        self._titles = titles
         self._home: Final = f"{sites.public_url}{prefix}/"
         self._clear_line: Final = f"POST {prefix}/clear_cookies HTTP/1.1\r\n".encode("ascii")
         #: The path at which visitors choose their language.
         self.switch: Final = f"{prefix}/language"
         self._secure: Final = sites.public_url.startswith("https:")
+
+    def title(self, route: str) -> str:
+        """Return what people read of a route, by its name."""
+        return self._titles.get(route, route)
 
     def page(
         self,
@@ -156,11 +168,15 @@ class Answers(PlainAnswers):
                 retry_url=retry_url or self._way_on(context, reason),
                 home_url="" if reason in _NO_TOOLS else self._home,
                 retries=reason in _PASSES and context.method == "GET",
-                detail=dict(detail or {}),
+                detail=self._titled(detail or {}),
                 ask=dict(ask or {}),
                 elsewhere=_elsewhere(context, reason),
             )
         return self.problem_json(context, reason, detail or {}, headers or {})
+
+    def _titled(self, detail: Mapping[str, str]) -> dict[str, str]:
+        tool = detail.get("tool", "")
+        return {**detail, "tool": self.title(tool)} if tool else dict(detail)
 
     def maintenance(self, context: RequestContext, lock: Lock) -> web.Response:
         """Return the answer to everybody while `lock` keeps out all, whoever asks, for whatever."""

@@ -262,7 +262,8 @@ def wire_responses(
         tailchat=urlsplit(settings.tailchat.api_url).hostname or "",
         brand=brand_of(settings.pages),
     )
-    answers = Answers(pages, sites=sites, prefix=prefix, clock=process_state.clock)
+    titles, clock = settings.titles, process_state.clock
+    answers = Answers(pages, sites=sites, prefix=prefix, titles=titles, clock=clock)
     refusals = Refusals(
         answers,
         sites=sites,

@@ -180,7 +180,7 @@ def _notices(settings: Settings, panel: Panel, process_state: ProcessState) -> N
         for address in map(upstream_address, route.backends):
             if isinstance(address, OwnAddress):
                 continue
-            routes.setdefault(str(address), []).append(route.name)
+            routes.setdefault(str(address), []).append(route.shown_name)
     kinds = settings.access.panel_notices if settings.access.panel else ()
     return Notices(panel, kinds, routes, process_state.clock, process_state.tools_down)
 

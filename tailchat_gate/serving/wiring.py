@@ -9,7 +9,7 @@ from tailchat_gate.authorizer import Authorizer
 from tailchat_gate.config.certificates import certificate_expiries
 from tailchat_gate.config.load import Sources
 from tailchat_gate.config.model import Settings
-from tailchat_gate.endpoints.access import AccessEndpoints
+from tailchat_gate.endpoints.access import AccessEndpoints, ApprovalDesk
 from tailchat_gate.endpoints.account import FormTokens, SignOut, UserInfo
 from tailchat_gate.endpoints.admin import AdminRoute
 from tailchat_gate.endpoints.clear_cookies import ClearCookies
@@ -80,6 +80,7 @@ def wire_endpoints(parts: Parts) -> Endpoints:
         parts.responses.returns,
         prefix,
         settings.limits.target_bytes,
+        parts.access.routes,
     )
     login = _login(parts, targets)
     return Endpoints(
@@ -116,13 +117,18 @@ def _access(parts: Parts, targets: Targets, forms: FormTokens) -> AccessEndpoint
         targets=targets,
         forms=forms,
         routes=parts.access.routes,
-        requests=process_state.access_requests,
+        desk=_desk(parts),
         grants=process_state.grants,
+        is_stored=lambda: not process_state.store.faults,
         panel=parts.identity.tailchat.panel,
-        approvers=approvers(settings, parts.access.members),
-        askable=askable(settings),
         prefix=settings.server.prefix,
     )
+
+
+def _desk(parts: Parts) -> ApprovalDesk:
+    settings = parts.settings
+    rule = approvers(settings, parts.access.members)
+    return ApprovalDesk(parts.process_state.access_requests, rule, askable(settings))
 
 
 def _admin(parts: Parts) -> AdminRoute:
@@ -205,8 +211,9 @@ def _launcher(parts: Parts) -> Launcher:
         sessions=parts.identity.sessions,
         sites=parts.identity.sites,
         routes=parts.access.routes,
-        requests=parts.process_state.access_requests,
+        desk=_desk(parts),
         grants=parts.process_state.grants.state,
+        prefix=parts.settings.server.prefix,
     )
 
 

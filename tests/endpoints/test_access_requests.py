@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import re
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -36,6 +37,7 @@ from tailchat_gate.identity.access_requests import (
 )
 from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.observe.log import AUDIT_LOGGER_NAME
+from tailchat_gate.state.bookkeeping import FaultKind
 from tailchat_gate.state.memory import MemoryStore
 from tailchat_gate.state.store import Changes
 
@@ -49,7 +51,7 @@ def _sections(**access: Any) -> dict[str, Any]:  # noqa: ANN401 - values of a ta
         "groups": {"ops": [BOB.sub]},
         "access": {"requests": True, "approvers": ["group:ops"], **access},
         "route": [
-            {"name": "wiki", "path": "/wiki", "allow": ["group:ops"]},
+            {"name": "wiki", "title": "Team notes", "path": "/wiki", "allow": ["group:ops"]},
             {
                 "name": "mail",
                 "path": "/mail",
@@ -107,6 +109,83 @@ async def test_a_refused_person_asks_and_is_let_in(scene: Story) -> None:
 
         scene.clock.now += CHOICES["8h"]
         assert (await mine.open(scene.url + "/wiki")).status == 403
+
+
+async def test_an_approver_is_led_to_requests_and_told_what_was_decided(scene: Story) -> None:
+    """The launcher counts those that this person may decide; each decision says what it did."""
+    process_state = scene.gate.generation.process_state
+    launcher = scene.url + "/oauth2/"
+    async with scene.visitor() as mine, scene.visitor() as bobs:
+        await _sign_in(mine, scene, HOSHINO)
+        await _sign_in(bobs, scene, BOB, APPROVALS)
+        record = SessionRecord("s", BOB.sub, "Bob", "7", "", 0, 0, "l")
+        await process_state.access_requests.ask(record, "wiki", "")
+        assert "waiting" not in (await bobs.open(launcher)).text
+        await _ask(mine, scene)
+        front = await bobs.open(launcher)
+        assert "<bdi>1</bdi> request for access is waiting." in front.text
+        assert scene.url + APPROVALS in front.links
+        assert APPROVALS not in (await mine.open(launcher)).text
+
+        listed = await bobs.open(scene.url + APPROVALS)
+        done = await bobs.submit(listed, "/approvals", **{"for": "8h"})
+        said = _said(done)
+        assert re.search("Done: .*Hoshino.*#0042 can use Team notes until 20.* UTC", said)
+        assert launcher in done.links
+        assert _said(await bobs.open(done.url)) == said
+        assert _said(await mine.open(done.url)) == ""
+        again = await bobs.submit(listed, "/approvals", **{"for": "8h"})
+        assert "decided already" in _said(again)
+        assert len(process_state.grants.state.in_force) == 1
+
+
+async def test_a_decision_that_is_not_possible_or_not_stored_is_said(
+    tmp_path: Path, clock: Clock
+) -> None:
+    """Nobody believes that somebody was let in, or declined for good, who was not."""
+    state = {"path": str(tmp_path)}
+    async with (
+        story(tmp_path / "log", clock, state=state, **_sections()) as scene,
+        scene.visitor() as bobs,
+    ):
+        process_state = scene.gate.generation.process_state
+        await _sign_in(bobs, scene, BOB, APPROVALS)
+        for route in ("wiki", "home"):
+            await process_state.access_requests.ask(_account(1), route, "")
+        listed = await bobs.open(scene.url + APPROVALS)
+        keys = {one.route: one.key for one in process_state.access_requests.open}
+        closed = await bobs.submit(listed, "/approvals", **{"for": "1h", "id": keys["home"]})
+        assert "is not possible any more" in _said(closed)
+        process_state.health.report(FaultKind.REPLACED, "elsewhere")
+        assert "could not be stored" in _said(await _decide(bobs, scene, "no"))
+        process_state.health.clear(FaultKind.REPLACED)
+
+
+def _said(page: Page) -> str:
+    """Return what a page says of the form that was sent, "" for nothing."""
+    found = re.search('id="said">(.*?)</p>', page.text, re.DOTALL)
+    return re.sub("<[^>]+>", "", found[1]) if found else ""
+
+
+async def test_every_page_shows_the_title_of_a_tool(scene: Story) -> None:
+    """Who wants in reads no name of the configuration: refused, waiting, declined, let in."""
+    async with scene.visitor() as mine, scene.visitor() as bobs:
+        front = await mine.open(f"{scene.url}/oauth2/sign_in?rd=/wiki/page?a=1")
+        assert "<h1>Sign in to Team notes</h1>" in front.text
+        unnamed = await mine.open(f"{scene.url}/oauth2/sign_in?rd=/mail")
+        assert "<h1>Sign in</h1>" in unnamed.text
+        await _sign_in(mine, scene, HOSHINO)
+        await _sign_in(bobs, scene, BOB, APPROVALS)
+        pages = [await mine.open(scene.url + "/wiki"), await _ask(mine, scene)]
+        pages.append(await bobs.open(scene.url + APPROVALS))
+        await _decide(bobs, scene, "8h")
+        pages += [await mine.open(scene.url + path) for path in ("/oauth2/userinfo", "/oauth2/")]
+        call = await mine.open(scene.url + "/oauth2/userinfo", headers=FETCH)
+
+    for page in pages:
+        assert "<bdi>Team notes</bdi>" in re.sub(' class="tag"', "", page.text), page.url
+        assert ">wiki<" not in page.text
+    assert [grant["route"] for grant in call.json["grants"]] == ["wiki"]
 
 
 async def test_a_declined_person_is_told_and_rests(scene: Story) -> None:
@@ -263,8 +342,9 @@ async def test_the_bot_tells_the_panel_without_markup(scene: Story) -> None:
     assert (message["groupId"], message["converseId"]) == (GROUP, PANEL)
     text = str(message["content"])
     assert not set(text) & set("[]")
+    who = "at=66Bob/aturl=https: //evil.example.comx#0042"
     assert text.splitlines() == [
-        "at=66Bob/aturl=https: //evil.example.comx#0042 asks for access to wiki: bnow/b please",
+        f"{who} asks for access to Team notes: bnow/b please",
         f"{scene.url}/oauth2/approvals",
     ]
 
@@ -409,7 +489,7 @@ async def test_the_bot_says_that_a_list_is_full(scene: Story) -> None:
 
     assert page.status == 429
     (message,) = scene.tailchat.messages.sent
-    assert "The list of requests for access is full, the last one is for wiki" in str(message)
+    assert "The list of requests for access is full, the last one is for Team notes" in str(message)
 
 
 async def test_the_command_lists_what_waits(tmp_path: Path, clock: Clock) -> None:

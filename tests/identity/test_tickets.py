@@ -335,11 +335,13 @@ async def test_a_person_ends_another_sign_in(place: Place) -> None:
         url = f"{place.scene.url}/oauth2/sign_out"
         after = await visitor.open(url, method="POST", data=fields)
 
-        assert after.url == f"{place.scene.url}/oauth2/userinfo"
-        assert "Safari, iPhone" not in after.text
+        assert after.url.startswith(f"{place.scene.url}/oauth2/userinfo?said=")
+        assert "the sign-in in <bdi>Safari, iPhone</bdi> has ended" in after.text
+        assert "Safari, iPhone" not in after.text[after.text.index("<dl>") :]
         # Not one of somebody else.
         (bobs,) = place.stored().of(BOB.sub)
-        await visitor.open(url, method="POST", data={**fields, "session": bobs.sid})
+        data = {**fields, "session": bobs.sid}
+        assert "Nothing has changed" in (await visitor.open(url, method="POST", data=data)).text
         # Nor by a form of another page.
         forged = {"session": sid, "csrf": "x"}
         refused = await visitor.open(url, method="POST", data=forged)

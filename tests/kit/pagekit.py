@@ -10,7 +10,11 @@ def access_pages(text: str) -> dict[str, dict[str, object]]:
     asked = {**person, "id": "k", "reason": text, "at": NOON}
     return {
         "request": {**person, "state": "open", "back_url": "/d"},
-        "approvals": {"csrf": "c", "requests": [{**asked, "own": own} for own in (False, True)]},
+        "approvals": {
+            "csrf": "c",
+            "requests": [{**asked, "own": own} for own in (False, True)],
+            "said": {"code": "approved", "who": text, "tool": text, "until": NOON},
+        },
     }
 
 
@@ -29,6 +33,8 @@ def launcher(text: str) -> dict[str, object]:
         "waiting": (text,),
         "query": text,
         "filters": True,
+        "decisions": 2,
+        "approvals_url": "https://gate.test/oauth2/approvals",
     }
 
 

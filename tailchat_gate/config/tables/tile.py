@@ -23,12 +23,12 @@ class TileSettings(Section):
     """The name of a route, and how the launcher shows it."""
 
     name: RouteName = Field(
-        description="Name of the route in logs, metrics and pages, unique in any case.",
+        description="Name of the route in logs, metrics and commands, unique in any case.",
         examples=["grafana"],
     )
     title: Title = Field(
         default="",
-        description="Name of the tool for people; empty is the name of the route.",
+        description="Name of the tool on pages; empty is the name of the route.",
         examples=["Grafana"],
     )
     description: Description = Field(
@@ -49,3 +49,8 @@ class TileSettings(Section):
         ),
         examples=["/wiki/Main_Page"],
     )
+
+    @property
+    def shown_name(self) -> str:
+        """What people read of the route."""
+        return self.title or self.name

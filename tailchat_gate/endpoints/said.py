@@ -1,0 +1,57 @@
+"""What a form has done, said on the page that comes after it: sealed in that page's address."""
+
+import json
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from tailchat_gate.identity.seal import KeyRing
+from tailchat_gate.syntax import COMPACT
+
+#: The parameter of the page's address.
+SAID: Final = "said"
+#: Begins the sealed text.
+_BEGIN: Final = b"said "
+#: Longest text of a person's making in it, in characters.
+_LONGEST: Final = 200
+
+Value = str | int
+
+
+class Said(NamedTuple):
+    """What was done: `code` names a sentence of the pages, `values` are put into it."""
+
+    code: str
+    values: Mapping[str, Value]
+
+    def shown(self) -> dict[str, Value]:
+        """Return what a page is given."""
+        return {"code": self.code, **self.values}
+
+
+class SaidNotes:
+    """Seals notes for the next page, so that nobody else's link makes a page say something.
+
+    In the address and not in memory: with several workers, another one may show the page.
+    """
+
+    def __init__(self, keys: KeyRing) -> None:
+        self._keys = keys
+
+    def query(self, reader: str, said: Said) -> str:
+        """Return the query, without "?", of a page for `reader`, such as the ID of a session."""
+        values = {name: _short(value) for name, value in said.values.items()}
+        note = json.dumps([reader, said.code, values], separators=COMPACT)
+        return f"{SAID}={self._keys.seal(_BEGIN + note.encode('ascii'))}"
+
+    def read(self, reader: str, query: Mapping[str, str]) -> Said | None:
+        """Return what a page is to say to `reader`, None for nothing."""
+        sealed = self._keys.open(query.get(SAID, "")) or b""
+        if not sealed.startswith(_BEGIN):
+            # The same keys seal the tokens of forms.
+            return None
+        whose, code, values = json.loads(sealed.removeprefix(_BEGIN))
+        return Said(code, values) if whose == reader else None
+
+
+def _short(value: Value) -> Value:
+    return value[:_LONGEST] if isinstance(value, str) else value
