@@ -110,7 +110,7 @@ def _run(
     if count == 1:
         run(build(settings, sources=loaded.sources), signals, source, around)
     else:
-        run_parent(settings, signals, source, around, count)
+        run_parent(loaded, signals, source, around, count)
 
 
 def _warn(loaded: Loaded) -> None:

@@ -23,12 +23,11 @@ class Operator(NamedTuple):
     """Who uses the admin page, and what they may order there.
 
     `base` is the path at which the page begins, without a slash at its end. `by` names them in the
-    audit log, `who` on the page; `sub` is the person, "" for another. `csrf` goes into forms, and
-    `holds` tells whether a form has it. `origins` are those that the page may have, none for that
-    of the Host asked for. `is_known`: whether they may order anything; `changes_people`: orders
-    about people. `approves`: whether they may decide requests; `approvers_unknown`: whether only
-    Tailchat could tell, and has not said lately. `fresh_url` is where they sign in with their
-    password, "" where that is not needed.
+    audit log, `who` on the page; `sub` is the person, "" for another. `csrf` goes into forms.
+    `is_known`: whether they may order anything; `changes_people`: orders about people. `approves`:
+    whether they may decide requests; `approvers_unknown`: whether only Tailchat could tell, and has
+    not said lately. `fresh_url` is where they sign in with their password, "" where that is not
+    needed.
     """
 
     base: str
@@ -36,8 +35,6 @@ class Operator(NamedTuple):
     who: str
     sub: str
     csrf: str
-    holds: Callable[[str], bool]
-    origins: frozenset[str]
     is_known: bool
     changes_people: bool
     approves: bool
@@ -48,7 +45,9 @@ class Operator(NamedTuple):
 class AdminRequest(NamedTuple):
     """A request for the admin page: its path after the base, and its query with the "?".
 
-    `switch` is the path at which its visitors choose their language.
+    `switch` is the path at which its visitors choose their language. `holds` tells whether a form
+    has the operator's `csrf`; `origins` are those that the page may have, none for that of the Host
+    asked for.
     """
 
     method: str
@@ -57,6 +56,8 @@ class AdminRequest(NamedTuple):
     accept_language: str
     switch: str
     operator: Operator
+    holds: Callable[[str], bool]
+    origins: frozenset[str]
 
 
 class AdminPage(Protocol):
@@ -89,6 +90,9 @@ class AdminRoute:
         if page is None:
             return web.Response(status=HTTPStatus.SERVICE_UNAVAILABLE)
         base = route.path.rstrip("/")
+        # As visitors know the host, and as it was asked for, maybe by another port.
+        scheme, host = context.client_address.scheme, context.head.fields.host
+        asked_for = f"{scheme}://{host.raw.decode('ascii')}"
         asked = AdminRequest(
             context.method,
             context.path[len(base) :],
@@ -96,20 +100,18 @@ class AdminRoute:
             self.answers.language(context),
             self.answers.switch,
             self._operator(context, record, base),
+            lambda text: record is not None and self.forms.holds(text, record, context.host),
+            frozenset((self.sites.origin(context.host), asked_for)),
         )
         return await page.answer(request, asked)
 
     def _operator(
         self, context: RequestContext, record: SessionRecord | None, base: str
     ) -> Operator:
-        origin = self.sites.origin(context.host)
-        # As visitors know the host, and as it was asked for, maybe by another port.
-        scheme, host = context.client_address.scheme, context.head.fields.host
-        origins = frozenset((origin, f"{scheme}://{host.raw.decode('ascii')}"))
         if record is None:
             name = f"{TOKEN}{context.token}"
             return Operator(
-                *(base, name, name, "", "", lambda _: False, origins),
+                *(base, name, name, "", ""),
                 is_known=False,
                 changes_people=False,
                 approves=False,
@@ -117,15 +119,14 @@ class AdminRoute:
                 fresh_url="",
             )
         decision = decide((self.approvers,), record.sub)
-        again = self.answers.start_url(f"{origin}{base}/people", prompt="login")
+        back = f"{self.sites.origin(context.host)}{base}/people"
+        again = self.answers.start_url(back, prompt="login")
         return Operator(
             base,
             by=record.sub,
             who=f"{record.nickname}#{record.discriminator}",
             sub=record.sub,
             csrf=self.forms.token(record, context.host),
-            holds=lambda text: self.forms.holds(text, record, context.host),
-            origins=origins,
             is_known=True,
             changes_people=True,
             approves=decision.allowed,

@@ -58,9 +58,9 @@ _CALL_OUTCOMES: Final = (
 _FAULT_STATUSES: Final = ("200", "500", "502", "503", "504")
 _COUNTED_METHODS: Final = ("GET", "HEAD", "POST")
 
-_REQUESTS: Final = Family("gate_requests", "Requests answered.", ("route", "method", "code"))
+REQUESTS: Final = Family("gate_requests", "Requests answered.", ("route", "method", "code"))
 _DECISIONS: Final = Family("gate_decisions", "Why requests ended as they did.", ("route", "reason"))
-_SECONDS: Final = Family(
+SECONDS: Final = Family(
     "gate_request_seconds",
     "Time from a request to the end of its response, without WebSockets.",
     ("route",),
@@ -81,7 +81,7 @@ _LIFETIMES: Final = Family(
 _TUNNEL_BYTES: Final = Family(
     "gate_websocket_sent_bytes", "Bytes to clients of WebSockets that have ended.", ("route",)
 )
-_LOGINS: Final = Family("gate_logins", "Logins ended, by result.", ("result",))
+LOGINS: Final = Family("gate_logins", "Logins ended, by result.", ("result",))
 _STAGES: Final = Family(
     "gate_login_stages", "Logins that came so far, by the stage they reached.", ("stage",)
 )
@@ -284,7 +284,7 @@ class Metrics:
     def collect(self) -> Iterator[Collected]:
         """Yield every family; its samples are read one after another, as they are asked for."""
         yield from self._of_routes()
-        yield _LOGINS, by_one(self._logins, _LOGIN_ENDS)
+        yield LOGINS, by_one(self._logins, _LOGIN_ENDS)
         yield _STAGES, self._login_stages()
         yield _SESSIONS_ENDED, by_one(self._sessions_ended, self._session_ends)
         yield _LIVE_ENDED, by_one(self._live_ended, self._live_ends)
@@ -310,7 +310,7 @@ class Metrics:
     def _of_routes(self) -> Iterator[Collected]:
         routes = tuple(self._routes.items())
         yield (
-            _REQUESTS,
+            REQUESTS,
             (
                 ((name, *labels), count)
                 for name, counts in routes
@@ -325,7 +325,7 @@ class Metrics:
                 for labels, count in with_zeros(counts.decisions(), ((str(one),) for one in FAULTS))
             ),
         )
-        yield _SECONDS, (((name,), counts.seconds) for name, counts in routes)
+        yield SECONDS, (((name,), counts.seconds) for name, counts in routes)
         yield _RECEIVED, (((name,), counts.received) for name, counts in routes)
         yield _SENT, (((name,), counts.sent) for name, counts in routes)
         yield _WEBSOCKETS, (((name,), counts.tunnels) for name, counts in routes if name)

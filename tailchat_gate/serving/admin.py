@@ -27,10 +27,6 @@ from tailchat_gate.serving.upgrade import Upgrader
 _LOCALHOST: Final = "localhost"
 _EVERY_ANSWER: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 _HTTP_1_0: Final = (1, 0)
-_PAGE_ELSEWHERE: Final = (
-    'with several workers the admin page is on a route with upstream = "admin:" alone; here are '
-    "/status, /metrics and /refusals\n"
-)
 _LOG: Final = logging.getLogger(f"{LOGGER_NAME}.http")
 
 
@@ -175,7 +171,7 @@ def admin_server(
     *,
     reloader: Reloader | None = None,
     upgrader: Upgrader | None = None,
-    page: GateAdminPage | None = None,
+    page: GateAdminPage,
 ) -> AdminServer:
     """Return the server of the admin listener, which shows `reports`; `page` is the admin page.
 
@@ -202,10 +198,4 @@ def admin_server(
 
     orders = Orders(reloader, upgrader)
     posts = {"/reload": {"POST": orders.reload}, "/upgrade": {"POST": orders.upgrade}}
-    shown = listener_handlers(page) if page else {"/": {"GET": _no_page}}
-    return AdminServer({**handlers, **posts, **shown}, hosts)
-
-
-async def _no_page(_: web.BaseRequest) -> web.Response:
-    """Say where the admin page is: a parent of several workers knows what it adds up, no more."""
-    return web.Response(status=HTTPStatus.NOT_FOUND, text=_PAGE_ELSEWHERE)
+    return AdminServer({**handlers, **posts, **listener_handlers(page)}, hosts)

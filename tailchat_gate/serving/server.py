@@ -14,7 +14,10 @@ from tailchat_gate.config.model import Settings
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.proxy.client.server import ClientServer
 from tailchat_gate.serving.admin import admin_server
+from tailchat_gate.serving.dashboard.drawn import DrawnPage
+from tailchat_gate.serving.dashboard.inside import ProcessInside
 from tailchat_gate.serving.dashboard.page import GateAdminPage
+from tailchat_gate.serving.dashboard.page_request import Behind
 from tailchat_gate.serving.generations import Generation, Generations
 from tailchat_gate.serving.listeners import Binder, Listeners, StartError
 from tailchat_gate.serving.openings import Openings, OpeningTerms
@@ -77,6 +80,10 @@ class GateServer:
         self._openings: Openings | None = None
         self._admin: web.BaseRunner | None = None
         self._page: GateAdminPage | None = None
+        #: What the admin page shows and changes in this process.
+        self.inside: Final = ProcessInside(
+            self.generations, lambda: tuple(self._server.connections) if self._server else ()
+        )
         #: Locked while listeners are opened or closed.
         self._changing = asyncio.Lock()
         self._opened = asyncio.Event()
@@ -142,17 +149,15 @@ class GateServer:
         self._process_state.group_watch.start(self._server.hear_of_rights)
         await self._process_state.group_watch.published()
         self._process_state.store.start()
-        server = self._server
-        page = GateAdminPage(self.generations, lambda: tuple(server.connections), self.reloader)
-        self._process_state.admin_page = self._page = page
-        page.start()
         if not self._is_worker:
+            drawn = DrawnPage(self.inside, self.reloader, self._process_state.clock)
+            drawn.start()
             self._admin = admin_server(
                 self.report,
                 lambda: self.in_force.settings.server,
                 reloader=self.reloader,
                 upgrader=self.upgrader,
-                page=page,
+                page=self.show_page(drawn),
             ).runner()
             await self._admin.setup()
         await self._listen(self._server)
@@ -178,6 +183,12 @@ class GateServer:
                 }
             },
         )
+
+    def show_page(self, behind: Behind) -> GateAdminPage:
+        """Have routes show the admin page that is drawn so, and return it."""
+        page = GateAdminPage(behind, lambda: self.settings.server)
+        self._process_state.admin_page = self._page = page
+        return page
 
     async def _listen(self, server: ClientServer) -> None:
         """Open the listeners. Raises StartError."""

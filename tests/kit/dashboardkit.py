@@ -35,7 +35,6 @@ SECTIONS: dict[str, Any] = {
 class Desk:
     """Somebody at the admin page; `cookie` is "" on the admin listener."""
 
-    gate: RunningGate
     port: int
     host: str
     cookie: str = ""
@@ -90,14 +89,14 @@ class Desk:
 def at_listener(gate: RunningGate) -> Desk:
     """Return somebody at the admin listener."""
     port = gate.server.admin_addresses[0][1]
-    return Desk(gate, port, f"127.0.0.1:{port}")
+    return Desk(port, f"127.0.0.1:{port}")
 
 
 def at_route(gate: RunningGate, person: Profile = BOB, *, password_ago: float = 0.0) -> Desk:
     """Return a person at the page's own route who gave Tailchat their password a while ago."""
     now = gate.clock()
     record = SessionRecord.begin(person, now=now, login="x", password_at=int(now - password_ago))
-    return Desk(gate, gate.port, DASH, gate.seal(record, f"session {DASH}"))
+    return Desk(gate.port, DASH, gate.seal(record, f"session {DASH}"))
 
 
 async def status_at_wiki(gate: RunningGate, person: Profile) -> int:

@@ -73,6 +73,16 @@ def make_settings(
     return Settings.model_validate(base)
 
 
+def sealed(
+    settings: Settings, clock: Callable[[], float], record: SessionRecord, purpose: str
+) -> str:
+    """Return the Cookie value for a record at a gate with these settings."""
+    names = CookieNames.for_origin(settings.server.public_url, settings.session.cookie_name)
+    keys = KeyRing([s.get_secret_value().encode() for s in settings.session.secrets], purpose)
+    lifetimes = Lifetimes(settings.session.lifetime, settings.session.idle)
+    return SessionCookie(keys, names, lifetimes, clock).set(record).partition(";")[0]
+
+
 @dataclass
 class RunningGate:
     """A gate that serves on loopback."""
@@ -105,11 +115,7 @@ class RunningGate:
 
     def seal(self, record: SessionRecord, purpose: str = "session") -> str:
         """Return the Cookie value for a record; `purpose` tells the host."""
-        settings = self.generation.settings
-        names = CookieNames.for_origin(settings.server.public_url, settings.session.cookie_name)
-        keys = KeyRing([s.get_secret_value().encode() for s in settings.session.secrets], purpose)
-        lifetimes = Lifetimes(settings.session.lifetime, settings.session.idle)
-        return SessionCookie(keys, names, lifetimes, self.clock).set(record).partition(";")[0]
+        return sealed(self.generation.settings, self.clock, record, purpose)
 
     async def log(self) -> list[dict[str, Any]]:
         """Return the lines of the access log so far."""

@@ -47,7 +47,10 @@ from tailchat_gate.identity.grants import Grant
 from tailchat_gate.identity.machine_tokens import hash_of, make_token
 from tailchat_gate.pages.admin_page import PAGES, headers, render
 from tailchat_gate.people.slices import at_once
+from tailchat_gate.serving.dashboard.drawn import DrawnPage
 from tailchat_gate.serving.dashboard.events import MOST_STREAMS
+from tailchat_gate.serving.dashboard.facts import overview
+from tailchat_gate.serving.dashboard.sampler import Sampler
 
 Start = Callable[..., Any]
 ADDRESSES = ("/", "/people", "/configuration", "/checks", explain_url(f"http://{WIKI}/x"))
@@ -99,7 +102,7 @@ async def test_a_foreign_name_gets_no_page_and_gives_no_order(gate: RunningGate)
     """421 for every path of the page and for its orders: DNS rebinding reads and does nothing."""
     desk = at_listener(gate)
     token = await desk.token()
-    foreign = Desk(gate, desk.port, "evil.example")
+    foreign = Desk(desk.port, "evil.example")
     for path in (*ADDRESSES, "/events"):
         assert (await foreign.open(path)).status == 421
     form = {"order": "lock", "target": "all", "csrf": token, "page": "people"}
@@ -324,9 +327,11 @@ async def test_doctor_runs_on_demand(tmp_path: Path, upstream: RawUpstream) -> N
     async with file_gate(tmp_path, upstream.url) as found:
         desk, page = at_listener(found.gate), found.gate.server._page
         assert page is not None
+        drawn = page._behind
+        assert isinstance(drawn, DrawnPage)
         assert await desk.order("doctor", page="checks") == "started"
         assert "The checks are running" in await desk.text("/checks")
-        await until(lambda: page._doctor.at > 0, within=100)
+        await until(lambda: drawn._doctor.at > 0, within=100)
         text = await desk.text("/checks")
         assert "<code>secret-files</code>" in text
         assert "wrong" in text
@@ -399,8 +404,9 @@ async def test_a_long_page_is_made_in_steps(start_gate: Start) -> None:
     desk = at_listener(gate)
     assert (await desk.text("/")).count('<tr role="row">') == 50 + 1
     assert (await desk.text("/?routes=all")).count('<tr role="row">') == 120 + 1
-    page = gate.server._page
-    values, steps = _counted(page._values("overview", {"routes": "all"}))
+    inside = gate.server.inside
+    sampler = Sampler(inside.figures, tuple)
+    values, steps = _counted(overview(inside.settings, {}, sampler, every=True))
     assert steps > 120
     shared = {
         "page": "overview",
@@ -410,6 +416,7 @@ async def test_a_long_page_is_made_in_steps(start_gate: Start) -> None:
         "switch": "",
         "here": "",
         "site": "",
+        "notices": [],
     }
     text, steps = _counted(render("overview", "en", {**shared, **values}))
     assert text.count("</tr>") == 120 + 1

@@ -1,7 +1,7 @@
 """Tells open pages that something has changed; it never holds up a stop."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Final
@@ -26,7 +26,7 @@ _FIELDS: Final = {
 class Events:
     """The open streams; `state` returns a value that differs once something has changed."""
 
-    def __init__(self, state: Callable[[], object]) -> None:
+    def __init__(self, state: Callable[[], Awaitable[object]]) -> None:
         self._state = state
         self._streams: set[asyncio.Event] = set()
         self._watching: asyncio.Task[None] | None = None
@@ -75,10 +75,10 @@ class Events:
             self._watching = asyncio.get_running_loop().create_task(self._look())
 
     async def _look(self) -> None:
-        last = self._state()
+        last = await self._state()
         while self._streams:
             await asyncio.sleep(LOOK_SECONDS)
-            found = self._state()
+            found = await self._state()
             if found != last:
                 last = found
                 for changed in self._streams:

@@ -15,7 +15,7 @@ from tailchat_gate.serving.process_state import ProcessState
 SHOWN: Final = 50
 MOST_ROWS: Final = 1000
 #: Seconds before an end at which it becomes a notice: two weeks.
-_SOON: Final = 14 * 86_400.0
+SOON_SECONDS: Final = 14 * 86_400.0
 _MEDIAN: Final = 0.5
 _SLOWEST: Final = 0.99
 
@@ -26,11 +26,13 @@ def rows(shown: Sequence[Mapping[str, object]], total: int) -> dict[str, object]
 
 
 def overview(
-    settings: Settings, process_state: ProcessState, sampler: Sampler, *, every: bool
+    settings: Settings, up: Mapping[str, bool | None], sampler: Sampler, *, every: bool
 ) -> Generator[None, None, dict[str, object]]:
-    """Return the values of the page; `every`: with all routes, not only the busiest."""
+    """Return values of the page; `every`: with all routes, not only the busiest.
+
+    `up` is whether a tool answers, by its address.
+    """
     courses = yield from sampler.history.courses(sampler.figures)
-    up = _backends_up(process_state)
     named = {route.name: route for route in settings.route}
     urgency: list[tuple[tuple[object, ...], str]] = []
     for name, route in named.items():
@@ -42,12 +44,10 @@ def overview(
         shown.append(_row(named[name], courses.routes.get(name), up))
         yield
     return {
-        "notices": [one._asdict() for one in notices(settings, process_state)],
         "plots": _plots(courses.all),
         "routes": rows(shown, len(listed)),
         "every": every,
         "sign_ins": _sign_ins(sampler),
-        "workers": settings.server.workers,
     }
 
 
@@ -69,11 +69,9 @@ def notices(settings: Settings, process_state: ProcessState) -> Iterator[Notice]
     yield from (Notice("plain", fault) for fault in process_state.group_watch.faults)
     yield from (Notice("store", fault) for fault in process_state.store.faults)
     yield from (Notice("plain", text) for text in sorted(process_state.told_of_registration))
-    if process_state.reloads.problems:
-        yield Notice("reload")
     now = process_state.clock()
     for one in expiries(settings, process_state):
-        if one.at <= now + _SOON:
+        if one.at <= now + SOON_SECONDS:
             yield Notice("expired" if one.at <= now else "soon", what=one.what, name=one.name)
 
 
@@ -151,7 +149,8 @@ def _row(
     }
 
 
-def _backends_up(process_state: ProcessState) -> dict[str, bool | None]:
+def backends_up(process_state: ProcessState) -> dict[str, bool | None]:
+    """Return whether each tool answers, by its address; None for one that nobody has asked."""
     pools = process_state.upstream_pools
     up = {url: counts.up for url, counts in tuple(pools.counts.items())}
     return {**up, **{one.backend.url: one.up for one in pools.health}}

@@ -7,7 +7,6 @@ from typing import Final
 
 from aiohttp import hdrs, web
 
-from tailchat_gate.endpoints.admin import AdminRequest
 from tailchat_gate.endpoints.router import MAX_FORM_BYTES
 from tailchat_gate.pages.admin_page import PAGES
 from tailchat_gate.request.target import cookie_fields
@@ -34,16 +33,9 @@ async def _answer(page: GateAdminPage, request: web.BaseRequest) -> web.StreamRe
     chunked = hdrs.TRANSFER_ENCODING in request.headers
     if chunked or (request.content_length or 0) > MAX_FORM_BYTES:
         return web.Response(status=HTTPStatus.REQUEST_ENTITY_TOO_LARGE, text="too long a form\n")
-    path, _, query = request.raw_path.partition("?")
     chosen = chosen_language(cookie_fields(request.raw_headers), secure=False)
-    asked = AdminRequest(
-        request.method,
-        path,
-        f"?{query}" if query else "",
-        chosen or request.headers.get(hdrs.ACCEPT_LANGUAGE, ""),
-        _SWITCH,
-        page.listener_operator(),
-    )
+    language = chosen or request.headers.get(hdrs.ACCEPT_LANGUAGE, "")
+    asked = page.listener_request(request, language, _SWITCH)
     return await page.answer(request, asked)
 
 

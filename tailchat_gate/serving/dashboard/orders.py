@@ -13,14 +13,13 @@ from tailchat_gate.identity.revocation.records import is_message, is_target
 from tailchat_gate.identity.revocation.state import Lock, Unlock
 from tailchat_gate.proxy.client.connection import ClientConnection
 from tailchat_gate.reasons import Reason
-from tailchat_gate.serving.dashboard.doctor_run import DoctorRun
+from tailchat_gate.serving.dashboard.page_request import Form
 from tailchat_gate.serving.dashboard.people_shown import grantable, under_way
 from tailchat_gate.serving.generations import Generations
-from tailchat_gate.serving.reload import Reloader
 from tailchat_gate.serving.rooms import askable
 
-Form = Mapping[str, str]
 #: Orders that give nobody a right: everybody who reaches the page may give them.
+#: They are those of the page itself (drawn.py).
 HARMLESS: Final = frozenset(("reload", "doctor"))
 #: Orders that let somebody in: for these a copied cookie must not be enough.
 _LET_IN: Final = frozenset(("grant", "decide", "unlock"))
@@ -35,18 +34,12 @@ class OrderDesk:
         self,
         generations: Generations,
         connections: Callable[[], Iterable[ClientConnection]],
-        reloader: Reloader | None,
-        doctor: DoctorRun,
     ) -> None:
         self._generations = generations
         self._process_state = generations.in_force.process_state
         self._connections = connections
-        self._reloader = reloader
-        self._doctor = doctor
         self._orders: Mapping[str, Callable[[Form, Operator], Awaitable[str]]] = MappingProxyType(
             {
-                "reload": self._reload,
-                "doctor": self._examine,
                 "lock": self._lock,
                 "unlock": self._unlock,
                 "grant": self._grant,
@@ -65,24 +58,11 @@ class OrderDesk:
             return "unchanged"
         if not operator.is_known:
             return "not-a-person"
-        if order not in HARMLESS and not operator.changes_people:
+        if not operator.changes_people:
             return "off"
         if order in _LET_IN and operator.fresh_url:
             return "not-fresh"
         return await action(form, operator)
-
-    async def _reload(self, _: Form, operator: Operator) -> str:
-        if self._reloader is None:
-            return "no-file"
-        self._note("reload", operator)
-        outcome = await self._reloader.reload("an order on the admin page")
-        return "refused" if outcome.problems else "reloaded"
-
-    async def _examine(self, _: Form, operator: Operator) -> str:
-        if not self._doctor.start():
-            return "no-file"
-        self._note("doctor", operator)
-        return "started"
 
     async def _lock(self, form: Form, operator: Operator) -> str:
         target, message = form.get("target", "").strip(), form.get("message", "")
@@ -124,7 +104,7 @@ class OrderDesk:
         if self._process_state.store.faults:
             # As the command: a lock that the next start does not know is a trap.
             return "not-stored"
-        self._note(order, operator, target=entry.target)
+        self.note(order, operator, target=entry.target)
         await write(entry)
         return self._done()
 
@@ -142,7 +122,7 @@ class OrderDesk:
         if sub == operator.sub:
             return "own"
         now = self._now()
-        self._note("grant", operator, target=sub, route=route)
+        self.note("grant", operator, target=sub, route=route)
         grant = Grant(sub, route, now, now + seconds, reason, operator.by)
         await self._process_state.grants.put(grant)
         return self._done()
@@ -153,7 +133,7 @@ class OrderDesk:
         found = next((one for one in grants.state.of(sub) if one.route == route), None)
         if found is None:
             return "unchanged"
-        self._note("revoke", operator, target=sub, route=route)
+        self.note("revoke", operator, target=sub, route=route)
         await grants.put(found.revoked(self._now()))
         return self._done()
 
@@ -171,7 +151,7 @@ class OrderDesk:
         if seconds and found.route not in askable(self._generations.in_force.settings):
             return "invalid-route"
         order = "approve" if seconds else "decline"
-        self._note(order, operator, target=found.sub, route=found.route)
+        self.note(order, operator, target=found.sub, route=found.route)
         decision = Decided(found, seconds, operator.by)
         await decision.carry_out(requests, self._process_state.grants, self._process_state.clock())
         return self._done()
@@ -188,17 +168,18 @@ class OrderDesk:
         """End what is under way, of one person or machine or of one request."""
         found = [
             (owner, request)
-            for owner, name, request in under_way(self._connections())
+            for owner, name, request in under_way(self._generations.in_force, self._connections())
             if (owner == who if who else name == request_id)
         ]
         if not found:
             return "unchanged"
-        self._note(order, operator, target=found[0][0], count=len(found))
+        self.note(order, operator, target=found[0][0], count=len(found))
         for _, request in found:
             request.session_over(Reason.SESSION_ENDED)
         return "done"
 
-    def _note(self, order: str, operator: Operator, **facts: object) -> None:
+    def note(self, order: str, operator: Operator, **facts: object) -> None:
+        """Write an order into the audit log."""
         named = {"by_name": operator.who} if operator.who != operator.by else {}
         self._process_state.audit.ordered(order, operator.by, **named, **facts)
 

@@ -16,7 +16,7 @@ from tailchat_gate.serving.generations import Generation
 from tailchat_gate.serving.process_state import ProcessState
 
 #: Live connections that are shown, and looked at for one that is to be ended.
-_MOST_LIVE: Final = 200
+MOST_LIVE: Final = 200
 
 Row = dict[str, object]
 
@@ -30,12 +30,7 @@ def people(
     for refusal in process_state.audit.refusals[:SHOWN]:
         refusals.append(_refusal(generation, refusal))
         yield
-    own = {route.name for route in generation.settings.route if is_admin_page(route)}
-    # Without the event streams of those who look.
-    live = sorted(
-        (one for one in under_way(connections) if _route_of(one[2]) not in own),
-        key=lambda one: one[:2],
-    )
+    live = sorted(under_way(generation, connections), key=lambda one: one[:2])
     now = process_state.monotonic()
     return {
         "refusals": rows(refusals, len(process_state.audit.refusals)),
@@ -49,7 +44,7 @@ def people(
             | {"reason": one.reason}
             for one in process_state.grants.state.in_force
         ],
-        "live": rows([_live(*one, now) for one in live[:_MOST_LIVE]], len(live)),
+        "live": rows([_live(*one, now) for one in live[:MOST_LIVE]], len(live)),
         "grantable": grantable(generation),
     }
 
@@ -61,13 +56,14 @@ def grantable(generation: Generation) -> list[str]:
 
 
 def under_way(
-    connections: Iterable[ClientConnection],
+    generation: Generation, connections: Iterable[ClientConnection]
 ) -> Iterator[tuple[str, str, ActiveRequest]]:
     """Yield who has a request or WebSocket under way that ends with the session, its id, and it.
 
-    A person is their sub, a machine "token:NAME". Anonymous ones are left out, and those that
-    outlive their session.
+    A person is their sub, a machine "token:NAME". Anonymous ones are left out, those that outlive
+    their session, and those for the admin page: the order itself, and streams of those who look.
     """
+    own = {route.name for route in generation.settings.route if is_admin_page(route)}
     for connection in connections:
         request = connection.active_request
         admission = request.admission if request is not None else None
@@ -75,7 +71,7 @@ def under_way(
             continue
         context = admission.context
         who = f"{TOKEN}{context.token}" if context.token else context.sub
-        if who:
+        if who and context.route not in own:
             yield who, context.request_id, request
 
 

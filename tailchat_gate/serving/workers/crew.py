@@ -23,6 +23,8 @@ _log: Final = logging.getLogger(LOGGER_NAME)
 
 #: Starts worker `number`. Raises OSError.
 Spawn = Callable[[int], Spawned]
+#: Answers what a worker wants.
+Wanted = Callable[[Message], Awaitable[object]]
 #: Has a worker serve. Raises WorkerGoneError if it cannot.
 Admit = Callable[[Spawned], Awaitable[None]]
 
@@ -56,6 +58,8 @@ class Crew:
         self._hasten = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._finding: set[asyncio.Task[None]] = set()
+        #: Who answers what a worker wants, by its kind.
+        self.wanted: dict[str, Wanted] = {"target": self._target}
 
     @property
     def serving(self) -> Sequence[Spawned]:
@@ -167,16 +171,25 @@ class Crew:
         }
 
     def _find(self, process: Spawned, wanted: Message) -> None:
-        """Have the return target that a worker wants looked for in all."""
-        finding = asyncio.get_running_loop().create_task(self._find_target(process, wanted))
+        """Answer what a worker wants, meanwhile."""
+        finding = asyncio.get_running_loop().create_task(self._answer(process, wanted))
         self._finding.add(finding)
         finding.add_done_callback(self._finding.discard)
 
-    async def _find_target(self, process: Spawned, wanted: Message) -> None:
+    async def _answer(self, process: Spawned, wanted: Message) -> None:
+        try:
+            found = await self.wanted[wanted["kind"]](wanted)
+        except Exception:  # noqa: BLE001 - logged; the worker learns that there is nothing
+            _log.exception("what a worker wanted could not be answered")
+            found = None
+        process.channel.send({"got": wanted["want"], "found": found})
+
+    async def _target(self, wanted: Message) -> object:
+        """Look in all workers for the return target that one of them wants."""
         name, origin = str(wanted["name"]), str(wanted["origin"])
         answers = await self.ask("target", FIND_SECONDS, name=name, origin=origin)
         found = [answer["target"] for answer in answers.values() if answer and answer["target"]]
-        process.channel.send({"got": wanted["want"], "target": found[0] if found else None})
+        return found[0] if found else None
 
     def order(self, what: str, **given: object) -> None:
         """Send something to all that serve."""

@@ -16,6 +16,8 @@ from tailchat_gate.config.problems import Problem
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.serving.admin import admin_server
 from tailchat_gate.serving.balance import takes_none
+from tailchat_gate.serving.dashboard.drawn import DrawnPage
+from tailchat_gate.serving.dashboard.page import GateAdminPage
 from tailchat_gate.serving.listeners import Binder, StartError
 from tailchat_gate.serving.notify import ServiceManager
 from tailchat_gate.serving.reload import Reloader, ReloadOutcome, StoppingError
@@ -24,7 +26,9 @@ from tailchat_gate.serving.surroundings import Surroundings
 from tailchat_gate.serving.upgrade import UpgradeOutcome, Upgrader
 from tailchat_gate.serving.workers.addresses import Addresses
 from tailchat_gate.serving.workers.crew import Crew, Slot
+from tailchat_gate.serving.workers.crew_inside import CrewInside
 from tailchat_gate.serving.workers.digests import MOVING, digest_of
+from tailchat_gate.serving.workers.parents_page import answers_of
 from tailchat_gate.serving.workers.reports import ASK_SECONDS, CrewReports
 from tailchat_gate.serving.workers.spawned import Spawned, WorkerGoneError
 
@@ -66,10 +70,8 @@ class Start(NamedTuple):
 class Parent:
     """Serves a configuration, read with `source`, by several processes."""
 
-    def __init__(
-        self, settings: Settings, source: Source, start: Start, around: Surroundings
-    ) -> None:
-        self._settings = settings
+    def __init__(self, loaded: Loaded, source: Source, start: Start, around: Surroundings) -> None:
+        self._loaded = loaded
         self._start = start
         self._around = around
         self._manager = around.manager
@@ -81,6 +83,10 @@ class Parent:
         self._reports = CrewReports(
             self._crew, self.reloads, lambda: self._ready, lambda: source.name
         )
+        inside = CrewInside(self._crew, self._reports, self.reloads, lambda: self._loaded)
+        self._drawn = DrawnPage(inside, self.reloader, time.time)
+        self._page = GateAdminPage(self._drawn, lambda: self.settings.server)
+        self._crew.wanted |= answers_of(self._drawn)
         self._source = source
         self._digest = ""
         self._store = ""
@@ -96,20 +102,21 @@ class Parent:
     @property
     def settings(self) -> Settings:
         """Those in force."""
-        return self._settings
+        return self._loaded.settings
 
     async def start(self) -> None:
         """Bind, start all workers, and return once they serve. Raises StartError."""
         self._digest = await asyncio.to_thread(digest_of, self._source)
         self._admin = admin_server(
             self._reports,
-            lambda: self._settings.server,
+            lambda: self.settings.server,
             reloader=self.reloader,
             upgrader=self.upgrader,
+            page=self._page,
         ).runner()
         await self._admin.setup()
         self._addresses = Addresses(Binder(self._around.passed), self._admin)
-        await self._addresses.open(self._settings.server)
+        await self._addresses.open(self.settings.server)
         for address in self._around.passed.close_rest():
             _log.warning(
                 "a socket was passed that no listener is configured for; nobody answers there",
@@ -125,6 +132,7 @@ class Parent:
                 "state.path",
             )
         self._ready = True
+        self._drawn.start()
         await self._addresses.serve_admin()
         if not before:
             self._manager.ready("serving")
@@ -133,9 +141,9 @@ class Parent:
         self._watchdog = asyncio.get_running_loop().create_task(self._watch_workers())
         details = {
             "version": __version__,
-            "listen": list(self._settings.server.public_addresses),
+            "listen": list(self.settings.server.public_addresses),
             "state": self._store,
-            "redirect_uri": self._settings.redirect_uri,
+            "redirect_uri": self.settings.redirect_uri,
             "workers": {slot.number: slot.process.pid for slot in self._crew.slots if slot.process},
         }
         _log.info("the gate is open", extra={"details": details})
@@ -159,11 +167,12 @@ class Parent:
         successor = self._around.successor
         if successor is not None and not self._successor_pid:
             successor.abandon()
-        limit = self._settings.server.longest_stop
+        limit = self.settings.server.longest_stop
         if opened and not self._successor_pid:
             self._manager.stopping(limit)
         if self._watchdog is not None:
             self._watchdog.cancel()
+        self._page.close()
         self._crew.abandon()
         if self._addresses is not None:
             # The workers have them still; what waits in the queues is theirs to accept.
@@ -199,7 +208,7 @@ class Parent:
                 await self._addresses.close(opened)
                 raise
             await self._commit(self._addresses.public(opened))
-            self._settings, self._digest = loaded.settings, digest
+            self._loaded, self._digest = loaded, digest
             self._crew.hasten()
             await self._addresses.close_others(loaded.settings.server)
 

@@ -69,6 +69,10 @@ class CrewReports:
         if slot.serving is not None and (last := self._last.pop(slot.serving, None)) is not None:
             self._past = together(self._families, (self._past, last))
 
+    def counts(self) -> Iterable[Plain]:
+        """Return what each worker has counted, and those that have ended, as far as it is known."""
+        return (*self._last.values(), self._past)
+
     async def learn(self) -> None:
         """Ask what the workers have counted: that much is not lost if one is killed."""
         await self._values(exemplars=False)
@@ -96,9 +100,12 @@ class CrewReports:
     async def faults(self) -> list[str]:
         """Return what is wrong with workers, and in them."""
         answers = await self._crew.ask("status", _PROBE_SECONDS)
-        found = [f"worker {slot.number}: {state}" for slot, state in self._states(answers)]
         in_them = (fault for each in answers.values() if each for fault in each["faults"])
-        return [*found, *dict.fromkeys(in_them)]
+        return [*self.problems(answers), *dict.fromkeys(in_them)]
+
+    def problems(self, answers: Mapping[Spawned, object | None]) -> list[str]:
+        """Return what is wrong with workers, one line each, by how they have answered."""
+        return [f"worker {slot.number}: {state}" for slot, state in self._states(answers)]
 
     async def metrics(self, accept: str) -> Exposition:
         """Return the sums of all workers, in the format that a client accepts."""

@@ -6,8 +6,7 @@ import signal
 import sys
 from pathlib import Path
 
-from tailchat_gate.config.load import Source
-from tailchat_gate.config.model import Settings
+from tailchat_gate.config.load import Loaded, Source
 from tailchat_gate.observe.turns import others
 from tailchat_gate.proxy.sockets import raise_limit
 from tailchat_gate.serving.balance import takes_none
@@ -18,7 +17,7 @@ from tailchat_gate.serving.workers.parent import Parent, Start
 
 
 def run_parent(
-    settings: Settings, signals: Signals, source: Source, around: Surroundings, count: int
+    loaded: Loaded, signals: Signals, source: Source, around: Surroundings, count: int
 ) -> None:
     """Serve by `count` workers until a signal, or until another process has taken over."""
     # As it was started; a worker knows by its environment what it is.
@@ -29,7 +28,7 @@ def run_parent(
     memory = _memory(count)
     others.share(memory)
     raise_limit()
-    parent = Parent(settings, source, Start(command, environ, count, memory), around)
+    parent = Parent(loaded, source, Start(command, environ, count, memory), around)
     asyncio.run(live(parent, signals))
 
 

@@ -3,12 +3,14 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from hashlib import blake2s
 from itertools import chain
 from socket import socket
 from typing import Any, Final
 
 from tailchat_gate.config.load import Loaded, Source
 from tailchat_gate.config.problems import Problem
+from tailchat_gate.endpoints.admin import Operator
 from tailchat_gate.observe.log import LOGGER_NAME, set_level
 from tailchat_gate.observe.metrics import ProcessMetrics
 from tailchat_gate.observe.turns import others
@@ -28,11 +30,13 @@ from tailchat_gate.serving.workers.answers import metrics_text
 from tailchat_gate.serving.workers.channel import FIND_SECONDS, Channel, Message
 from tailchat_gate.serving.workers.digests import digest_of, read
 from tailchat_gate.serving.workers.link import ParentLink, passed_with
+from tailchat_gate.serving.workers.parents_page import ParentsPage
 from tailchat_gate.serving.workers.shares import share_of
+from tailchat_gate.serving.workers.wants import Wants
 
 Answer = Mapping[str, object]
-#: Return targets that one worker looks for in the others at a time: anybody can name some.
-_MOST_WANTED: Final = 32
+#: What one worker wants of the others at a time: anybody can name return targets.
+_MOST_WANTED: Final = {"target": 32, "page": 32, "state": 1}
 
 _log: Final = logging.getLogger(LOGGER_NAME)
 
@@ -63,9 +67,7 @@ class Worker:
         self._sockets = sockets
         self._process = ProcessMetrics()
         self._tasks: set[asyncio.Task[None]] = set()
-        #: What is looked for in other workers, by number.
-        self._wanted: dict[int, asyncio.Future[str | None]] = {}
-        self._last_want = 0
+        self._wants = Wants(_MOST_WANTED)
         #: Read and built, and not in force.
         self._prepared: Generation | None = None
 
@@ -78,10 +80,15 @@ class Worker:
             "status": self._status,
             "refusals": self._refusals,
             "target": self._target,
+            "tell": self._tell,
+            "order": self._order,
+            "note": self._note,
+            "state": self._state,
             "prepare": self._prepare,
             "commit": self._commit,
         }
-        self._channel = Channel(self._link.end, self._heard, self._lost)
+        self._channel = self._wants.channel = Channel(self._link.end, self._heard, self._lost)
+        server.show_page(ParentsPage(self._wants))
         self._targets = server.in_force.process_state.stored_targets
         self._targets.others = self._target_elsewhere
         self._channel.send({"ready": server.location})
@@ -95,9 +102,7 @@ class Worker:
         if sockets:
             self._sockets.add(passed_with(message, list(sockets)))
         if "got" in message:
-            wanted = self._wanted.get(message["got"])
-            if wanted is not None and not wanted.done():
-                wanted.set_result(message["target"])
+            self._wants.hear(message)
             return
         match str(message.get("ask")):
             case "stop":
@@ -150,20 +155,25 @@ class Worker:
 
     async def _target_elsewhere(self, name: str, origin: str) -> str | None:
         """Ask the other workers for a return target."""
-        if len(self._wanted) >= _MOST_WANTED:
-            return None
-        self._last_want += 1
-        number = self._last_want
-        wanted: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
-        self._wanted[number] = wanted
-        self._channel.send({"want": number, "name": name, "origin": origin})
-        try:
-            async with asyncio.timeout(2 * FIND_SECONDS):
-                return await wanted
-        except TimeoutError:
-            return None
-        finally:
-            del self._wanted[number]
+        found = await self._wants.get("target", 2 * FIND_SECONDS, name=name, origin=origin)
+        return str(found) if found else None
+
+    # The admin page, which the parent draws.
+
+    async def _tell(self, message: Message) -> Answer:
+        return {"told": await self._server.inside.tell(message["page"], message["query"])}
+
+    async def _order(self, message: Message) -> Answer:
+        operator = Operator(**message["operator"])
+        return {"said": await self._server.inside.carry_out(message["form"], operator)}
+
+    async def _note(self, message: Message) -> Answer:
+        await self._server.inside.note(message["order"], Operator(**message["operator"]))
+        return {}
+
+    async def _state(self, _: Message) -> Answer:
+        state = repr(await self._server.inside.state())
+        return {"state": blake2s(state.encode("utf-8", "replace")).hexdigest()}
 
     # A reload, in two steps.
 

@@ -1,0 +1,43 @@
+"""The figures of several processes, from the counts that each of them tells."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from tailchat_gate.observe.families import Plain
+from tailchat_gate.observe.history import RouteFigures
+from tailchat_gate.observe.metrics import LOGINS, REQUESTS, SECONDS
+from tailchat_gate.observe.request_counts import FAILED
+
+
+class SummedFigures:
+    """Adds up what `counts` returns: the counts of each process, as `to_plain` does."""
+
+    def __init__(self, counts: Callable[[], Iterable[Plain]]) -> None:
+        self._counts = counts
+
+    def of_routes(self) -> Iterator[RouteFigures]:
+        """Yield what was counted of each route, as Figures."""
+        totals: dict[str, tuple[int, int]] = {}
+        times: dict[str, list[int]] = {}
+        for process in self._counts():
+            for (route, _, code), count in process.get(REQUESTS.name, ()):
+                all_, failed = totals.get(route, (0, 0))
+                number = int(count) if not isinstance(count, list) else 0
+                totals[route] = all_ + number, failed + (number if int(code) >= FAILED else 0)
+            for (route,), found in process.get(SECONDS.name, ()):
+                if isinstance(found, list):
+                    counted = map(int, found[:-1])
+                    before = times.get(route)
+                    times[route] = list(
+                        counted if before is None else map(sum, zip(before, counted, strict=True))
+                    )
+        for route, counts in times.items():
+            yield RouteFigures(route, *totals.get(route, (0, 0)), counts)
+
+    def of_sign_ins(self) -> Mapping[str, int]:
+        """Return how many sign-ins ended with each result, as Figures."""
+        found: dict[str, int] = {}
+        for process in self._counts():
+            for (result,), count in process.get(LOGINS.name, ()):
+                if not isinstance(count, list) and count:
+                    found[result] = found.get(result, 0) + int(count)
+        return found

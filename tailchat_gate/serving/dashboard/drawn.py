@@ -1,0 +1,181 @@
+"""Draws the admin page, and carries out its orders."""
+
+from collections.abc import Callable, Mapping, Sequence
+from http import HTTPStatus
+from typing import Any, Final
+
+from tailchat_gate.config.tables.admin_page import is_admin_page
+from tailchat_gate.pages import admin_page as pages
+from tailchat_gate.people.slices import in_slices
+from tailchat_gate.request.target import query_pairs
+from tailchat_gate.responses.chosen_language import fitting
+from tailchat_gate.serving.dashboard.doctor_run import DoctorRun
+from tailchat_gate.serving.dashboard.facts import SOON_SECONDS, overview
+from tailchat_gate.serving.dashboard.inside import Inside, Values
+from tailchat_gate.serving.dashboard.orders import APPROVERS_UNKNOWN, HARMLESS
+from tailchat_gate.serving.dashboard.page_request import PageAnswer, PageRequest, refusal
+from tailchat_gate.serving.dashboard.sampler import Sampler
+from tailchat_gate.serving.dashboard.settings_shown import effective
+from tailchat_gate.serving.reload import Reloader
+from tailchat_gate.syntax import READ_METHODS
+
+#: What an order says that nobody has answered: whether it was carried out is not known.
+UNANSWERED: Final = "unanswered"
+#: Words for orders that get a page of their own, since nothing came of them.
+_UNAVAILABLE: Final = frozenset((APPROVERS_UNKNOWN, UNANSWERED))
+
+
+class DrawnPage:
+    """The page of those who serve: `inside`; `reloader` is None without a file."""
+
+    def __init__(
+        self, inside: Inside, reloader: Reloader | None, clock: Callable[[], float]
+    ) -> None:
+        self._inside = inside
+        self._reloader = reloader
+        self._clock = clock
+        self._sampler = Sampler(inside.figures, self._own_routes)
+        self._doctor = DoctorRun(reloader.source if reloader else None, clock)
+
+    def start(self) -> None:
+        """Begin to take samples; needs a running event loop."""
+        self._sampler.start()
+
+    def close(self) -> None:
+        """End the samples and the checks under way."""
+        self._sampler.close()
+        self._doctor.close()
+
+    async def state(self) -> object:
+        """Return what differs once a page may show something else."""
+        reloads = self._inside.reloads
+        return (
+            self._sampler.count,
+            (reloads.generation, reloads.tried_at),
+            (self._doctor.running, self._doctor.at),
+            await self._inside.state(),
+        )
+
+    async def answer(self, wanted: PageRequest) -> PageAnswer:
+        """Return a page, or what came of an order."""
+        name = wanted.path.removeprefix("/") or "overview"
+        if name == "orders":
+            return await self._ordered(wanted)
+        if name not in pages.PAGES or wanted.path == "/overview":
+            return refusal(HTTPStatus.NOT_FOUND, "no such page\n")
+        if wanted.method not in READ_METHODS:
+            return refusal(HTTPStatus.METHOD_NOT_ALLOWED, Allow=", ".join(sorted(READ_METHODS)))
+        query = dict(query_pairs(wanted.query))
+        said = query.get("said", "")
+        values = await self._values(name, query)
+        return await self._page(wanted, name, said if said in pages.said_codes() else "", values)
+
+    async def _ordered(self, wanted: PageRequest) -> PageAnswer:
+        """Carry out an order, and lead to the page that shows what came of it."""
+        form = wanted.form
+        if form is None:
+            return refusal(HTTPStatus.METHOD_NOT_ALLOWED, Allow="POST")
+        came_from = form.get("page", "")
+        back = came_from if came_from in pages.PAGES else pages.PAGES[0]
+        if not wanted.is_own:
+            return await self._message(wanted, "foreign", back, HTTPStatus.FORBIDDEN)
+        said = await self._carried_out(wanted, form)
+        if said in _UNAVAILABLE:
+            return await self._message(wanted, said, back, HTTPStatus.SERVICE_UNAVAILABLE)
+        path = "" if back == pages.PAGES[0] else back
+        location = f"{wanted.operator.base}/{path}?said={said}"
+        headers = {"Location": location, "Cache-Control": "no-store"}
+        return PageAnswer(HTTPStatus.SEE_OTHER, "", headers)
+
+    async def _carried_out(self, wanted: PageRequest, form: Mapping[str, str]) -> str:
+        order, operator = form.get("order", ""), wanted.operator
+        if order not in HARMLESS:
+            return await self._inside.carry_out(form, operator)
+        if not operator.is_known:
+            return "not-a-person"
+        if self._reloader is None:
+            return "no-file"
+        await self._inside.note(order, operator)
+        if order == "doctor":
+            self._doctor.start()
+            return "started"
+        outcome = await self._reloader.reload("an order on the admin page")
+        return "refused" if outcome.problems else "reloaded"
+
+    async def _message(
+        self, wanted: PageRequest, said: str, back: str, status: HTTPStatus
+    ) -> PageAnswer:
+        path = "" if back == pages.PAGES[0] else back
+        return (await self._page(wanted, "message", said, {"back": path}))._replace(status=status)
+
+    async def _page(self, wanted: PageRequest, name: str, said: str, values: Values) -> PageAnswer:
+        operator = wanted.operator
+        # The message stands at the path of orders, which no GET shows.
+        path, query = (wanted.path, wanted.query) if name in pages.PAGES else ("/", "")
+        shared: Values = {
+            "page": name,
+            "base": operator.base,
+            "who": operator.who,
+            "sub": operator.sub,
+            "csrf": operator.csrf,
+            "orders": operator.is_known and operator.changes_people,
+            "harmless": operator.is_known,
+            "approves": operator.approves,
+            "approvers_unknown": operator.approvers_unknown,
+            "fresh_url": operator.fresh_url,
+            "said": said,
+            "switch": wanted.switch,
+            "here": fitting(f"{operator.base}{path}", query),
+            "site": self._inside.settings.pages.title,
+        }
+        text = await in_slices(pages.render(name, wanted.accept_language, {**shared, **values}))
+        return PageAnswer(HTTPStatus.OK, text, pages.headers(wanted.accept_language))
+
+    async def _values(self, name: str, query: Mapping[str, str]) -> Values:
+        inside = self._inside
+        if name == "people":
+            return await inside.tell(name, {})
+        if name == "configuration":
+            return self._configuration(await inside.tell(name, {}))
+        if name == "overview":
+            told: dict[str, Any] = await inside.tell(name, {})
+            every = query.get("routes") == "all"
+            if inside.reloads.problems:
+                told["notices"].append({"kind": "reload", "text": "", "what": "", "name": ""})
+            steps = overview(inside.settings, told["up"], self._sampler, every=every)
+            return {"notices": told["notices"], **await in_slices(steps)}
+        asked = {
+            "url": query.get("url", ""),
+            "who": query.get("as", ""),
+            "method": query.get("method", "") or "GET",
+        }
+        found = await inside.tell(name, asked) if asked["url"] else {"explained": None}
+        return {"asked": asked, **found, "doctor": self._doctor.shown()}
+
+    def _own_routes(self) -> frozenset[str]:
+        """Return the page's own routes: an event stream is no slow request."""
+        routes = self._inside.settings.route
+        return frozenset(route.name for route in routes if is_admin_page(route))
+
+    def _configuration(self, told: Mapping[str, Any]) -> Values:
+        inside, now = self._inside, self._clock()
+        reloads = inside.reloads
+        ends: Sequence[Mapping[str, Any]] = told["expiries"]
+        return {
+            "file": self._reloader.source.name if self._reloader else "",
+            "generation": reloads.generation,
+            "changed_at": reloads.changed_at,
+            "tried_at": reloads.tried_at,
+            "problems": [
+                {"key_path": one.place, "found": one.found, "expected": one.expected}
+                for one in reloads.problems
+            ],
+            "expiries": [{**one, "state": _state_of(one["at"], now)} for one in ends],
+            "settings": effective(inside.settings, inside.sources),
+        }
+
+
+def _state_of(at: float, now: float) -> str:
+    if at <= now:
+        return "over"
+    return "soon" if at <= now + SOON_SECONDS else "good"

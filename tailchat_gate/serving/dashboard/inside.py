@@ -1,0 +1,121 @@
+"""What the admin page is a page of: one process, or all workers of a gate."""
+
+from collections.abc import Callable, Generator, Iterable, Mapping
+from typing import Protocol
+
+from tailchat_gate.config.load import Sources
+from tailchat_gate.config.model import Settings
+from tailchat_gate.endpoints.admin import Operator
+from tailchat_gate.observe.history import Figures
+from tailchat_gate.people.slices import in_slices
+from tailchat_gate.proxy.client.connection import ClientConnection
+from tailchat_gate.serving.dashboard.explained_shown import explained_shown
+from tailchat_gate.serving.dashboard.facts import backends_up, expiries, notices
+from tailchat_gate.serving.dashboard.orders import OrderDesk
+from tailchat_gate.serving.dashboard.page_request import Form
+from tailchat_gate.serving.dashboard.people_shown import people
+from tailchat_gate.serving.generations import Generations
+from tailchat_gate.serving.reloads import Reloads
+
+Values = dict[str, object]
+Query = Mapping[str, str]
+
+
+class Inside(Protocol):
+    """Who serves."""
+
+    @property
+    def settings(self) -> Settings:
+        """Those in force."""
+
+    @property
+    def sources(self) -> Sources:
+        """Where they are from."""
+
+    @property
+    def reloads(self) -> Reloads:
+        """Which configuration is in force, and how the last reload ended."""
+
+    @property
+    def figures(self) -> Figures:
+        """What is counted."""
+
+    async def tell(self, page: str, query: Query) -> Values:
+        """Return the values of a page that only those who serve know."""
+
+    async def carry_out(self, form: Form, operator: Operator) -> str:
+        """Carry out an order, and return a word for what came of it."""
+
+    async def note(self, order: str, operator: Operator) -> None:
+        """Write an order into the audit log."""
+
+    async def state(self) -> object:
+        """Return what differs once a page may show something else."""
+
+
+class ProcessInside:
+    """One process; `connections` returns those of clients."""
+
+    def __init__(
+        self, generations: Generations, connections: Callable[[], Iterable[ClientConnection]]
+    ) -> None:
+        self._generations = generations
+        self._process_state = generations.in_force.process_state
+        self._connections = connections
+        self._orders = OrderDesk(generations, connections)
+
+    @property
+    def settings(self) -> Settings:
+        """Those in force."""
+        return self._generations.in_force.settings
+
+    @property
+    def sources(self) -> Sources:
+        """Where they are from."""
+        return self._generations.in_force.sources
+
+    @property
+    def reloads(self) -> Reloads:
+        """Which configuration is in force, and how the last reload ended."""
+        return self._process_state.reloads
+
+    @property
+    def figures(self) -> Figures:
+        """What is counted."""
+        return self._process_state.metrics
+
+    async def tell(self, page: str, query: Query) -> Values:
+        """Return the values of a page that only those who serve know."""
+        return await in_slices(self._told(page, query))
+
+    async def carry_out(self, form: Form, operator: Operator) -> str:
+        """Carry out an order, and return a word for what came of it."""
+        return await self._orders.carry_out(form, operator)
+
+    async def note(self, order: str, operator: Operator) -> None:
+        """Write an order into the audit log."""
+        self._orders.note(order, operator)
+
+    async def state(self) -> object:
+        """Return what differs once a page may show something else."""
+        process_state = self._process_state
+        refusals = process_state.audit.refusals[:1]
+        return (
+            process_state.revocation.version,
+            process_state.grants.state.in_force,
+            process_state.access_requests.open,
+            [(one.person.sub, one.last, one.count) for one in refusals],
+        )
+
+    def _told(self, page: str, query: Query) -> Generator[None, None, Values]:
+        generation, process_state = self._generations.in_force, self._process_state
+        if page == "people":
+            return (yield from people(generation, self._connections()))
+        if page == "overview":
+            found = [one._asdict() for one in notices(generation.settings, process_state)]
+            return {"notices": found, "up": backends_up(process_state)}
+        if page == "configuration":
+            ends = expiries(generation.settings, process_state)
+            return {"expiries": [one._asdict() for one in ends]}
+        url, who, method = query["url"], query["who"], query["method"]
+        return {"explained": explained_shown(generation, url=url, who=who, method=method)}
