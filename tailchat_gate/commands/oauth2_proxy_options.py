@@ -24,12 +24,14 @@ _PEOPLE: Final = Option(
 )
 _COOKIE: Final = Option("", "the gate's cookies always have the strict form of this")
 _LOGIN_COOKIE: Final = Option("", "each browser has its own cookies of sign-ins, at most 20")
-_NO_LOG_FORMAT: Final = Option("log", "the log is JSON, one object a line, on standard error")
-_NO_LOG_FILE: Final = Option("", "the log goes to standard error: systemd or Docker keeps it")
+_NO_LOG_FORMAT: Final = Option("log.format", "lines are JSON, or text for people")
+_NO_LOG_FILE: Final = Option(
+    "log.access_file", "logrotate or the service manager rotates, compresses and deletes"
+)
 _MACHINES: Final = Option("token", "machines get a token: tailchat-gate token NAME")
-_NO_REDIS: Final = Option("", "sessions are in encrypted cookies and need no server")
+_REDIS: Final = Option("state.url", "sessions are in encrypted cookies; several gates need Redis")
 _AS_ASKED: Final = Option("", "the gate tells pages from fetches by what the browser says")
-_BRANDING: Final = Option("pages.contact", "the pages name a contact; they have no other text yet")
+_TEXTS: Final = Option("pages.texts", "texts can be replaced one by one, in each language")
 _SCOPE: Final = Option("tailchat.scope", "the default is right for Tailchat")
 
 #: By the name in the file.
@@ -83,9 +85,15 @@ OPTIONS: Final[Mapping[str, Option]] = MappingProxyType(
             "", "in forward-auth the response has X-Tailchat-Sub and the others of docs/headers.md"
         ),
         "prefer_email_to_user": Option("route.headers", "{sub} names a person for good"),
-        "pass_basic_auth": Option("", "name who it is by a header that the tool reads"),
-        "set_basic_auth": Option("", "name who it is by a header that the tool reads"),
-        "basic_auth_password": Option("", "name who it is by a header that the tool reads"),
+        "pass_basic_auth": Option(
+            "route.headers", "give the tool a header with the ID of the person"
+        ),
+        "set_basic_auth": Option(
+            "route.headers", "give the tool a header with the ID of the person"
+        ),
+        "basic_auth_password": Option(
+            "route.headers", "give the tool a header with the ID of the person"
+        ),
         "pass_access_token": Option("", "Tailchat's token stays in the gate"),
         "pass_authorization_header": Option(
             "route.assertion", "a signed assertion says who it is, X-Tailchat-Assertion"
@@ -95,9 +103,7 @@ OPTIONS: Final[Mapping[str, Option]] = MappingProxyType(
         ),
         "signature_key": Option("route.assertion", "a signed assertion takes its place"),
         "request_id_header": Option("", "tools get the gate's X-Request-Id"),
-        "auth_request_response_mode": Option(
-            "", "in forward-auth the server in front keeps the whole response"
-        ),
+        "auth_request_response_mode": _PROVIDER,
         # Who may.
         "email_domains": Option("route.allow"),
         "authenticated_emails_file": _PEOPLE,
@@ -133,18 +139,22 @@ OPTIONS: Final[Mapping[str, Option]] = MappingProxyType(
         "cookie_csrf_expire": _LOGIN_COOKIE,
         "cookie_csrf_samesite": _LOGIN_COOKIE,
         "encode_state": Option("", "the state is always encrypted"),
-        "session_cookie_minimal": Option("", "the cookie never has Tailchat's tokens"),
-        "session_store_type": _NO_REDIS,
+        "session_cookie_minimal": Option(
+            "session.store", "the cookie has Tailchat's tokens only with session.recheck"
+        ),
+        "session_store_type": Option("session.store", "the store is state.path or state.url"),
         **dict.fromkeys(
             (
-                *("redis_connection_url", "redis_username", "redis_password", "redis_ca_path"),
-                *("redis_use_sentinel", "redis_sentinel_master_name", "redis_sentinel_password"),
+                *("redis_connection_url", "redis_username", "redis_ca_path"),
+                *("redis_use_sentinel", "redis_sentinel_master_name"),
                 *("redis_sentinel_connection_urls", "redis_use_cluster"),
                 *("redis_cluster_connection_urls", "redis_insecure_skip_tls_verify"),
                 "redis_connection_idle_timeout",
             ),
-            _NO_REDIS,
+            _REDIS,
         ),
+        "redis_password": Option("state.password_file", _REDIS.remark),
+        "redis_sentinel_password": Option("state.sentinel_password_file", _REDIS.remark),
         # The provider.
         "client_id": Option("tailchat.client_id", "Tailchat gives a new one for its app"),
         "client_secret": Option("tailchat.client_secret", "Tailchat gives a new one for its app"),
@@ -194,14 +204,14 @@ OPTIONS: Final[Mapping[str, Option]] = MappingProxyType(
             _PEOPLE,
         ),
         # Pages and logs.
-        "banner": _BRANDING,
-        "footer": _BRANDING,
-        "custom_sign_in_logo": _BRANDING,
-        "custom_templates_dir": _BRANDING,
+        "banner": _TEXTS,
+        "footer": Option("pages.footer", "the pages have links at their foot"),
+        "custom_sign_in_logo": Option("pages.logo", "a file, which becomes part of each page"),
+        "custom_templates_dir": _TEXTS,
         "show_debug_on_error": Option("", "a page shows a number that finds the line in the log"),
         "request_logging": Option("log.access"),
         "request_logging_format": _NO_LOG_FORMAT,
-        "auth_logging": Option("log.audit_file", "sign-ins and refusals are always in the log"),
+        "auth_logging": Option("log.audit_file", "sign-ins and refusals are always logged"),
         "auth_logging_format": _NO_LOG_FORMAT,
         "standard_logging": _NO_LOG_FORMAT,
         "standard_logging_format": _NO_LOG_FORMAT,
