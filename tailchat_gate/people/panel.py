@@ -18,6 +18,8 @@ MAX_MESSAGE: Final = 1_000
 _TEXT_PANEL: Final = 0
 #: What would become markup, a link or a mention in Tailchat's clients (BBCode).
 _MARKUP: Final = re.compile(r"[\[\]]")
+#: What an address begins with that these clients make a link of, with a scheme or without one.
+_ADDRESS: Final = re.compile(r"/{2,}|www\.", re.IGNORECASE)
 
 LOCKS: Final = "locks"
 RELOADS: Final = "reloads"
@@ -35,9 +37,9 @@ _log: Final = logging.getLogger(LOGGER_NAME)
 def plain(text: str) -> str:
     """Return a person's text as it can stand in a message: no brackets, one line, not too long.
 
-    Tailchat's clients make a link of a bare address too, so its scheme is cut off from it.
+    Tailchat's clients make a link of a bare address too, so what it begins with is cut off.
     """
-    bare = _MARKUP.sub("", text).replace("://", ": //")
+    bare = _ADDRESS.sub(lambda found: f"{found[0].strip('/') or '/'} ", _MARKUP.sub("", text))
     words = "".join(char if char.isprintable() else " " for char in bare).split()
     return " ".join(words)[:MAX_TEXT]
 

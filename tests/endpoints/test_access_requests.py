@@ -342,7 +342,7 @@ async def test_the_bot_tells_the_panel_without_markup(scene: Story) -> None:
     assert (message["groupId"], message["converseId"]) == (GROUP, PANEL)
     text = str(message["content"])
     assert not set(text) & set("[]")
-    who = "at=66Bob/aturl=https: //evil.example.comx#0042"
+    who = "at=66Bob/aturl=https:/ evil.example.comx#0042"
     assert text.splitlines() == [
         f"{who} asks for access to Team notes: bnow/b please",
         f"{scene.url}/oauth2/approvals",

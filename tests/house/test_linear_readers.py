@@ -74,6 +74,7 @@ PATTERNS: Final = {
     "pages.catalogues:_PLACEHOLDER": "findall",
     "pages.language:_RANGE": "fullmatch",
     "people.group_answer:_CHARACTERS": "match",
+    "people.panel:_ADDRESS": "findall",
     "people.panel:_MARKUP": "findall",
     "proxy.static.conditional:_BYTES": "fullmatch",
     "proxy.static.conditional:_ENTITY_TAG": "findall",

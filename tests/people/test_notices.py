@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import re
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -284,3 +285,21 @@ async def test_groups_that_strangers_filled_hold_up_no_request(clock: Clock) -> 
         turns += 1
 
     assert turns > 100
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://evil.example.com/x",
+        "//evil.example.com",
+        "https:////evil.example.com",
+        "/[/]evil.example.com",
+        "www.evil.example.com",
+        "wW[wW.evil.example.com",
+    ],
+)
+def test_no_text_of_a_person_becomes_a_link(text: str) -> None:
+    """Tailchat's clients make one of a host behind "//" or "www.", with a scheme or without."""
+    found = real_panel.plain(text)
+    assert "evil.example.com" in found
+    assert re.search(r"(//|www\.)\S", found, re.IGNORECASE) is None
