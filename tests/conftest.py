@@ -14,6 +14,7 @@ import bytecode_cache  # noqa: F401 - it acts when it is imported, before those 
 import collecting
 import pytest
 import pytest_asyncio
+import sharing
 import uvloop
 import weights
 from blockbuster import blockbuster_ctx
@@ -73,10 +74,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Measure the files if asked to, which only the process that gets all reports can.
+    """Share the files, and measure them if asked to: the process that gets all reports can.
 
     And let pictures be kept, or runs of recipes be written on their pages, if asked to.
     """
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(sharing.Sharing())
     if config.option.weigh and not hasattr(config, "workerinput"):
         config.pluginmanager.register(weights.Weights())
     if config.option.write_recipes and not hasattr(config, "workerinput"):
@@ -94,18 +97,11 @@ def both_ways(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Let the files that take longest be the first of those that processes share."""
-    if hasattr(config, "workerinput"):
-        weights.order(items)
-
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection(session: pytest.Session) -> None:
     """Prepare for the collection."""
     collecting.begin()
-    collecting.import_in_turn(session.config)
+    sharing.take_share(session.config)
 
 
 def pytest_collection_finish() -> None:

@@ -1,11 +1,12 @@
-"""How long the tests of each file take: what takes long is begun first.
+"""How long the tests of each file take, by which the processes share them, as sharing has it.
 
-The processes that share the tests take whole files; a long one that is begun last would be waited
-for by all of them. `pytest --weigh` measures the files that it runs.
+`pytest --weigh` measures the files that it runs.
 """
 
 import json
 from collections import defaultdict
+from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ _TESTS = Path(__file__).parents[1]
 #: Seconds of a file, by its path below tests/.
 SECONDS = _TESTS / "data" / "seconds.json"
 #: Of a file that nobody has measured.
-_UNKNOWN = 15.0
+_UNKNOWN = 5.0
 
 
 class Weights:
@@ -36,16 +37,17 @@ class Weights:
         SECONDS.write_text(f"{text}\n", encoding="utf-8")
 
 
-def order(items: list[pytest.Item]) -> None:
-    """Put the tests of the files that take longest first; those of a file stay together."""
-    known = _known()
-
-    def weight(path: Path) -> float:
-        return known.get(path.relative_to(_TESTS).as_posix(), _UNKNOWN)
-
-    items.sort(key=lambda item: (-weight(item.path), str(item.path)))
+def longest_first(files: Iterable[Path]) -> list[Path]:
+    """Return files in the order in which they are begun."""
+    return sorted(files, key=lambda file: (-weight(file), str(file)))
 
 
+def weight(file: Path) -> float:
+    """Return how many seconds the tests of a file took when they were measured."""
+    return _known().get(file.relative_to(_TESTS).as_posix(), _UNKNOWN)
+
+
+@cache
 def _known() -> dict[str, float]:
     found: dict[str, float] = json.loads(SECONDS.read_text(encoding="utf-8"))
     return found
