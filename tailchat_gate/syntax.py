@@ -9,7 +9,7 @@ Schema keep to what ECMA-262 reads as Python does: no possessive quantifier, no 
 # ruff: noqa: ERA001 - the rules of the standards are no code
 
 import re
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from binascii import a2b_base64, b2a_base64
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
@@ -193,10 +193,13 @@ CLOCK_SKEW: Final = 60
 #: JSON in as few bytes as it takes.
 COMPACT: Final = (",", ":")
 
+_TO_URL: Final = bytes.maketrans(b"+/", b"-_")
+_FROM_URL: Final = bytes.maketrans(b"-_", b"+/")
+
 
 def base64url(raw: bytes) -> str:
     """Write bytes in base64url without padding (RFC 4648 section 5)."""
-    return urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
+    return b2a_base64(raw, newline=False).rstrip(b"=").translate(_TO_URL).decode("ascii")
 
 
 def from_base64url(text: str) -> bytes:
@@ -204,7 +207,7 @@ def from_base64url(text: str) -> bytes:
 
     Decoders take spare bits, padding, `+` and `/` too: one value must not have two spellings.
     """
-    raw = urlsafe_b64decode(text.encode("ascii") + b"=" * (-len(text) % 4))
+    raw = a2b_base64(text.encode("ascii").translate(_FROM_URL) + b"=" * (-len(text) % 4))
     if base64url(raw) != text:
         raise ValueError("not base64url")
     return raw

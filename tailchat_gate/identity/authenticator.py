@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from tailchat_gate.bounded import BoundedCache
 from tailchat_gate.identity.recheck import NoRecheck, Rechecks, UndecidedError
@@ -22,6 +22,14 @@ from tailchat_gate.request.fields import FieldSection
 CAPACITY: Final = 20_000
 #: Their size limit, without the fields for tools: about 25,000 sessions of the usual length.
 MAX_BYTES: Final = 96 << 20
+
+
+class _Waited(NamedTuple):
+    """An opened cookie about which Tailchat is asked: it need not be opened again afterwards."""
+
+    by: "Authenticator"
+    value: str
+    record: SessionRecord
 
 
 @dataclass(slots=True, eq=False)
@@ -137,7 +145,11 @@ class Authenticator:
                 visitor.revocation == self._revocation.version or self._is_in_force(visitor)
             ):
                 return visitor
-        found = self.authenticate(section.cookies)
+        try:
+            found = self._after_waiting(known) or self.authenticate(section.cookies)
+        except UndecidedError as undecided:
+            section.visitor = (_Waited(self, undecided.cookie, undecided.record), None)
+            raise
         section.visitor = None if found is None else (self, found)
         return found
 
@@ -193,6 +205,13 @@ class Authenticator:
             # The newer name and picture do not fit: the browser keeps its cookie.
             return None
 
+    def _after_waiting(self, known: tuple[object, object] | None) -> Visitor | None:
+        """Return the visitor of a request that waited for Tailchat's answer, None for no such."""
+        waited = known[0] if known is not None else None
+        if not isinstance(waited, _Waited) or waited.by is not self:
+            return None
+        return self._open(waited.value, waited.record)
+
     def _is_in_force(self, visitor: Visitor) -> bool:
         """Whether a visitor is not locked out; caches the answer for this revocation version."""
         revocation = self._revocation
@@ -206,10 +225,11 @@ class Authenticator:
     def _is_alive(self, record: SessionRecord, now: float) -> bool:
         return self._cookie.lifetimes.is_alive(record, self._revocation.second_for(record.sub, now))
 
-    def _open(self, value: str) -> Visitor | None:
+    def _open(self, value: str, record: SessionRecord | None = None) -> Visitor | None:
+        """Return the visitor of a cookie; `record`: what it holds, where that is known."""
         visitor = self._opened.get((self, value))
         if visitor is None:
-            record = self._cookie.open(value)
+            record = record or self._cookie.open(value)
             return None if record is None else self._admit(value, record)
         if visitor.good_from <= self._clock() < visitor.good_until and self._is_in_force(visitor):
             return visitor
@@ -225,7 +245,7 @@ class Authenticator:
             return None
         look = self._rechecks.look(record, now)
         if look.waits:
-            raise UndecidedError(record)
+            raise UndecidedError(record, value)
         if look.refused is not None:
             return None
         expires_at = lifetimes.expires_at(record)

@@ -150,11 +150,12 @@ class NoRecheck:
 
 
 class UndecidedError(Exception):
-    """Whether a session is still valid is unknown until Tailchat is asked."""
+    """Whether the session in a cookie is still valid is unknown until Tailchat is asked."""
 
-    def __init__(self, record: SessionRecord) -> None:
+    def __init__(self, record: SessionRecord, cookie: str) -> None:
         super().__init__("a session that Tailchat has to be asked about")
         self.record = record
+        self.cookie = cookie
 
 
 def confirmed(record: SessionRecord, profile: Profile, now: float) -> SessionRecord:

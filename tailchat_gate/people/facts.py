@@ -53,7 +53,9 @@ def is_asked(sub: str) -> bool:
     return TAILCHAT_ID.fullmatch(sub) is not None
 
 
-def read_people(subs: Sequence[str], data: object, *, api_url: str) -> dict[str, Account] | None:
+def read_people(
+    subs: Sequence[str], data: object, *, api_url: str, keeps_emails: bool = True
+) -> dict[str, Account] | None:
     """Return what a list of records says of `subs`, in the order asked; None if it says nothing.
 
     A record of another account, or one with a member of another type, says nothing of that person.
@@ -62,31 +64,32 @@ def read_people(subs: Sequence[str], data: object, *, api_url: str) -> dict[str,
         return None
     found: dict[str, Account] = {}
     for sub, record in zip(subs, data, strict=True):
-        facts = DELETED if record is None else _read(sub, record, api_url)
+        facts = (
+            DELETED if record is None else _read(sub, record, api_url, keeps_emails=keeps_emails)
+        )
         if facts is not None:
             found[sub] = facts
     return found
 
 
-def _read(sub: str, record: object, api_url: str) -> Facts | None:
+def _read(sub: str, record: object, api_url: str, *, keeps_emails: bool) -> Facts | None:
     if not isinstance(record, dict) or record.get("_id") != sub:
         return None
-    flags = [record.get(name, False) for name in ("banned", "temporary", "emailVerified")]
-    if not all(isinstance(flag, bool) for flag in flags):
+    banned, guest = record.get("banned", False), record.get("temporary", False)
+    verified = record.get("emailVerified", False)
+    if not (isinstance(banned, bool) and isinstance(guest, bool) and isinstance(verified, bool)):
         return None
-    texts = {
-        name: text[:_MOST_READ]
-        for name in ("nickname", "discriminator", "avatar")
-        if isinstance(text := record.get(name), str)
-    }
+    shown = {"sub": sub}
+    for name in ("nickname", "discriminator", "avatar"):
+        if isinstance(text := record.get(name), str):
+            shown[name] = text[:_MOST_READ]
     try:
-        profile = profile_from_userinfo({**texts, "sub": sub}, api_url=api_url)
+        profile = profile_from_userinfo(shown, api_url=api_url)
     except ProfileError:
         return None
-    banned, guest, verified = map(bool, flags)
     return Facts(
         profile,
-        _address(record.get("email")),
+        _address(record.get("email")) if keeps_emails else "",
         email_verified=verified,
         is_banned=banned,
         is_guest=guest,

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
 from typing import Final
@@ -11,7 +10,7 @@ from tailchat_gate.identity.oauth.back_channel import TOO_LONG
 from tailchat_gate.identity.oauth.id_token import json_object
 from tailchat_gate.people.api import CannotTell, Raw, RawResult, Refused, TailchatApi
 from tailchat_gate.people.bot import Bot
-from tailchat_gate.people.facts import UNREADABLE, Account, Facts, read_people
+from tailchat_gate.people.facts import UNREADABLE, Account, read_people
 from tailchat_gate.reasons import Reason
 
 MOST_ASKED: Final = 200
@@ -124,10 +123,6 @@ class Inquiry:
             return None
         if members.get("code") != HTTPStatus.OK:
             return None
-        found = read_people(subs, members.get("data"), api_url=self._api_url)
-        if found is None or self._keeps_emails:
-            return found
-        return {
-            sub: replace(facts, email="") if isinstance(facts, Facts) else facts
-            for sub, facts in found.items()
-        }
+        return read_people(
+            subs, members.get("data"), api_url=self._api_url, keeps_emails=self._keeps_emails
+        )

@@ -108,7 +108,7 @@ class PeopleLooks:
             newest = _renamed(newest, person.facts.profile)
         return RecheckResult(
             # The same object where nothing is new: then the visitor's headers stay.
-            record if newest == record else newest,
+            record if newest is record or newest == record else newest,
             min(found.until, now + self._refresh),
             found.refused,
             found.waits or person.waits,

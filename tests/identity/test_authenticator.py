@@ -305,6 +305,45 @@ def test_who_has_to_be_asked_about(clock: Clock) -> None:
     assert room.kept == 0
 
 
+class CountingRing(KeyRing):
+    """A key ring that counts how many tokens it opens."""
+
+    opened = 0
+
+    def open(self, token: str) -> bytes | None:
+        """Open a token."""
+        self.opened += 1
+        return super().open(token)
+
+
+def test_a_cookie_that_waited_is_opened_once(clock: Clock) -> None:
+    """What was opened before the wait is judged after it, and only by who opened it."""
+    ring = CountingRing([SECRET.encode()], "session")
+    cookie = SessionCookie(ring, NAMES, Lifetimes(12 * HOUR, 0.0), clock)
+    revocation = RevocationState(clock)
+    learned = Learned(RecheckResult(NOBODY, START, waits=True))
+    first, other = (Authenticator(cookie, clock, revocation, rechecks=learned) for _ in range(2))
+    section = FieldSection([(b"Cookie", cookie.set(RECORD).partition(";")[0].encode())])
+    for _ in range(2):
+        with pytest.raises(UndecidedError):
+            first.visitor_of(section)
+
+    learned.look_at = RecheckResult(NOBODY, START + 900)
+    visitor = first.visitor_of(section.apart())
+    assert visitor is not None
+    assert ring.opened == 2
+    assert first.visitor_of(section) is visitor
+    assert ring.opened == 2
+
+    learned.look_at = RecheckResult(NOBODY, START, waits=True)
+    waiting = FieldSection(section.pairs)
+    with pytest.raises(UndecidedError):
+        other.visitor_of(waiting)
+    learned.look_at = RecheckResult(NOBODY, START + 900)
+    revocation.keep_out(RECORD.sub, Reason.BANNED)
+    assert other.visitor_of(waiting) is None
+
+
 def test_no_renewal_without_idle_lifetime(clock: Clock) -> None:
     """With the idle lifetime off no cookie is ever set again."""
     room = make(clock)

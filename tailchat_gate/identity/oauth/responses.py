@@ -39,6 +39,9 @@ _STRAY_ZWJ: Final = re.compile(f"(?<![^\x00-\x7f]){_ZWJ}|{_ZWJ}(?![^\x00-\x7f])"
 _EDGES: Final = _ZWJ + "".join(char for char in map(chr, range(0x3001)) if char.isspace())
 _SKIN_TONES: Final = frozenset("\U0001f3fb\U0001f3fc\U0001f3fd\U0001f3fe\U0001f3ff")
 _ABSOLUTE: Final = re.compile(f"{HTTP_ORIGIN}(?:[{AUTHORITY_ENDS}].*)?", ANY_CASE)
+#: What is not escaped, besides letters, digits and "_.-~".
+_KEPT_IN_URL: Final = "!#$%&'()*+,/:;=?@[]~"
+_PLAIN_URL: Final = re.compile(f"[A-Za-z0-9_.{re.escape(_KEPT_IN_URL)}-]*")
 _NOT_IN_URL: Final = re.compile(rf"[ \\{CTL}{C1}{SURROGATES}]")
 
 
@@ -88,7 +91,11 @@ def _text(value: object, cap: int) -> str:
     if not isinstance(value, str):
         return ""
     # Tailchat: a nickname has any length, and every character costs time.
-    visible = "".join(char for char in value[:_LONGEST_READ] if _is_visible(char))
+    text = value[:_LONGEST_READ]
+    if text.isprintable() and _BLANKS.isdisjoint(text):
+        # No control, surrogate or format character, of which a joiner is one.
+        return _cut(text.strip(_EDGES), cap)
+    visible = "".join(char for char in text if _is_visible(char))
     joined = _STRAY_ZWJ.sub("", re.sub(f"{_ZWJ}{{2,}}", _ZWJ, visible))
     return _cut(joined.strip(_EDGES), cap)
 
@@ -124,7 +131,7 @@ def _avatar(value: object, api_url: str) -> str:
     url = value.replace("{BACKEND}", api_url, 1)
     if len(url) > MAX_AVATAR or _NOT_IN_URL.search(url) or _ABSOLUTE.fullmatch(url) is None:
         return ""
-    ascii_url = quote(url, safe="!#$%&'()*+,/:;=?@[]~")
+    ascii_url = url if _PLAIN_URL.fullmatch(url) else quote(url, safe=_KEPT_IN_URL)
     return ascii_url if len(ascii_url) <= MAX_AVATAR else ""
 
 

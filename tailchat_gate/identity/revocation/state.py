@@ -200,6 +200,8 @@ class RevocationState:
 
     def signed_out_at(self, sub: str) -> int:
         """Return the Unix second up to which a person's sign-ins have ended, -1 for none."""
+        if not self._signed_out:
+            return -1
         found = [self._signed_out.get(target) for target in (SUB + sub, ALL)]
         return max((one.at for one in found if one is not None), default=-1)
 

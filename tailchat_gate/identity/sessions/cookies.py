@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from http.cookies import SimpleCookie
 from typing import Final
 
-from tailchat_gate.bounded import ENTRY_BYTES, BoundedCache
+from tailchat_gate.bounded import ENTRY_BYTES, BoundedCache, keep_in
 from tailchat_gate.identity.oauth.login_state import SUFFIX, LoginCookie, is_name
 from tailchat_gate.request.target import read_host
 from tailchat_gate.syntax import HOST_PREFIX, LOGIN_COOKIE, SESSION_COOKIE
@@ -38,6 +38,8 @@ MAX_LOGINS: Final = 200
 #: Bytes that are kept of fields with what was read of them, and of one.
 _KEPT: Final = 4 << 20
 _LARGEST: Final = 24 << 10
+#: Fields that were read last and are kept besides, each of 24 KiB at most.
+_MOST_RECENT: Final = 64
 
 #: What is in the name of each cookie of a gate, where the admin chose no other name.
 _MARK: Final = SESSION_COOKIE.encode("ascii")
@@ -57,9 +59,6 @@ class _Read:
     beside_tailchat: Final[bytes]
     #: Whether each of its cookies is one of a gate, with nothing between them.
     is_all_hidden: Final[bool] = False
-
-
-_NOTHING: Final = _Read((), b"", b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +106,9 @@ class CookieReader:
         self._gates_cookies = _compiled(_COOKIE % (_SPACE, own, _IN_FIELD, _SPACE))
         self._all_cookies = _compiled(_COOKIE % (_SPACE, own, _IN_FIELD + b"|" + tailchats, _SPACE))
         self._tailchat = names.tailchat
-        #: The field that was read last: who asks for the session asks for the rest as well.
-        self._last: tuple[bytes, _Read] = (b"", _NOTHING)
+        #: The fields that were read last: who asks for the session asks for the rest as well, and
+        #: again when Tailchat has answered about it.
+        self._recent: dict[bytes, _Read] = {}
         #: Fields that came again: a browser's stays while the rest of its requests differs.
         self._kept: BoundedCache[bytes, _Read] = BoundedCache(
             _KEPT, cost=_cost, largest=_LARGEST, twice=True
@@ -153,7 +153,7 @@ class CookieReader:
 
     def forget(self) -> None:
         """Forget the fields that were read: no further request will come."""
-        self._last = (b"", _NOTHING)
+        self._recent.clear()
         self._kept.clear()
 
     def _is_tailchats(self, host: str) -> bool:
@@ -169,13 +169,13 @@ class CookieReader:
         return name.strip().lower() == b"domain" and (host == domain or host.endswith("." + domain))
 
     def _read(self, field: bytes) -> _Read:
-        last, read = self._last
-        if last is not field:
-            found = self._kept.get(field)
-            if found is None:
-                found = self._take_apart(field)
-                self._kept.keep(field, found)
-            self._last = (field, read := found)
+        read = self._recent.get(field)
+        if read is None:
+            read = self._kept.get(field)
+            if read is None:
+                read = self._take_apart(field)
+                self._kept.keep(field, read)
+            keep_in(self._recent, field, read, _MOST_RECENT)
         return read
 
     def _take_apart(self, field: bytes) -> _Read:

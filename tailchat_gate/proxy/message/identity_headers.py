@@ -4,7 +4,6 @@ from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
-from urllib.parse import quote
 
 from tailchat_gate.access.policy import NO_MEMBERS, Groups
 from tailchat_gate.access.routes import Route
@@ -24,23 +23,33 @@ MAX_VALUE_BYTES: Final = 2048
 #: The most routes whose assertions are cached for one visitor.
 _MAX_ASSERTIONS: Final = 16
 _MAX_PLAIN: Final = 64
+#: Of the fields that name a visitor, in their order.
+_NAMES: Final = tuple(
+    f"X-Tailchat-{name.capitalize()}"
+    for name in ("sub", "nickname", "discriminator", "avatar", "groups")
+)
 _NO_TEMPLATES: Final[Mapping[str, str]] = MappingProxyType({})
 #: Every template about the client contains this: a quick test before parsing one.
 _CLIENT: Final = f"{{{CLIENT}}}"
-_SAFE: Final = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
+_SAFE: Final = frozenset(range(0x20, 0x7F)) - frozenset(b"%")
+_ESCAPES: Final = tuple(b"%c" % code if code in _SAFE else b"%%%02X" % code for code in range(256))
 
 
 def _percent(value: str) -> bytes:
-    if value.isascii() and value.isprintable() and "%" not in value:
+    if value.isascii() and "%" not in value:
         return value[:MAX_VALUE_BYTES].encode("ascii")
-    encoded = quote(value, safe=_SAFE)
+    encoded = _escaped(value)
     if len(encoded) > MAX_VALUE_BYTES:
         # A cut inside an escape or a character could not be decoded.
         kept = value
         while len(encoded) > MAX_VALUE_BYTES:
             kept = kept[: len(kept) * MAX_VALUE_BYTES // len(encoded)]
-            encoded = quote(kept, safe=_SAFE)
-    return encoded.encode("ascii")
+            encoded = _escaped(kept)
+    return encoded
+
+
+def _escaped(value: str) -> bytes:
+    return b"".join(map(_ESCAPES.__getitem__, value.encode()))
 
 
 def _utf8(value: str) -> bytes:
@@ -76,7 +85,9 @@ def encode_value(value: str, encoding: str) -> bytes:
     "utf8" or "rfc2047". Controls and lone surrogates are removed, the length is capped, spaces
     at the ends go. b"" where nothing is left.
     """
-    return _ENCODERS[encoding](UNFIT_FOR_A_LINE.sub("", value).strip()).strip()
+    if not value.isprintable():
+        value = UNFIT_FOR_A_LINE.sub("", value)
+    return _ENCODERS[encoding](value.strip()).strip()
 
 
 class IdentityHeaders:
@@ -205,19 +216,20 @@ def identity_fields(
         "avatar": record.avatar,
         "groups": ",".join(groups),
     }
-    named = {f"X-Tailchat-{name.capitalize()}": value for name, value in values.items()}
+    named = dict(zip(_NAMES, values.values(), strict=True))
     if tells_email:
         named["X-Tailchat-Email"] = email
-    values[EMAIL] = email
-    left_out = {CLIENT} if email else {CLIENT, EMAIL}
-    named.update(
-        (name, fill(template, values))
-        for name, template in templates.items()
-        if not left_out & fields(template)
-    )
-    lines: list[bytes] = []
-    for name, value in named.items():
-        encoded = encode_value(value, encoding)
-        if encoded:
-            lines.append(name.encode("ascii") + b": " + encoded + b"\r\n")
+    if templates:
+        values[EMAIL] = email
+        left_out = {CLIENT} if email else {CLIENT, EMAIL}
+        named.update(
+            (name, fill(template, values))
+            for name, template in templates.items()
+            if not left_out & fields(template)
+        )
+    lines = [
+        f"{name}: ".encode("ascii") + encoded + b"\r\n"
+        for name, value in named.items()
+        if value and (encoded := encode_value(value, encoding))
+    ]
     return b"".join(lines)
