@@ -3,6 +3,7 @@
 import base64
 import html
 import re
+import string
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -41,7 +42,7 @@ _SKIN_TONES: Final = frozenset("\U0001f3fb\U0001f3fc\U0001f3fd\U0001f3fe\U0001f3
 _ABSOLUTE: Final = re.compile(f"{HTTP_ORIGIN}(?:[{AUTHORITY_ENDS}].*)?", ANY_CASE)
 #: What is not escaped, besides letters, digits and "_.-~".
 _KEPT_IN_URL: Final = "!#$%&'()*+,/:;=?@[]~"
-_PLAIN_URL: Final = re.compile(f"[A-Za-z0-9_.{re.escape(_KEPT_IN_URL)}-]*")
+_AS_IS: Final = _KEPT_IN_URL + string.ascii_letters + string.digits + "_.-"
 _NOT_IN_URL: Final = re.compile(rf"[ \\{CTL}{C1}{SURROGATES}]")
 
 
@@ -131,7 +132,7 @@ def _avatar(value: object, api_url: str) -> str:
     url = value.replace("{BACKEND}", api_url, 1)
     if len(url) > MAX_AVATAR or _NOT_IN_URL.search(url) or _ABSOLUTE.fullmatch(url) is None:
         return ""
-    ascii_url = url if _PLAIN_URL.fullmatch(url) else quote(url, safe=_KEPT_IN_URL)
+    ascii_url = quote(url, safe=_KEPT_IN_URL) if url.strip(_AS_IS) else url
     return ascii_url if len(ascii_url) <= MAX_AVATAR else ""
 
 
