@@ -328,7 +328,7 @@ async def test_a_retired_configuration_forgets_what_it_kept_for_requests(gate: F
     await gate.change(server={"via": "other"})
 
     assert not authenticator._opened
-    assert old.gate.authorizer.sessions.reader._last[0] == b""
+    assert not old.gate.authorizer.sessions.reader._recent
     assert not len(old.gate.authorizer.sessions.reader._kept)
     assert not len(old.service.reader._sections._kept)
     assert not len(old.service.reader._sections.plain._told)
