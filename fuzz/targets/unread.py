@@ -3,7 +3,7 @@
 from string import ascii_letters
 
 from fuzz.target import Target
-from tailchat_gate.request.unread import glimpse
+from tailchat_gate.request.intent import glimpse
 
 _MOST = 65_536
 _LONGEST = 1024

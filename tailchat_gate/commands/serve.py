@@ -25,11 +25,11 @@ from tailchat_gate.observe.log import (
     log_stray_complaints,
     set_up_logging,
 )
-from tailchat_gate.serving.inherited import PassedSocketError
 from tailchat_gate.serving.process import run
 from tailchat_gate.serving.server import StartError
 from tailchat_gate.serving.signals import Signals
 from tailchat_gate.serving.surroundings import surroundings
+from tailchat_gate.serving.systemd import PassedSocketError
 from tailchat_gate.serving.upgrade import Predecessor, predecessor
 from tailchat_gate.serving.wiring import build
 from tailchat_gate.serving.workers.channel import ChannelError

@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from traceback import format_exception_only, walk_tb
 from typing import Final
 
-from tailchat_gate.observe.journal import is_journal, priority
 from tailchat_gate.observe.sink import CLOSE_SECONDS, TELL_SECONDS, RotatedFile, Sink, SinkFile
-from tailchat_gate.observe.text_lines import in_colour, is_text, text_line
+from tailchat_gate.observe.text_lines import in_colour, is_journal, is_text, priority, text_line
 
 _CAUSED = "\nThe above was the direct cause of:\n\n"
 _MEANWHILE = "\nWhile that was handled:\n\n"

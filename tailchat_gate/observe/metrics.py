@@ -12,7 +12,6 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 
 from tailchat_gate import __version__
-from tailchat_gate.observe.exposition import text
 from tailchat_gate.observe.families import (
     BUCKETS,
     LIFETIMES,
@@ -25,6 +24,7 @@ from tailchat_gate.observe.families import (
     Source,
     by_one,
     gauge,
+    text,
     with_zeros,
 )
 from tailchat_gate.observe.history import RouteFigures

@@ -1,4 +1,4 @@
-"""The gate's own log as text for people, and when it is text."""
+"""The gate's own log for people and for systemd's journal (sd-daemon(3)): when, and how."""
 
 import logging
 import os
@@ -7,6 +7,14 @@ from collections.abc import Mapping
 from json import dumps
 from typing import Final
 
+#: Priorities of syslog(3), by the least level that has one.
+_PRIORITIES: Final = (
+    (logging.CRITICAL, 2),
+    (logging.ERROR, 3),
+    (logging.WARNING, 4),
+    (logging.INFO, 6),
+)
+_DEBUG: Final = 7
 _COLOURS: Final = {
     logging.DEBUG: "\x1b[2m",
     logging.INFO: "\x1b[32m",
@@ -15,6 +23,24 @@ _COLOURS: Final = {
     logging.CRITICAL: "\x1b[31m",
 }
 _PLAIN: Final = "\x1b[0m"
+
+
+def priority(level: int) -> int:
+    """Return the priority of a record's level."""
+    return next((number for least, number in _PRIORITIES if level >= least), _DEBUG)
+
+
+def is_journal(descriptor: int, environ: Mapping[str, str]) -> bool:
+    """Whether what is written to `descriptor` goes to the journal.
+
+    JOURNAL_STREAM names the device and the inode of the journal's stream: a service's output can
+    lead elsewhere, and other programs inherit the variable.
+    """
+    try:
+        found = os.fstat(descriptor)
+    except OSError:
+        return False
+    return environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
 
 
 def is_text(chosen: str, descriptor: int) -> bool:

@@ -17,6 +17,7 @@ from tailchat_gate.reasons import BUSY, KEPT_OUT, STATUS, Reason, RefusedError
 from tailchat_gate.request.context import RequestContext
 from tailchat_gate.request.intent import (
     Intent,
+    glimpse,
     is_from_elsewhere,
     is_own_form,
     read_intent,
@@ -24,7 +25,6 @@ from tailchat_gate.request.intent import (
     wants_html,
 )
 from tailchat_gate.request.target import read_host
-from tailchat_gate.request.unread import glimpse
 from tailchat_gate.responses.chosen_language import chosen_language, switched, way_back
 from tailchat_gate.responses.details import lock_detail
 from tailchat_gate.responses.plain import JSON, SERVER, PlainAnswers

@@ -14,8 +14,7 @@ from tailchat_gate.proxy.exchange.recorder import Recorder
 from tailchat_gate.proxy.static.handler import StaticSlots
 from tailchat_gate.reasons import CLIENT_CLOSED_REQUEST, Reason
 from tailchat_gate.request.body import Body
-from tailchat_gate.request.context import RequestContext
-from tailchat_gate.request.trace import CURRENT
+from tailchat_gate.request.context import CURRENT_TRACE, RequestContext
 from tailchat_gate.responses.answers import Answers
 from tailchat_gate.responses.plain import HSTS
 
@@ -85,7 +84,7 @@ class ResponseWriter:
         async def answer(request: web.BaseRequest) -> web.StreamResponse:
             if context.trace is not None and context.trace.span_id:
                 context.trace.calls = []
-            CURRENT.set(context.trace)
+            CURRENT_TRACE.set(context.trace)
             try:
                 found = await make(request)
             except ConnectionError:

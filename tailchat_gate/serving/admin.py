@@ -17,10 +17,9 @@ from tailchat_gate.config.values.address import TcpAddress, listen_address
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.reasons import RefusedError
 from tailchat_gate.request.target import Host, HostPatterns, read_host
-from tailchat_gate.serving.admin_pages import AdminPages, Reports
+from tailchat_gate.serving.admin_pages import AdminPages, Orders, Reports
 from tailchat_gate.serving.dashboard.listener import Handler, Handlers, listener_handlers
 from tailchat_gate.serving.dashboard.page import GateAdminPage
-from tailchat_gate.serving.orders import Orders
 from tailchat_gate.serving.reload import Reloader
 from tailchat_gate.serving.upgrade import Upgrader
 

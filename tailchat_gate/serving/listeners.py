@@ -25,8 +25,8 @@ from tailchat_gate.serving.binding import (
     set_rights,
     takes_ipv4_elsewhere,
 )
-from tailchat_gate.serving.inherited import PassedSockets
 from tailchat_gate.serving.openings import MakeProtocol, Openings, OpeningWay
+from tailchat_gate.serving.systemd import PassedSockets
 
 #: systemd's own sockets would be gone for the next start.
 _KEEP_FILE: Final[dict[str, Any]] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}

@@ -17,7 +17,7 @@ from tailchat_gate.serving.reload import Reloader
 from tailchat_gate.serving.server import GateServer
 from tailchat_gate.serving.signals import Signals
 from tailchat_gate.serving.surroundings import Surroundings
-from tailchat_gate.serving.tls_memory import read_less
+from tailchat_gate.serving.tls import read_less
 from tailchat_gate.serving.upgrade import Upgrader
 
 #: Parameters of glibc's mallopt(3).

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from tailchat_gate.config.model import Settings
+from tailchat_gate.config.model import Settings, Tracing
 from tailchat_gate.config.state_directory import body_directory
 from tailchat_gate.endpoints.admin import AdminPage
 from tailchat_gate.identity.access_requests import AccessRequests
@@ -47,11 +47,11 @@ from tailchat_gate.proxy.upstream.backends import Dialer
 from tailchat_gate.proxy.upstream.resolver import Names
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.context import RequestIds
+from tailchat_gate.request.trace_context import TraceContexts
 from tailchat_gate.serving import process_gauges as families
-from tailchat_gate.serving.certificate_watch import CertificateWatch
 from tailchat_gate.serving.reloads import Reloads
 from tailchat_gate.serving.shared_rates import SharedRates
-from tailchat_gate.serving.traces import spans_of
+from tailchat_gate.serving.tls import CertificateWatch
 from tailchat_gate.state.activity import StoredRefusals, TokenUse
 from tailchat_gate.state.bookkeeping import FaultKind, Health
 from tailchat_gate.state.memory import MemoryStore
@@ -62,6 +62,28 @@ from tailchat_gate.state.store import Store
 _STANDARD_OUTPUT: Final = 1
 #: Handoff tokens remembered, about 2 KiB each for a minute.
 USED_HANDOFFS: Final = 10_000
+
+
+def spans_of(tracing: Tracing) -> Spans:
+    """Return what takes the spans of requests.
+
+    Where there is a collector for them, this imports the SDK: later that would stop the event loop.
+    """
+    if not tracing.endpoint:
+        return Spans()
+    from tailchat_gate.observe.otlp import OtlpExporter  # noqa: PLC0415 - the extra `tracing`
+
+    return Spans(partial(OtlpExporter, tracing.endpoint))
+
+
+def trace_contexts(tracing: Tracing, spans: Spans) -> TraceContexts:
+    """Return what finds the trace of each request."""
+    return TraceContexts(
+        os.urandom,
+        trusted=tracing.trust,
+        share=tracing.sample,
+        records=spans.are_recorded,
+    )
 
 
 class ProcessState:

@@ -11,8 +11,8 @@ from tailchat_gate.config.model import Settings, beyond_reload, changes
 from tailchat_gate.config.problems import Problem
 from tailchat_gate.observe.log import LOGGER_NAME, set_level
 from tailchat_gate.serving.listeners import StartError
-from tailchat_gate.serving.notify import ServiceManager
 from tailchat_gate.serving.reloads import Reloads
+from tailchat_gate.serving.systemd import ServiceManager
 
 #: How often files are checked. A changed file is loaded once it was unchanged for that long, so
 #: the gate never reads a file that an editor or a copy has only partly written.

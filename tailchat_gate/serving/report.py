@@ -8,8 +8,7 @@ from datetime import UTC, datetime
 
 from tailchat_gate import __version__
 from tailchat_gate.observe.audit import Refusal
-from tailchat_gate.observe.exposition import expose
-from tailchat_gate.observe.families import Collected
+from tailchat_gate.observe.families import Collected, expose
 from tailchat_gate.observe.metrics import ProcessMetrics
 from tailchat_gate.serving.admin_pages import Exposition
 from tailchat_gate.serving.generations import Generations

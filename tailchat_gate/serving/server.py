@@ -25,8 +25,7 @@ from tailchat_gate.serving.reload import Reloader, StoppingError
 from tailchat_gate.serving.reloads import Reloads
 from tailchat_gate.serving.report import ProcessReport
 from tailchat_gate.serving.surroundings import Surroundings, no_surroundings
-from tailchat_gate.serving.tls import clients_of
-from tailchat_gate.serving.tls_memory import memory_limit, tls_connections
+from tailchat_gate.serving.tls import clients_of, memory_limit, tls_connections
 from tailchat_gate.serving.upgrade import UpgradeOutcome, Upgrader
 from tailchat_gate.serving.wiring import build
 from tailchat_gate.state.store import StoreError

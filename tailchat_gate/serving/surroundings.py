@@ -5,8 +5,12 @@ from collections.abc import MutableMapping
 from typing import NamedTuple
 
 from tailchat_gate.serving.balance import Balance
-from tailchat_gate.serving.inherited import PassedSockets, passed_sockets
-from tailchat_gate.serving.notify import ServiceManager, service_manager
+from tailchat_gate.serving.systemd import (
+    PassedSockets,
+    ServiceManager,
+    passed_sockets,
+    service_manager,
+)
 from tailchat_gate.serving.upgrade import Predecessor, Successor
 
 

@@ -1,28 +1,154 @@
-"""The gate's own TLS: the context of each connection, chosen by the name that its client asks for.
+"""The gate's own TLS: which certificate a client gets, their dates, room for connections.
 
 Contexts live as long as their files are the same, so that clients can resume their sessions after
 a reload; where a file has changed, a session of before is no longer resumed, which is what a
 changed client_ca must do.
 """
 
+import asyncio
 import hashlib
+import logging
+import os
 import ssl
-from collections.abc import Iterable, Mapping
+from asyncio import sslproto
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from tailchat_gate.config.certificates import (
     CertificateFacts,
     certificate_files,
+    date_problem,
     facts_of,
     server_context,
     wildcard_of,
 )
 from tailchat_gate.config.files import FileError
 from tailchat_gate.config.model import Server
+from tailchat_gate.observe.families import Collected, Family
+from tailchat_gate.observe.log import LOGGER_NAME
+from tailchat_gate.proxy.sockets import READ_BYTES
+
+#: What one takes at most, with a head and a body that nobody reads, in bytes: measured 207 kB on
+#: asyncio's loop and 742 kB on uvloop's, whose buffer for a read is four times as large.
+ASYNCIO_BYTES: Final = 256 << 10
+UVLOOP_BYTES: Final = 768 << 10
+#: They may take one in so many of the bytes that the process may have.
+_PART: Final = 2
+_CGROUPS: Final = Path("/sys/fs/cgroup")
+_OWN_CGROUPS: Final = Path("/proc/self/cgroup")
+#: How often the dates are looked at while the gate serves; at a start and a reload the warnings of
+#: the configuration tell of them.
+LOOK_SECONDS: Final = 86_400.0
+#: What may become of a connection that is being opened; "crowded": it made room for another one,
+#: and counts as "failed" too, "refused": there was no room for it.
+OUTCOMES: Final = ("opened", "failed", "slow", "refused", "crowded", "no-proxy-header")
+
+_OPENED: Final = Family(
+    "gate_connections_opened",
+    "TLS handshakes and PROXY headers of clients that ended, by outcome.",
+    ("outcome",),
+)
 
 #: What `clients_of` returns where clients are not asked for certificates.
 ANY_CLIENT: Final = b""
+
+_log: Final = logging.getLogger(LOGGER_NAME)
+
+
+def read_less() -> None:
+    """Let asyncio's TLS connections of this process have buffers of a usual size.
+
+    One of 256 KiB is made for each at its beginning, and stays.
+    """
+    sslproto.SSLProtocol.max_size = READ_BYTES
+
+
+def tls_connections(memory: int, *, uvloop: bool) -> int:
+    """Return how many there may be in a process that may have so many bytes of memory."""
+    return max(1, memory // _PART // (UVLOOP_BYTES if uvloop else ASYNCIO_BYTES))
+
+
+def memory_limit(own: Path = _OWN_CGROUPS, root: Path = _CGROUPS) -> int:
+    """Return how many bytes of memory the process may have: the machine's, or its cgroups'. Blocks.
+
+    `own` names its groups, whose files are below `root` (cgroups(7)).
+    """
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min((machine, *_limits(own, root)))
+
+
+def _limits(own: Path, root: Path) -> Iterator[int]:
+    """Yield the limits of its groups; each holds for all groups below, too."""
+    lines: list[str] = []
+    with suppress(OSError, ValueError):
+        lines = own.read_text().splitlines()
+    for line in lines:
+        _, _, rest = line.partition(":")
+        controllers, _, group = rest.partition(":")
+        if not controllers:
+            folder, name = root, "memory.max"
+        elif "memory" in controllers.split(","):
+            folder, name = root / "memory", "memory.limit_in_bytes"
+        else:
+            continue
+        # A container may be told a path of the machine, of which it sees the last part alone.
+        path = Path(group.strip("/"))
+        for each in (path, *path.parents):
+            # "max" is no number, and no limit.
+            with suppress(OSError, ValueError):
+                yield int((folder / each / name).read_text())
+
+
+class CertificateWatch:
+    """Looks at the dates of the certificates in force; `clock` gives Unix seconds.
+
+    `openings` counts TLS handshakes and PROXY headers by their outcome.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._facts: Sequence[CertificateFacts] = ()
+        self._timer: asyncio.TimerHandle | None = None
+        self.openings: Final[Counter[str]] = Counter()
+
+    def use(self, facts: Sequence[CertificateFacts]) -> None:
+        """Look at these certificates from now on; needs a running event loop."""
+        self._facts = facts
+        self.close()
+        if facts:
+            self._wait()
+
+    def close(self) -> None:
+        """Look at no certificate any longer."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def look(self) -> None:
+        """Log each certificate that has expired or will soon."""
+        for facts in self._facts:
+            if problem := date_problem(facts, self._clock()):
+                details = {"file": facts.file, "names": facts.names, "problem": problem}
+                _log.warning("a certificate of the gate needs renewal", extra={"details": details})
+
+    @property
+    def expiries(self) -> dict[str, float]:
+        """When the certificates expire, by file."""
+        return {facts.file: facts.expires for facts in self._facts}
+
+    def metrics(self) -> Iterator[Collected]:
+        """Yield what became of connections being opened."""
+        yield _OPENED, (((outcome,), self.openings[outcome]) for outcome in OUTCOMES)
+
+    def _wait(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
+
+    def _look(self) -> None:
+        self._wait()
+        self.look()
 
 
 class ServerTls:

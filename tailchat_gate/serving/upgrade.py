@@ -20,8 +20,7 @@ from typing import Final, Protocol
 
 from tailchat_gate import __version__
 from tailchat_gate.observe.log import LOGGER_NAME
-from tailchat_gate.serving.inherited import FIRST_DESCRIPTOR
-from tailchat_gate.serving.passing import passing
+from tailchat_gate.serving.systemd import FIRST_DESCRIPTOR, passing
 
 #: How long the new process may take until it serves.
 START_SECONDS: Final = 60.0

@@ -34,7 +34,7 @@ from tailchat_gate.request.client import ClientResolver
 from tailchat_gate.request.head import RequestReader
 from tailchat_gate.responses.refusals import Asks
 from tailchat_gate.serving.generations import Generation
-from tailchat_gate.serving.process_state import ProcessState, process_state_of
+from tailchat_gate.serving.process_state import ProcessState, process_state_of, trace_contexts
 from tailchat_gate.serving.rooms import (
     AccessParts,
     IdentityParts,
@@ -54,7 +54,6 @@ from tailchat_gate.serving.rooms import (
 )
 from tailchat_gate.serving.tailchat_parts import secrets
 from tailchat_gate.serving.tls import server_tls
-from tailchat_gate.serving.traces import trace_contexts
 
 
 class Parts(NamedTuple):

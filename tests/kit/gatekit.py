@@ -18,9 +18,8 @@ from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.identity.sessions.cookies import CookieNames
 from tailchat_gate.identity.sessions.session import Lifetimes, SessionCookie, SessionRecord
 from tailchat_gate.serving.generations import Generation
-from tailchat_gate.serving.process_state import ProcessState
+from tailchat_gate.serving.process_state import ProcessState, spans_of
 from tailchat_gate.serving.server import GateServer
-from tailchat_gate.serving.traces import spans_of
 from tailchat_gate.serving.wiring import build
 from tailchat_gate.state.places import server_of
 

@@ -15,7 +15,7 @@ from gatekit import RawClient, Response, ask, request_bytes
 from process import free_port
 from reloadkit import file_text, sections
 
-from tailchat_gate.serving.passing import passing
+from tailchat_gate.serving.systemd import passing
 
 #: What an end may take beyond a `shutdown_timeout` of one second, on a busy machine.
 END_SECONDS = 25.0

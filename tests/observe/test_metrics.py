@@ -8,14 +8,15 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from tailchat_gate import __version__
-from tailchat_gate.observe.exposition import expose, text
 from tailchat_gate.observe.families import (
     BUCKETS,
     Collected,
     Family,
     Merge,
+    expose,
     gauge,
     merged,
+    text,
     to_plain,
 )
 from tailchat_gate.observe.metrics import FAULTS, Metrics

@@ -32,8 +32,7 @@ from tailchat_gate.observe import spans as spans_module
 from tailchat_gate.observe.metrics import Metrics
 from tailchat_gate.observe.spans import RequestSpans, Spans
 from tailchat_gate.request.client import ClientAddress
-from tailchat_gate.request.context import RequestContext
-from tailchat_gate.request.trace import Trace
+from tailchat_gate.request.context import RequestContext, Trace
 
 Start = Callable[..., Any]
 
@@ -415,7 +414,7 @@ def test_a_stop_does_not_wait_for_a_collector_that_hangs() -> None:
 LOOK = """
 import json, sys
 from gatekit import make_settings
-from tailchat_gate.serving.traces import spans_of
+from tailchat_gate.serving.process_state import spans_of
 from tailchat_gate.serving.wiring import build
 import tailchat_gate.cli, tailchat_gate.commands.serve, tailchat_gate.serving.process
 

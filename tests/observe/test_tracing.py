@@ -9,7 +9,7 @@ import pytest
 from gatekit import Clock, RawUpstream, ask, make_settings, request_bytes, running_gate
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from tailchat_gate.observe.exposition import text
+from tailchat_gate.observe.families import text
 from tailchat_gate.observe.log import AUDIT_LOGGER_NAME
 
 Start = Callable[..., Any]

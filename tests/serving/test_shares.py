@@ -3,7 +3,7 @@
 import pytest
 from gatekit import make_settings
 
-from tailchat_gate.serving.tls_memory import tls_connections
+from tailchat_gate.serving.tls import tls_connections
 from tailchat_gate.serving.workers.shares import share_of
 
 _LIMITS = {

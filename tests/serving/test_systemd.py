@@ -18,8 +18,8 @@ from process import free_port
 from processkit import END_SECONDS, GateProcess, gate_process
 from reloadkit import file_text, sections
 
-from tailchat_gate.observe.journal import is_journal
-from tailchat_gate.serving.notify import service_manager
+from tailchat_gate.observe.text_lines import is_journal
+from tailchat_gate.serving.systemd import service_manager
 
 PUBLIC = [{"name": "tool", "allow": ["public"]}]
 

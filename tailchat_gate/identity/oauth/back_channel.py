@@ -17,7 +17,7 @@ from tailchat_gate.identity.oauth.login import LoginRefused
 from tailchat_gate.identity.oauth.reachability import Reachability, cause_of
 from tailchat_gate.identity.oauth.responses import broken
 from tailchat_gate.reasons import Reason
-from tailchat_gate.request.trace import CURRENT, Call
+from tailchat_gate.request.context import CURRENT_TRACE, Call
 from tailchat_gate.syntax import OWN_AGENT
 
 #: Seconds for a whole call (Tailchat: with a frozen Redis it never answers).
@@ -119,7 +119,7 @@ class BackChannel:
             return found
         finally:
             self._calls -= 1
-            if (trace := CURRENT.get()) is not None:
+            if (trace := CURRENT_TRACE.get()) is not None:
                 host = self._host
                 trace.note(Call(call, method, host, began, monotonic(), status))
             await self._close_behind()

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
-from tailchat_gate.observe.exposition import SLICE_SECONDS
 from tailchat_gate.observe.families import (
+    SLICE_SECONDS,
     Collected,
     Exemplar,
     Family,

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Final
 
 from tailchat_gate import __version__
-from tailchat_gate.serving.inherited import PassedSockets, name_for
+from tailchat_gate.serving.systemd import PassedSockets, name_for
 from tailchat_gate.serving.workers.channel import ChannelError, Message, Reader, encoded
 
 #: Names the parent, the descriptor of the channel, the worker's number, how many there are, and the

@@ -19,10 +19,10 @@ from tailchat_gate.serving.balance import takes_none
 from tailchat_gate.serving.dashboard.drawn import DrawnPage
 from tailchat_gate.serving.dashboard.page import GateAdminPage
 from tailchat_gate.serving.listeners import Binder, StartError
-from tailchat_gate.serving.notify import ServiceManager
 from tailchat_gate.serving.reload import Reloader, ReloadOutcome, StoppingError
 from tailchat_gate.serving.reloads import Reloads
 from tailchat_gate.serving.surroundings import Surroundings
+from tailchat_gate.serving.systemd import ServiceManager
 from tailchat_gate.serving.upgrade import UpgradeOutcome, Upgrader
 from tailchat_gate.serving.workers.addresses import Addresses
 from tailchat_gate.serving.workers.crew import Crew, Slot

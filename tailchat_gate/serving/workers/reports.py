@@ -10,8 +10,7 @@ from prometheus_client.exposition import choose_encoder
 
 from tailchat_gate import __version__
 from tailchat_gate.observe.audit import MAX_REFUSALS
-from tailchat_gate.observe.exposition import expose
-from tailchat_gate.observe.families import Collected, Family, Plain, gauge, to_plain
+from tailchat_gate.observe.families import Collected, Family, Plain, expose, gauge, to_plain
 from tailchat_gate.observe.metrics import ProcessMetrics
 from tailchat_gate.serving.admin_pages import Exposition
 from tailchat_gate.serving.reloads import Reloads

@@ -16,14 +16,13 @@ from tailchat_gate.observe.metrics import ProcessMetrics
 from tailchat_gate.observe.turns import others
 from tailchat_gate.serving.balance import Balance
 from tailchat_gate.serving.generations import Generation
-from tailchat_gate.serving.inherited import PassedSockets
 from tailchat_gate.serving.listeners import StartError
-from tailchat_gate.serving.notify import ServiceManager
 from tailchat_gate.serving.process import run_loop, serve
 from tailchat_gate.serving.reload import problems_of
 from tailchat_gate.serving.server import GateServer
 from tailchat_gate.serving.signals import Signals
 from tailchat_gate.serving.surroundings import Surroundings
+from tailchat_gate.serving.systemd import PassedSockets, ServiceManager
 from tailchat_gate.serving.upgrade import Predecessor
 from tailchat_gate.serving.wiring import build
 from tailchat_gate.serving.workers.answers import metrics_text

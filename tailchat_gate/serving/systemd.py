@@ -1,0 +1,236 @@
+"""Sockets that another process opened and passes, and what a service manager is told.
+
+As sd_listen_fds(3) and sd_notify(3) describe it; a gate passes its own to its successor so, too.
+"""
+
+import asyncio
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Final, NamedTuple
+from urllib.parse import quote
+
+from tailchat_gate.config.values.address import TcpAddress, UnixAddress, listen_address
+
+#: How much longer than its own limits a stop may take.
+_MARGIN_SECONDS: Final = 5.0
+_MICROSECONDS: Final = 1_000_000
+#: The first descriptor that is passed; the others follow it.
+FIRST_DESCRIPTOR: Final = 3
+_INET: Final = (socket.AF_INET, socket.AF_INET6)
+#: Moves the descriptors of the first argument to 3 and up, and becomes the program of the others.
+#: LISTEN_PID is the number of that process, which nobody knows before it exists. The signals that a
+#: gate takes in a thread of its own are blocked in what it starts.
+_MOVE: Final = """
+import fcntl, os, signal, sys
+signal.pthread_sigmask(signal.SIG_SETMASK, [])
+given = [int(number) for number in sys.argv[1].split(",")]
+wanted = range(3, 3 + len(given))
+moved = [fcntl.fcntl(number, fcntl.F_DUPFD, wanted.stop) for number in given]
+for number in given:
+    os.close(number)
+for number, place in zip(moved, wanted):
+    os.dup2(number, place)
+    os.close(number)
+os.environ["LISTEN_PID"] = str(os.getpid())
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+class ServiceManager:
+    """Sends messages to the socket at `address`, "" for nobody; `watchdog` is in seconds, 0 = off.
+
+    A message that cannot be sent is dropped: the gate must not stop because its manager is busy.
+    """
+
+    def __init__(self, address: str = "", watchdog: float = 0.0) -> None:
+        # "@" begins a name in the abstract namespace (unix(7)).
+        self._address = f"\0{address[1:]}" if address.startswith("@") else address
+        self.watchdog: Final = watchdog
+        self._timer: asyncio.TimerHandle | None = None
+
+    def ready(self, status: str) -> None:
+        """The gate serves: after the start, and after each reload."""
+        self._send("READY=1", f"STATUS={status}")
+
+    def reloading(self) -> None:
+        """A reload has begun; `ready` follows."""
+        now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        self._send("RELOADING=1", f"MONOTONIC_USEC={now}", "STATUS=loading the configuration")
+
+    def stopping(self, seconds: float) -> None:
+        """The gate stops, which may take some seconds: more than the manager allows, if need be."""
+        limit = int((seconds + _MARGIN_SECONDS) * _MICROSECONDS)
+        self._send(
+            "STOPPING=1",
+            f"EXTEND_TIMEOUT_USEC={limit}",
+            "STATUS=waiting for open requests",
+        )
+
+    def succeeded(self, pid: int) -> None:
+        """Another process is the service from now on, and tells how it is."""
+        self._send(f"MAINPID={pid}")
+        self._address = ""
+
+    def start_watchdog(self) -> None:
+        """Report from the event loop at half of the manager's limit, so that a stuck loop shows."""
+        if self.watchdog:
+            self._send("WATCHDOG=1")
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(self.watchdog / 2, self.start_watchdog)
+
+    def close(self) -> None:
+        """End the reports of the event loop."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _send(self, *lines: str) -> None:
+        if self._address:
+            # Made each time: a manager that was started again has another socket there.
+            with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
+                out.setblocking(False)  # noqa: FBT003 - socket's own signature
+                out.sendto("\n".join(lines).encode(), self._address)
+
+
+def service_manager(environ: Mapping[str, str]) -> ServiceManager:
+    """Return the service manager that the variables in `environ` name."""
+    address = environ.get("NOTIFY_SOCKET", "")
+    limit = environ.get("WATCHDOG_USEC", "")
+    meant = environ.get("WATCHDOG_PID", "") in {"", str(os.getpid())}
+    watchdog = int(limit) / _MICROSECONDS if limit.isdecimal() and meant else 0.0
+    # Other kinds of addresses, such as vsock, are for virtual machines.
+    return ServiceManager(address if address.startswith(("/", "@")) else "", watchdog)
+
+
+class PassedSocketError(ValueError):
+    """A descriptor that was passed is not a socket that listens."""
+
+
+class PassedSockets:
+    """Sockets that were passed to the process, until each was taken for its address.
+
+    A name in LISTEN_FDNAMES that is an address, percent-encoded, says what the socket is for; it
+    counts before the socket's own address, which for a port 0 and for a Unix socket is another.
+    """
+
+    def __init__(self, sockets: Iterable[tuple[str, socket.socket]] = ()) -> None:
+        self._left = list(sockets)
+
+    def take(self, address: str) -> list[socket.socket]:
+        """Return the sockets for an address; they are the caller's from now on."""
+        named = [found for name, found in self._left if name == name_for(address)]
+        taken = named or [found for _, found in self._left if _is_at(found, address)]
+        self._left = [(name, found) for name, found in self._left if found not in taken]
+        return taken
+
+    def add(self, others: "PassedSockets") -> None:
+        """Take over the sockets of others, which came later."""
+        self._left += others._left  # noqa: SLF001 - of the same class
+        others._left = []  # noqa: SLF001 - as above
+
+    def close_rest(self) -> list[str]:
+        """Close the sockets that were not taken; return their addresses."""
+        rest = [_shown(found) for _, found in self._left]
+        for _, found in self._left:
+            found.close()
+        self._left.clear()
+        return rest
+
+
+def name_for(address: str) -> str:
+    """Return the name by which a socket is passed for an address: it has no colon."""
+    return quote(address, safe="")
+
+
+def passed_sockets(environ: Mapping[str, str]) -> PassedSockets:
+    """Return the sockets that the variables in `environ` name. Raises PassedSocketError."""
+    if environ.get("LISTEN_PID") != str(os.getpid()):
+        return PassedSockets()
+    count = environ.get("LISTEN_FDS", "")
+    if not count.isdecimal():
+        return PassedSockets()
+    names = environ.get("LISTEN_FDNAMES", "").split(":")
+    names += [""] * int(count)
+    return PassedSockets(
+        (name, _listening(FIRST_DESCRIPTOR + index))
+        for index, name in zip(range(int(count)), names, strict=False)
+    )
+
+
+def _listening(descriptor: int) -> socket.socket:
+    try:
+        os.set_inheritable(descriptor, False)  # noqa: FBT003 - os's own signature
+        found = socket.socket(fileno=descriptor)
+        listens = found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    except OSError as error:
+        raise PassedSocketError(f"LISTEN_FDS: descriptor {descriptor}: {error.strerror}") from None
+    if not listens or found.type != socket.SOCK_STREAM:
+        found.detach()
+        raise PassedSocketError(
+            f"LISTEN_FDS: descriptor {descriptor} is not a stream socket that listens "
+            "(in a socket unit: ListenStream=, and not Accept=yes)"
+        )
+    found.setblocking(False)  # noqa: FBT003 - socket's own signature
+    if found.family in _INET:
+        # As binding.py sets it on its own.
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    return found
+
+
+def _is_at(found: socket.socket, address: str) -> bool:
+    where = listen_address(address)
+    own = found.getsockname()
+    if isinstance(where, UnixAddress):
+        return found.family == socket.AF_UNIX and own == where.path
+    return found.family in _INET and own[:2] in _numeric(where)
+
+
+def _numeric(where: TcpAddress) -> Sequence[object]:
+    """Return the addresses of a host and a port, of which several belong to a name."""
+    try:
+        infos = socket.getaddrinfo(
+            where.host, where.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except OSError:
+        return ()
+    return [info[4][:2] for info in infos]
+
+
+def _shown(found: socket.socket) -> str:
+    own = found.getsockname()
+    if found.family not in _INET:
+        return f"unix:{own}"
+    host, port = own[:2]
+    return str(TcpAddress(host, port))
+
+
+class Passing(NamedTuple):
+    """A command, the descriptors that its process inherits, and its environment."""
+
+    command: Sequence[str]
+    descriptors: Sequence[int]
+    environ: Mapping[str, str]
+
+
+def passing(
+    command: Sequence[str],
+    sockets: Sequence[tuple[str, socket.socket]],
+    environ: Mapping[str, str],
+) -> Passing:
+    """Return how to start `command`, whose first word is a path, with sockets by their address."""
+    descriptors = [found.fileno() for _, found in sockets]
+    if not descriptors:
+        return Passing(command, (), environ)
+    variables = {
+        "LISTEN_FDS": str(len(descriptors)),
+        "LISTEN_FDNAMES": ":".join(name_for(address) for address, _ in sockets),
+    }
+    moved = ",".join(map(str, descriptors))
+    return Passing(
+        (sys.executable, "-I", "-S", "-c", _MOVE, moved, *command),
+        descriptors,
+        {**environ, **variables},
+    )
