@@ -23,7 +23,7 @@ from tailchat_gate.config.model import Settings
 from tailchat_gate.config.problems import Problem
 from tailchat_gate.config.report import Severity, as_json, github
 from tailchat_gate.config.state_directory import in_foreign_home
-from tailchat_gate.diagnosis.obstacles import obstacles
+from tailchat_gate.diagnosis.machine import obstacles
 
 #: Exit code of --strict: the configuration is valid, and there are warnings.
 EXIT_WARNINGS: Final = 4

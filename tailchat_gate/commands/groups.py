@@ -9,7 +9,7 @@ from tailchat_gate.commands.common import EXIT_FAILED, config_option, fail, load
 from tailchat_gate.commands.listing import json_option, print_json
 from tailchat_gate.commands.people import asked
 from tailchat_gate.config.model import Settings
-from tailchat_gate.diagnosis.groups import Seen, look
+from tailchat_gate.diagnosis.sign_in import Seen, look
 from tailchat_gate.people.api import TailchatApi
 from tailchat_gate.people.bot import Bot, has_public_key
 from tailchat_gate.people.group_overview import lines_of, rows_of

@@ -16,7 +16,6 @@ from tailchat_gate.demo.authorize import (
     read_request,
 )
 from tailchat_gate.demo.oauth import OAuthError, Parameters, bad_request
-from tailchat_gate.demo.render import render
 from tailchat_gate.demo.store import (
     CODE_SECONDS,
     GRANT_SECONDS,
@@ -31,7 +30,7 @@ from tailchat_gate.demo.store import (
     Token,
 )
 from tailchat_gate.demo.users import User
-from tailchat_gate.demo.wire import Attributes, Cookies, UntypedPage
+from tailchat_gate.demo.wire import Attributes, Cookies, UntypedPage, render
 
 _NO_STORE: Final = {"Cache-Control": "no-store"}
 

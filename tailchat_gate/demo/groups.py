@@ -8,8 +8,7 @@ from http import HTTPStatus
 from types import MappingProxyType
 from typing import Final
 
-from tailchat_gate.demo.bots import bot_sub
-from tailchat_gate.demo.gateway import Action, ActionError, Params
+from tailchat_gate.demo.gateway import Action, ActionError, Params, bot_sub
 from tailchat_gate.demo.store import Store
 from tailchat_gate.demo.users import User
 

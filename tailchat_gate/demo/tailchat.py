@@ -11,13 +11,11 @@ from aiohttp import web
 
 from tailchat_gate.demo.authorize import RESPONSE_MODES, RESPONSE_TYPES, SCOPES
 from tailchat_gate.demo.back_channel import BackChannel, Call
-from tailchat_gate.demo.bots import Bots
 from tailchat_gate.demo.faults import Close, Faults, Hang, Response, Rewrite, Seen
 from tailchat_gate.demo.front_channel import FrontChannel
-from tailchat_gate.demo.gateway import Gateway
+from tailchat_gate.demo.gateway import Bots, Gateway
 from tailchat_gate.demo.groups import Groups, Messages
 from tailchat_gate.demo.oauth import MAX_BODY, UNAUTHORIZED, OAuthError, SigningKey
-from tailchat_gate.demo.render import render
 from tailchat_gate.demo.store import App, Store
 from tailchat_gate.demo.users import USERS, User, picture
 from tailchat_gate.demo.wire import (
@@ -31,6 +29,7 @@ from tailchat_gate.demo.wire import (
     quoted,
     read_body,
     read_call,
+    render,
 )
 
 _OPEN: Final = "/open"

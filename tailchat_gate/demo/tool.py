@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 from aiohttp import WSMsgType, web
 
-from tailchat_gate.demo.render import render
+from tailchat_gate.demo.wire import render
 
 #: Bytes that one /download sends at most.
 MAX_DOWNLOAD: Final = 2**40

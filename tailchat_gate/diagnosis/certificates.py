@@ -13,8 +13,15 @@ from tailchat_gate.config.certificates import WARN_DAYS, date_problem, facts_of
 from tailchat_gate.config.files import authorities_context
 from tailchat_gate.config.model import Settings
 from tailchat_gate.config.values.url import proxy_for
-from tailchat_gate.diagnosis.fetching import UnreachableError, get
-from tailchat_gate.diagnosis.statement import Statement, in_thread, ok, warning, wrong
+from tailchat_gate.diagnosis.statement import (
+    Statement,
+    UnreachableError,
+    get,
+    in_thread,
+    ok,
+    warning,
+    wrong,
+)
 
 CERTIFICATE: Final = "certificate"
 _RENEW: Final = "renew it, or look at why it was not renewed by itself"

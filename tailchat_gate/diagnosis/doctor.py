@@ -8,7 +8,6 @@ from tailchat_gate.config.load import Loaded
 from tailchat_gate.diagnosis import (
     certificates,
     edge,
-    groups,
     machine,
     names,
     running,
@@ -54,9 +53,9 @@ def tailchat_checks(set_up: SetUp) -> Iterator[Check]:
     yield Check(REACHED, partial(sign_in.sign_in, settings, calls.sign_in))
     yield Check(sign_in.PEOPLE, partial(sign_in.people, settings, calls.inquiry))
     yield Check(sign_in.REGISTRATION, partial(sign_in.registration, calls.registration))
-    yield Check(groups.KEY, partial(groups.key, calls.api, set_up.clock()))
-    asked = partial(groups.groups, settings, calls.api, calls.bot, calls.panel)
-    yield Check(groups.GROUPS, asked)
+    yield Check(sign_in.KEY, partial(sign_in.key, calls.api, set_up.clock()))
+    asked = partial(sign_in.groups, settings, calls.api, calls.bot, calls.panel)
+    yield Check(sign_in.GROUPS, asked)
 
 
 def network_checks(set_up: SetUp) -> Iterator[Check]:

@@ -13,9 +13,11 @@ from tailchat_gate.config.files import verifying_context
 from tailchat_gate.config.lint.addresses import travels_in_clear
 from tailchat_gate.config.model import Settings
 from tailchat_gate.diagnosis import certificates
-from tailchat_gate.diagnosis.fetching import FetchedResponse, UnreachableError, get
 from tailchat_gate.diagnosis.statement import (
+    FetchedResponse,
     Statement,
+    UnreachableError,
+    get,
     in_thread,
     ok,
     unknown,

@@ -1,10 +1,9 @@
-"""Whether people can sign in at Tailchat, and whom that lets in."""
+"""Whether people can sign in at Tailchat, whom that lets in, and what the bot sees of groups."""
 
 from collections.abc import AsyncIterator
-from typing import Final
+from typing import Final, NamedTuple
 
 from tailchat_gate.config.model import Settings
-from tailchat_gate.diagnosis.groups import GROUPS
 from tailchat_gate.diagnosis.statement import Mark, Statement, ok, unknown, warning, wrong
 from tailchat_gate.identity.oauth.sign_in_check import (
     CALLBACK,
@@ -17,17 +16,110 @@ from tailchat_gate.identity.oauth.sign_in_check import (
     Finding,
     SignInCheck,
 )
-from tailchat_gate.people.api import CannotTell
+from tailchat_gate.people.api import CannotTell, Done, TailchatApi
+from tailchat_gate.people.bot import Bot, has_public_key
+from tailchat_gate.people.group_overview import GroupView, faults_of, read_views, warnings_of
+from tailchat_gate.people.group_watch import KEY_PROBLEM, KEY_REMEDY
 from tailchat_gate.people.inquiry import Inquiry
+from tailchat_gate.people.panel import Panel
 from tailchat_gate.people.registration import RegistrationCheck
 from tailchat_gate.people.watch import CLOSED
 
+KEY: Final = "key"
+BOT: Final = "bot"
+GROUPS: Final = "groups"
+PANEL: Final = "panel"
+_GROUPS: Final = "group/getUserGroups"
+_BASIC_INFO: Final = "group/getGroupBasicInfo"
 REGISTRATION: Final = "registration"
 PEOPLE: Final = "people"
 #: What an admin may want so.
 _MAY_BE_SO: Final = frozenset((ISSUER,))
 #: An id that nobody has.
 _NOBODY: Final = "0" * 24
+
+
+class Seen(NamedTuple):
+    """What the bot sees: `problem` is why it sees nothing, "" where it does.
+
+    `remedy` is what to do about it, `existing` are the ids of groups that exist although the bot
+    is not in them.
+    """
+
+    views: tuple[GroupView, ...] = ()
+    problem: str = ""
+    remedy: str = ""
+    existing: frozenset[str] = frozenset()
+
+
+async def look(settings: Settings, api: TailchatApi, bot: Bot) -> Seen:
+    """Return what the bot sees of groups."""
+    found = await bot.call(_GROUPS, {}, limit=settings.tailchat.groups_max_bytes)
+    views = read_views(found.data, bot.sub) if isinstance(found, Done) else None
+    if views is None:
+        said = found.why if isinstance(found, CannotTell) else ""
+        problem = f"the gate's bot cannot ask Tailchat for its groups: {bot.problem or said}"
+        return Seen(problem=problem, remedy=bot.remedy)
+    sources = (source for group in settings.groups.values() for source in group.sources)
+    missing = {source.group for source in sources} - {view.id for view in views}
+    existing = {name for name in missing if await _exists(api, name)}
+    return Seen(tuple(views), existing=frozenset(existing))
+
+
+async def _exists(api: TailchatApi, group: str) -> bool:
+    found = await api.call(_BASIC_INFO, {"groupId": group})
+    return isinstance(found, Done) and found.data is not None
+
+
+async def key(api: TailchatApi, now: float) -> AsyncIterator[Statement]:
+    """Say whether anybody can make Tailchat's tokens."""
+    public = await has_public_key(api, now)
+    if isinstance(public, CannotTell):
+        yield warning(KEY, f"Tailchat does not say whether its key is public: {public.why}")
+    elif public:
+        yield wrong(KEY, KEY_PROBLEM, KEY_REMEDY)
+    else:
+        yield ok(KEY, "Tailchat signs with a key of its own")
+
+
+async def groups(
+    settings: Settings, api: TailchatApi, bot: Bot, panel: Panel
+) -> AsyncIterator[Statement]:
+    """Say what is wrong with the bot, the groups of the configuration, and the panel."""
+    uses_groups = any(group.sources for group in settings.groups.values())
+    uses_panel = bool(settings.access.panel)
+    seen = await look(settings, api, bot)
+    if not seen.problem:
+        count = len(seen.views)
+        yield ok(BOT, f"the gate's bot is signed in, and in {count} groups of Tailchat")
+    elif uses_groups or uses_panel:
+        yield wrong(BOT, seen.problem, seen.remedy)
+        return
+    else:
+        text = f"nothing here needs the bot; without it commands take no names: {seen.problem}"
+        yield unknown(BOT, text, seen.remedy)
+        return
+    if uses_groups:
+        for statement in _of_groups(settings, seen):
+            yield statement
+    if uses_panel:
+        problem = await panel.problem_now()
+        if problem:
+            yield wrong(PANEL, f"access.panel: {problem}", "compare its ids with the group's")
+        else:
+            yield ok(PANEL, "the bot can write into access.panel")
+
+
+def _of_groups(settings: Settings, seen: Seen) -> list[Statement]:
+    found = [
+        wrong(GROUPS, fault, "`tailchat-gate tailchat-groups` lists what there is")
+        for fault in faults_of(settings.groups, seen.views, seen.existing)
+    ]
+    found += [
+        warning(GROUPS, said, "look at its roles in Tailchat")
+        for said in warnings_of(settings.groups, seen.views)
+    ]
+    return found or [ok(GROUPS, "Tailchat has each group and role that the configuration names")]
 
 
 def as_sentence(statement: Statement) -> str:

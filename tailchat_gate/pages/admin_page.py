@@ -9,7 +9,7 @@ from typing import Final
 from jinja2 import DictLoader, Environment, StrictUndefined, Template
 from markupsafe import Markup
 
-from tailchat_gate.pages.catalogues import catalogues, names
+from tailchat_gate.pages.catalogues import catalogues, names, switch_links
 from tailchat_gate.pages.filters import (
     clean,
     counted,
@@ -21,7 +21,6 @@ from tailchat_gate.pages.filters import (
 )
 from tailchat_gate.pages.language import choose_language
 from tailchat_gate.pages.plots import bars, lines, spark
-from tailchat_gate.pages.switch import switch_links
 
 #: The pages, in the order of their links.
 PAGES: Final = ("overview", "people", "configuration", "checks")

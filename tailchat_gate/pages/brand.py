@@ -1,14 +1,59 @@
-"""What an organisation puts on the pages: its name, logo, colour, links and words."""
+"""What an organisation puts on the pages; the contrast (WCAG 2.2) and shades of its colours."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from tailchat_gate.pages.colours import BLACK, WHITE, mixed
+Colour = tuple[int, int, int]
 
+BLACK: Final[Colour] = (0, 0, 0)
+WHITE: Final[Colour] = (255, 255, 255)
+#: What text needs to what it stands on (WCAG 2.2, success criterion 1.4.3, level AA).
+ENOUGH: Final = 4.5
+#: What links and buttons stand on, in light and in dark: the card, and a row under the pointer.
+LIGHT_GROUNDS: Final = ("#ffffff", "#eef3fa")
+DARK_GROUNDS: Final = ("#1a2029", "#252d39")
+
+_STEPS: Final = 100
+_LINEAR_BELOW: Final = 0.04045
 #: The name on the pages of a gate that has none.
 _NAME: Final = "Tailchat Gate"
 _HOVER: Final = 0.15
+
+
+def contrast(one: str, other: str) -> float:
+    """Return the contrast ratio of two colours #rrggbb, from 1 to 21."""
+    low, high = sorted((_luminance(_numbers(one)), _luminance(_numbers(other))))
+    return (high + 0.05) / (low + 0.05)
+
+
+def least_contrast(colour: str, grounds: tuple[str, ...]) -> float:
+    """Return the contrast of a colour to the ground that it differs least from."""
+    return min(contrast(colour, ground) for ground in grounds)
+
+
+def mixed(colour: str, other: Colour, share: float) -> str:
+    """Return a colour with a share of another one in it."""
+    parts = zip(_numbers(colour), other, strict=True)
+    return "#{:02x}{:02x}{:02x}".format(*(round(a + (b - a) * share) for a, b in parts))
+
+
+def readable_shade(colour: str, grounds: tuple[str, ...], towards: Colour) -> str:
+    """Return the nearest shade of a colour, towards BLACK or WHITE, that has ENOUGH contrast."""
+    shades = (mixed(colour, towards, step / _STEPS) for step in range(_STEPS + 1))
+    return next(shade for shade in shades if least_contrast(shade, grounds) >= ENOUGH)
+
+
+def _numbers(colour: str) -> Colour:
+    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
+
+
+def _luminance(colour: Colour) -> float:
+    red, green, blue = (
+        share / 12.92 if share <= _LINEAR_BELOW else ((share + 0.055) / 1.055) ** 2.4
+        for share in (part / 255 for part in colour)
+    )
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Final
 
 from markupsafe import Markup, escape
 
-from tailchat_gate.pages.plurals import plural_form
+from tailchat_gate.pages.language import plural_form
 
 #: Longest text of a stranger's making that a page shows, in characters.
 MAX_SHOWN: Final = 300

@@ -12,7 +12,7 @@ from jinja2 import DictLoader, Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from tailchat_gate.pages.brand import Brand
-from tailchat_gate.pages.catalogues import catalogues, names, with_texts
+from tailchat_gate.pages.catalogues import catalogues, names, switch_links, with_texts
 from tailchat_gate.pages.filters import (
     clean,
     counted,
@@ -25,7 +25,6 @@ from tailchat_gate.pages.filters import (
     visible,
 )
 from tailchat_gate.pages.language import choose_language
-from tailchat_gate.pages.switch import switch_links
 
 #: Most entries of `detail` that a page shows.
 MAX_DETAILS: Final = 8

@@ -29,9 +29,8 @@ from tlskit import Authority
 from tailchat_gate.config.values.address import TcpAddress
 from tailchat_gate.demo.tailchat import StandInTailchat
 from tailchat_gate.demo.users import as_json
-from tailchat_gate.diagnosis import around
 from tailchat_gate.diagnosis.statement import Check, Mark, Statement, ok, run_checks
-from tailchat_gate.diagnosis.tools import answers, tools
+from tailchat_gate.diagnosis.tools import answers, of_network, read_listeners, tools
 from tailchat_gate.proxy.upstream.backends import Dialer
 from tailchat_gate.proxy.upstream.resolver import Names
 
@@ -305,8 +304,8 @@ async def test_a_tool_that_others_reach_too(tmp_path: Path) -> None:
 
 def test_networks_are_told_apart() -> None:
     """A private network is one's own to guard; a public address is open unless it is guarded."""
-    private = around.of_network("tool", [ip_address("10.0.0.3")])
-    public = around.of_network("tool", [ip_address("93.184.216.34")])
+    private = of_network("tool", [ip_address("10.0.0.3")])
+    public = of_network("tool", [ip_address("93.184.216.34")])
 
     assert (private.mark, public.mark) == (Mark.OK, Mark.WARNING)
 
@@ -317,7 +316,7 @@ def test_listeners_of_this_machine_are_read() -> None:
         socket.create_server(("127.0.0.1", 0)) as four,
         socket.create_server(("::1", 0), family=socket.AF_INET6) as six,
     ):
-        found = {str(one) for one in around.read_listeners()}
+        found = {str(one) for one in read_listeners()}
 
         assert f"127.0.0.1:{four.getsockname()[1]}" in found
         assert f"[::1]:{six.getsockname()[1]}" in found

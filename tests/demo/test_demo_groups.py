@@ -7,7 +7,7 @@ from gatekit import Clock
 from storykit import served
 from tailchat_browser import APP
 
-from tailchat_gate.demo.bots import bot_sub
+from tailchat_gate.demo.gateway import bot_sub
 from tailchat_gate.demo.groups import MANAGE_PANEL, Group
 from tailchat_gate.demo.tailchat import StandInTailchat
 from tailchat_gate.demo.users import user_named

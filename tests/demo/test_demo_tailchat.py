@@ -16,11 +16,10 @@ from tailchat_browser import APP, OTHER_APP, Browser, authorization_path
 
 from tailchat_gate.demo.faults import BROKEN, CLOSE, HTML, Hang, Response, Rewrite
 from tailchat_gate.demo.oauth import BAD_REQUEST, OAuthError, Parameters, listed
-from tailchat_gate.demo.render import MAX_SHOWN, shown
 from tailchat_gate.demo.store import LIMIT, Shelf
 from tailchat_gate.demo.tailchat import StandInTailchat
 from tailchat_gate.demo.users import USERS, User, as_json, picture, user_named
-from tailchat_gate.demo.wire import is_local, prefers_html
+from tailchat_gate.demo.wire import MAX_SHOWN, is_local, prefers_html, shown
 
 DAY = 24 * 3600
 OFFLINE = {"scope": "openid profile offline_access", "prompt": "consent"}

@@ -40,7 +40,6 @@ from tailchat_gate.request import (
     proxy_header,
     readings,
     trace_context,
-    unread,
 )
 from tailchat_gate.request.client import ClientResolver
 from tailchat_gate.request.target import HostPatterns
@@ -207,7 +206,7 @@ FAULTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
         trace_context, "_MEMBER", re.compile(rb"[a-z0-9_*/@-]+=[ -~]+")
     ),
     "unread": lambda patch: patch.setattr(
-        unread, "_WANTED", re.compile(rb"(?i)\n *(accept|accept-language):[ \t]*([^\r\n]+)")
+        intent, "_WANTED", re.compile(rb"(?i)\n *(accept|accept-language):[ \t]*([^\r\n]+)")
     ),
     "upstream_head": lambda patch: patch.setattr(field_rules, "is_plain", lambda _: True),
     "worker_scope": lambda patch: patch.setattr(

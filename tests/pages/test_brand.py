@@ -15,14 +15,14 @@ from configkit import good, refused, write_smallest
 from gatekit import RawUpstream, RunningGate, ask, request_bytes
 from visitor import NAVIGATION
 
-from tailchat_gate.pages.brand import Brand
-from tailchat_gate.pages.catalogues import replaceable
-from tailchat_gate.pages.colours import (
+from tailchat_gate.pages.brand import (
     DARK_GROUNDS,
     LIGHT_GROUNDS,
+    Brand,
     contrast,
     least_contrast,
 )
+from tailchat_gate.pages.catalogues import replaceable
 from tailchat_gate.pages.render import Pages
 from tailchat_gate.serving.brand import brand_of
 

@@ -10,8 +10,8 @@ from pydantic import SecretStr
 from storykit import served
 from tailchat_browser import APP
 
-from tailchat_gate.demo.bots import CACHED_SECONDS, LOGIN, Bots, bot_sub
 from tailchat_gate.demo.faults import Response
+from tailchat_gate.demo.gateway import CACHED_SECONDS, LOGIN, Bots, bot_sub
 from tailchat_gate.demo.tailchat import StandInTailchat
 from tailchat_gate.identity.oauth.back_channel import BackChannel
 from tailchat_gate.people.api import CannotTell, Done, Refused, TailchatApi

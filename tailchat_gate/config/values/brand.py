@@ -7,7 +7,7 @@ from typing import Final
 
 from tailchat_gate import syntax
 from tailchat_gate.config.values import path, tile
-from tailchat_gate.pages.colours import (
+from tailchat_gate.pages.brand import (
     BLACK,
     DARK_GROUNDS,
     ENOUGH,
