@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tailchat_gate.pages.filters import counted, plural_form, plural_forms
-from tailchat_gate.pages.language import LANGUAGES, choose_language
+from tailchat_gate.pages.filters import counted
+from tailchat_gate.pages.language import LANGUAGES, choose_language, plural_form, plural_forms
 
 FOLDERS = ("locales", "admin")
 FORMS = {"one", "few", "many", "other"}
