@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from tailchat_gate.config.apart import without_store
+from tailchat_gate.config.needs_store import without_store
 from tailchat_gate.config.problems import Conflict, did_you_mean, judged, readable, shown
 from tailchat_gate.config.tables.admin_page import admin_page_conflicts
 from tailchat_gate.config.tables.identity import Token

@@ -11,7 +11,6 @@ from typing import Final, NamedTuple
 from unicodedata import combining, east_asian_width
 
 from tailchat_gate.config.document import DocumentError
-from tailchat_gate.config.hints import hint_for
 from tailchat_gate.config.keys import ENV_PREFIX, may_show, names_in
 from tailchat_gate.config.positions import QUOTES, Scan, Span
 from tailchat_gate.config.problems import (
@@ -22,6 +21,7 @@ from tailchat_gate.config.problems import (
     key_path,
     without_userinfo,
 )
+from tailchat_gate.config.report import hint_for
 from tailchat_gate.syntax import BARE_KEYS
 
 _MASK: Final = "***"

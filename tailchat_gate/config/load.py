@@ -12,12 +12,12 @@ from pydantic import ValidationError
 from tailchat_gate.config.document import Document, DocumentError, decoded, parse
 from tailchat_gate.config.excerpts import Excerpts
 from tailchat_gate.config.files import readable_by_all
-from tailchat_gate.config.hints import hint_for
 from tailchat_gate.config.keys import SECRET_FORMS, env_name
 from tailchat_gate.config.lint.settings import lint
 from tailchat_gate.config.model import Server, Settings, State
 from tailchat_gate.config.overlay import DEFAULT_CONFIG, assigned, overlay, settle_secret
 from tailchat_gate.config.problems import ConfigError, Draft, Location, Problem, key_path
+from tailchat_gate.config.report import hint_for
 from tailchat_gate.config.state_directory import state_directory
 from tailchat_gate.config.validation import validated
 from tailchat_gate.config.values.address import TcpAddress, UnixAddress, listen_address

@@ -13,7 +13,7 @@ from tailchat_gate.config.files import exposed
 from tailchat_gate.config.keys import ENV_PREFIX, SECRET_FORMS, Key, all_keys, env_name
 from tailchat_gate.config.model import TABLES
 from tailchat_gate.config.problems import Draft, Problem, did_you_mean, key_path, kind
-from tailchat_gate.config.tables.number_or_auto import AUTO
+from tailchat_gate.config.tables.fields import AUTO
 
 CONFIG_ENV = "TAILCHAT_GATE_CONFIG"  # the path of the file, for the command line
 #: The default path of the file.

@@ -30,8 +30,8 @@ from tailchat_gate.diagnosis.statement import (
     wrong,
 )
 from tailchat_gate.proxy.upstream.backends import Backend, Dialer
+from tailchat_gate.proxy.upstream.health import Probe, probe_request, status_of
 from tailchat_gate.proxy.upstream.interfaces import kind_of
-from tailchat_gate.proxy.upstream.probe import Probe, probe_request, status_of
 from tailchat_gate.proxy.upstream.resolver import Names
 
 AROUND: Final = "around"

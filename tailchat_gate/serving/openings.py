@@ -31,7 +31,7 @@ PATIENCE_SECONDS: Final = 1.0
 #: how fast others get in, however many `limits.handshakes` allows.
 _MOST_AT_ONCE: Final = 32
 #: How long a closing TLS connection may take to be flushed and closed: as long as its client reads,
-#: since a client that does not is closed earlier (proxy/client/lingering.py).
+#: since a client that does not is closed earlier (proxy/client/closing.py).
 SHUTDOWN_SECONDS: Final = 300.0
 #: One client may have one in so many of those that there may be.
 _CLIENT_PART: Final = 4

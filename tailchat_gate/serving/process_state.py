@@ -36,7 +36,7 @@ from tailchat_gate.people.facts import KnownPeople
 from tailchat_gate.people.group_watch import GroupWatch
 from tailchat_gate.people.panel import Outages
 from tailchat_gate.proxy.client.aiohttp_bridge import AiohttpBridge
-from tailchat_gate.proxy.client.session_watch import SessionWatch
+from tailchat_gate.proxy.client.watches import SessionWatch
 from tailchat_gate.proxy.exchange.connection_metrics import ConnectionMetrics
 from tailchat_gate.proxy.exchange.recorder import SESSION_OVER
 from tailchat_gate.proxy.exchange.stored_body import BodyStore

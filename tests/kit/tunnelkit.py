@@ -11,7 +11,7 @@ import pytest
 from gatekit import RawClient, RawUpstream, Received, RunningGate, request_bytes
 from websocketkit import SWITCH, UPGRADE
 
-from tailchat_gate.proxy.client import lingering, server
+from tailchat_gate.proxy.client import closing, server
 from tailchat_gate.proxy.exchange import tunnel, upstream_pools
 from tailchat_gate.proxy.upstream import connection as upstream_connection
 
@@ -25,7 +25,7 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tunnel, "OVER_SECONDS", CLOSE_SECONDS)
     monkeypatch.setattr(tunnel, "LEFT_SECONDS", LINGER_SECONDS)
     monkeypatch.setattr(upstream_connection, "LINGER_SECONDS", LINGER_SECONDS)
-    monkeypatch.setattr(lingering, "LINGER_SECONDS", LINGER_SECONDS)
+    monkeypatch.setattr(closing, "LINGER_SECONDS", LINGER_SECONDS)
     monkeypatch.setattr(server, "SWEEP_SECONDS", SWEEP_SECONDS)
     monkeypatch.setattr(upstream_pools, "SWEEP_SECONDS", SWEEP_SECONDS)
 

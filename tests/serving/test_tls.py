@@ -21,7 +21,7 @@ from tlsgatekit import Certificates, files_of, https_port, names_of, resumed, tl
 from tlskit import Authority
 from websocketkit import MASK, SWITCH, UPGRADE
 
-from tailchat_gate.proxy.client import lingering
+from tailchat_gate.proxy.client import closing
 from tailchat_gate.serving import openings as openings_module
 
 pytestmark = pytest.mark.both_loops
@@ -410,7 +410,7 @@ async def test_a_refused_upload_reads_why(
 ) -> None:
     """A client that sends all before it reads gets the answer: the rest is read and dropped."""
     # As long as a busy machine may take over it.
-    monkeypatch.setattr(lingering, "LINGER_SECONDS", 60.0)
+    monkeypatch.setattr(closing, "LINGER_SECONDS", 60.0)
     gate = await start_gate(server=certificates.server())
     port, context = https_port(gate), certificates.trusting()
     answer = await asyncio.to_thread(send_all_first, port, context)
@@ -441,15 +441,15 @@ async def test_a_slow_reader_gets_all_of_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As long as a client reads, a connection that is to end is not cut off."""
-    begin = lingering.Lingering.__init__
+    begin = closing.Lingering.__init__
 
-    def looked_at_soon(one: lingering.Lingering, now: float) -> None:
+    def looked_at_soon(one: closing.Lingering, now: float) -> None:
         begin(one, now)
         one._until = now
 
     # The first look comes at once, and must find that the client reads; no other one is needed.
-    monkeypatch.setattr(lingering.Lingering, "__init__", looked_at_soon)
-    monkeypatch.setattr(lingering, "LINGER_SECONDS", 60.0)
+    monkeypatch.setattr(closing.Lingering, "__init__", looked_at_soon)
+    monkeypatch.setattr(closing, "LINGER_SECONDS", 60.0)
     body = b"b" * 60_000
     upstream.answer = OK.replace(b"Content-Length: 2", b"Content-Length: 60000")[:-2] + body
     gate = await start_gate(upstream.url, server=certificates.server(), route=PUBLIC)

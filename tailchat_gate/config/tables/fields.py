@@ -31,6 +31,8 @@ from tailchat_gate.config.values import address, group, identifier, path, quanti
 
 #: The largest `max` of a group.
 MOST_MEMBERS: Final = 1_000_000
+#: The word that leaves a number to the gate.
+AUTO: Final = "auto"
 
 
 class Section(BaseModel):
@@ -89,15 +91,19 @@ class Seconds:
 
 @dataclass(frozen=True, slots=True)
 class Whole:
-    """Marks an int as a whole number from `low` to `high`, both inclusive."""
+    """Marks an int as a whole number from `low` to `high`, both inclusive; with `auto`, or AUTO."""
 
     low: int
     high: int
+    auto: bool = False
 
-    def read(self, value: object) -> int:
+    def read(self, value: object) -> int | str:
         """Check the bounds of a number; raises ValueError."""
+        if self.auto and value == AUTO:
+            return AUTO
         if type(value) is not int or not self.low <= value <= self.high:
-            raise ValueError(f"a whole number from {self.low} to {self.high}")
+            other = f', or "{AUTO}"' if self.auto else ""
+            raise ValueError(f"a whole number from {self.low} to {self.high}{other}")
         return value
 
     def __get_pydantic_core_schema__(
@@ -108,7 +114,8 @@ class Whole:
     def __get_pydantic_json_schema__(
         self, _schema: CoreSchema, _handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        return {"type": "integer", "minimum": self.low, "maximum": self.high}
+        number = {"type": "integer", "minimum": self.low, "maximum": self.high}
+        return {"anyOf": [number, {"const": AUTO}]} if self.auto else number
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
 from tailchat_gate.config.tables.fields import Contact, Section, empty, matching
-from tailchat_gate.config.values import brand, page_texts, tile
+from tailchat_gate.config.values import brand, tile
 
 _COLOUR = matching("(#[0-9A-Fa-f]{6})?")
 Footer = Annotated[
@@ -20,15 +20,15 @@ Footer = Annotated[
 ]
 _OfLanguage = Annotated[
     Mapping[
-        Annotated[str, AfterValidator(page_texts.key)],
-        Annotated[str, AfterValidator(page_texts.text)],
+        Annotated[str, AfterValidator(brand.text_key)],
+        Annotated[str, AfterValidator(brand.own_text)],
     ],
-    BeforeValidator(page_texts.flat),
-    AfterValidator(page_texts.whole),
+    BeforeValidator(brand.flat_texts),
+    AfterValidator(brand.with_placeholders),
 ]
 Texts = Annotated[
-    Mapping[Annotated[str, AfterValidator(page_texts.language)], _OfLanguage],
-    AfterValidator(page_texts.frozen),
+    Mapping[Annotated[str, AfterValidator(brand.text_language)], _OfLanguage],
+    AfterValidator(brand.frozen_texts),
     PlainSerializer(
         lambda texts: {one: dict(table) for one, table in texts.items()}, when_used="json"
     ),

@@ -4,13 +4,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StrictBool
 
-from tailchat_gate.config.tables.backends import HealthCheck
 from tailchat_gate.config.tables.fields import Deny, RateText, Seconds, Size, Whole, empty
 from tailchat_gate.config.tables.route_fields import (
     Allow,
     Audience,
     Embedders,
     Headers,
+    HealthCheck,
     Host,
     Methods,
     Origins,
@@ -19,13 +19,13 @@ from tailchat_gate.config.tables.route_fields import (
     PemFile,
     RoutePath,
     ServerName,
+    TileSettings,
     TlsPins,
     Upgrades,
     Upstream,
     UpstreamHost,
     UpstreamPath,
 )
-from tailchat_gate.config.tables.tile import TileSettings
 from tailchat_gate.config.values import header, identifier
 
 _LARGEST_BODY = 2**40

@@ -14,8 +14,8 @@ from tailchat_gate.config.tables.fields import (
     UnixGroup,
     UnixMode,
     Via,
+    Whole,
 )
-from tailchat_gate.config.tables.number_or_auto import WholeOrAuto
 from tailchat_gate.config.tables.route_fields import Host, PemFile
 from tailchat_gate.config.values import address
 from tailchat_gate.config.values.identifier import distinct
@@ -172,7 +172,7 @@ class Server(Section):
         ),
         examples=["0.0.0.0:4180"],
     )
-    workers: Annotated[int | str, WholeOrAuto(128)] = Field(
+    workers: Annotated[int | str, Whole(1, 128, auto=True)] = Field(
         default=1,
         description=(
             "How many processes serve; auto is one for each processor that the gate may use."

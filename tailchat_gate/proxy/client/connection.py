@@ -10,9 +10,8 @@ from tailchat_gate.proxy.client.active_request import (
     BodySink,
     BytesTaker,
 )
+from tailchat_gate.proxy.client.closing import HalfClosed, Lingering
 from tailchat_gate.proxy.client.flow_control import PIPELINED, UPSTREAM_FULL, FlowControl
-from tailchat_gate.proxy.client.half_closed import HalfClosed
-from tailchat_gate.proxy.client.lingering import Lingering
 from tailchat_gate.proxy.client.own_connections import OwnConnections
 from tailchat_gate.proxy.sockets import ReadBuffers, end_writing
 from tailchat_gate.reasons import Reason, RefusedError

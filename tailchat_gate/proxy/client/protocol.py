@@ -7,9 +7,14 @@ from collections.abc import Callable
 from typing import Protocol, cast
 
 from tailchat_gate.config.certificates import ServerContext
+from tailchat_gate.proxy.client.closing import (
+    HalfClosed,
+    Lingering,
+    PeerEnd,
+    peer_end,
+    unread_bytes,
+)
 from tailchat_gate.proxy.client.connection import ClientConnection, CurrentService
-from tailchat_gate.proxy.client.half_closed import HalfClosed, PeerEnd, peer_end, unread_bytes
-from tailchat_gate.proxy.client.lingering import Lingering
 from tailchat_gate.proxy.sockets import (
     READ_BYTES,
     ReadBuffers,

@@ -7,13 +7,14 @@ from dataclasses import replace
 from typing import Final, Protocol
 
 from tailchat_gate.proxy.client.active_request import ActiveRequest
-from tailchat_gate.proxy.client.client_trust import ClientTrust
 from tailchat_gate.proxy.client.connection import CurrentService, Service
 from tailchat_gate.proxy.client.protocol import ClientProtocol
-from tailchat_gate.proxy.client.right_watch import RightWatch
+from tailchat_gate.proxy.client.watches import RightWatch
 from tailchat_gate.proxy.sockets import Descriptors, ReadBuffers
 from tailchat_gate.reasons import Reason
 
+#: How long one that is idle stays open: a request may be on its way.
+IDLE_SECONDS: Final = 1.0
 #: How often deadlines are checked; a timeout is exact to this many seconds.
 SWEEP_SECONDS: Final = 0.5
 #: How long after a change of sessions or locks the requests under way are checked: several changes
@@ -26,6 +27,46 @@ GRACE_SECONDS: Final = 1.0
 TLS_ROUND_SECONDS: Final = 0.25
 #: One in this many idle connections is closed at once, so that searching for them costs little.
 _CLOSED_PART: Final = 16
+
+
+class ClientTrust:
+    """Knows which client certificates are good now, by a value that differs where they do.
+
+    TLS asks for a certificate once, when a connection begins. Where another one is needed since,
+    a connection answers what is under way, within the time that a stopping gate gives, and ends.
+    """
+
+    def __init__(self, connections: Collection[ClientProtocol]) -> None:
+        self._connections = connections
+        self._loop = asyncio.get_running_loop()
+        self._value = b""
+        self._limit = 0.0
+        self._timers: dict[ClientProtocol, asyncio.TimerHandle] = {}
+
+    def change(self, value: bytes, limit: float) -> None:
+        """Let connections of another value end, within `limit` seconds, from now on."""
+        self._value, self._limit = value, limit
+        for connection in self._connections:
+            self.look_at(connection)
+
+    def look_at(self, connection: ClientProtocol) -> None:
+        """Let a connection end if it began under another value, as a slow handshake may have."""
+        # Once for each: later values may not give it more time.
+        if not connection.secure or connection.trust in (self._value, None):
+            return
+        connection.trust = None
+        connection.leave()
+        connection.idle_at_most(IDLE_SECONDS, self._loop.time())
+        self._timers[connection] = self._loop.call_later(self._limit, self._end, connection)
+
+    def close(self) -> None:
+        """End nothing further."""
+        for timer in self._timers.values():
+            timer.cancel()
+
+    def _end(self, connection: ClientProtocol) -> None:
+        del self._timers[connection]
+        connection.abort()
 
 
 class SessionWatcher(Protocol):

@@ -23,7 +23,7 @@ from websocketkit import UPGRADE
 
 from tailchat_gate.identity.machine_tokens import hash_of, make_token
 from tailchat_gate.identity.sessions.session import SessionRecord
-from tailchat_gate.proxy.client import right_watch
+from tailchat_gate.proxy.client import watches
 from tailchat_gate.proxy.message.websocket_frames import close_frame
 
 pytestmark = pytest.mark.both_loops
@@ -244,7 +244,7 @@ async def test_many_are_judged_in_slices_and_a_fault_ends_them(
     gate: FileGate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each turn of the loop judges some of them; what cannot be judged is ended, not kept."""
-    monkeypatch.setattr(right_watch, "SLICE_SECONDS", 0.0)
+    monkeypatch.setattr(watches, "SLICE_SECONDS", 0.0)
     clients: list[RawClient] = []
     async with RawClient.connect(gate.port) as one, RawClient.connect(gate.port) as two:
         clients = [one, two]
