@@ -49,7 +49,7 @@ def _chosen(head: bytes) -> str:
 
 TARGET = Target(
     check,
-    parsers=("request.unread",),
+    parsers=("request.intent",),
     seeds=(
         b"GET / HTTP/1.1\r\nHost: gate\r\nAccept: text/html\r\nAccept-Language: zh\r\n\r\n",
         b"GET / HTTP/1.1\nACCEPT:a\nAccept:b\naccept-language: \r\n\r\nAccept: c\r\n",

@@ -51,12 +51,9 @@ NO_PARSERS = {
     "access.rates": "it counts, by names that others read",
     "access.remedies": "it writes lines of a configuration, by what access.routes matches",
     "pages.admin_page": "it writes",
-    "pages.brand": "it writes, from the configuration",
+    "pages.brand": "it writes and counts, from the configuration",
     "pages.catalogues": "it reads the package's own files",
-    "pages.colours": "it counts, with colours of the configuration",
     "pages.plots": "it writes",
-    "pages.plurals": "it counts",
-    "pages.switch": "it writes",
     "pages.render": "it writes",
     "identity.authenticator": "it looks up what identity.sessions.cookies and identity.seal read",
     "identity.browser_name": "it looks for marks in a text that it cuts",
@@ -72,8 +69,6 @@ NO_PARSERS = {
     "proxy.upstream.balancer": "it chooses among the addresses of the configuration",
     "request.context": "what is known of a request",
     "request.field_names": "lists of names",
-    "request.log_fields": "a list of names",
-    "request.trace": "what request.trace_context has read",
 }
 
 
