@@ -1,8 +1,9 @@
-"""The event loop's side of the store: writes to come, upkeep that is due, faults that last."""
+"""What a store with a database does in the event loop: followers, writes, looks, upkeep, faults."""
 
 import asyncio
 import logging
 import time
+from abc import ABC, abstractmethod
 from collections.abc import (
     AsyncIterator,
     Awaitable,
@@ -17,8 +18,10 @@ from enum import StrEnum
 from typing import Final
 
 from tailchat_gate.observe.log import LOGGER_NAME
-from tailchat_gate.state.store import Record
+from tailchat_gate.state.store import Follower, Followers, Record
 
+#: Seconds between two looks at the database; other processes' writes are seen this much later.
+LOOK_SECONDS: Final = 0.25
 #: Most seconds that the copy lags; making it takes at most a hundredth of the time.
 COPY_SECONDS: Final = 2.0
 _COPY_SHARE: Final = 100
@@ -234,3 +237,69 @@ class Health:
         ended = [fault for fault in faults if self._present.pop(fault, None) is not None]
         if ended:
             _log.info("the state store works again", extra={"details": {"ended": ended}})
+
+
+class DatabaseStore(ABC):
+    """What every store with a database does in the event loop; see Store."""
+
+    def __init__(self, health: Health) -> None:
+        self._health = health
+        self._followers = Followers()
+        #: Held while the database is used: by one call at a time, or for all steps of a repair.
+        self._using = asyncio.Lock()
+        self._batches = Batches(self._flush)
+        self._looks = Looks(self._using)
+        self.next_look: Final = self._looks.next
+        self._looking: asyncio.Task[None] | None = None
+        self._upkeep = Upkeep()
+        #: Whether the database may lack something that this process knows.
+        self._behind = False
+        #: When it is tried again after a failure, in seconds of the event loop's clock.
+        self._retry_at = 0.0
+
+    @property
+    def faults(self) -> Sequence[str]:
+        """The present faults."""
+        return self._health.faults
+
+    def follow(self, follower: Follower) -> None:
+        """Hand a follower every record of its kind."""
+        self._followers.add(follower)
+
+    def start(self) -> None:
+        """Begin to follow changes."""
+        self._upkeep.begin(asyncio.get_running_loop().time())
+        self._looking = asyncio.create_task(self._look())
+
+    async def close(self) -> None:
+        """Stop following; writes in progress have CLOSE_SECONDS to end."""
+        await end(self._looking, self._write_last)
+
+    def put(self, records: Iterable[Record]) -> Awaitable[None]:
+        """Write records with all others that come meanwhile."""
+        return self._batches.put(records)
+
+    def written(self) -> Awaitable[None]:
+        """Wait for the writes in progress."""
+        return self._batches.written()
+
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            async with self._looks.one():
+                try:
+                    await self._look_once(asyncio.get_running_loop().time())
+                except Exception:  # noqa: BLE001 - a fault here must not stop the looking
+                    _log.exception("the state store could not be read")
+
+    @abstractmethod
+    async def _look_once(self, now: float) -> None:
+        """Read what is new, and do what is due; `now` is the event loop's time."""
+
+    @abstractmethod
+    async def _flush(self, records: Sequence[Record]) -> None:
+        """Write one batch; a fault is reported."""
+
+    @abstractmethod
+    async def _write_last(self) -> None:
+        """Write what is left at the end of the process."""

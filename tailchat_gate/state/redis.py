@@ -7,14 +7,11 @@ from typing import Final, TypeVar
 
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.state.bookkeeping import (
-    Batches,
+    DatabaseStore,
     FaultKind,
     Health,
-    Looks,
     Operation,
     StoreFault,
-    Upkeep,
-    end,
 )
 from tailchat_gate.state.own_reservations import OwnReservation, OwnReservations
 from tailchat_gate.state.redis_client import CALL_SECONDS, RedisClient
@@ -22,8 +19,6 @@ from tailchat_gate.state.redis_database import Found, RedisDatabase
 from tailchat_gate.state.redis_servers import RedisPlace
 from tailchat_gate.state.store import (
     Charge,
-    Follower,
-    Followers,
     Outcome,
     Record,
     Reservation,
@@ -31,9 +26,6 @@ from tailchat_gate.state.store import (
     StoreError,
 )
 
-#: Seconds between two looks; other processes' writes are seen this much later. Nothing is
-#: published: a subscriber does not notice a server that hangs, and would look all the same.
-LOOK_SECONDS: Final = 0.25
 #: Seconds between a failure and the next attempt; calls in between do not wait.
 RETRY_SECONDS: Final = 1.0
 _NO_ROOM_LIMIT: Final = 1 << 31
@@ -47,10 +39,12 @@ _T = TypeVar("_T")
 _log: Final = logging.getLogger(LOGGER_NAME)
 
 
-class RedisStore:
+class RedisStore(DatabaseStore):
     """Stores state in one Redis or Valkey server; see Store.
 
-    `clock` gives Unix seconds; `patience` is how many seconds one call may take.
+    `clock` gives Unix seconds; `patience` is how many seconds one call may take. It looks for what
+    is new as often as at a file, and nothing is published: a subscriber does not notice a server
+    that hangs, and would look all the same.
     """
 
     def __init__(
@@ -61,39 +55,20 @@ class RedisStore:
         *,
         patience: float = CALL_SECONDS,
     ) -> None:
+        super().__init__(health)
         self._place = place
-        self._health = health
-        self._followers = Followers()
         self._client = RedisClient(place, patience=patience)
         self._database = RedisDatabase(self._client, clock, self._followers.kinds)
         self._own = OwnReservations(clock)
-        #: Held while the server is used, so that one call waits for a server that hangs.
-        self._using = asyncio.Lock()
-        self._looking: asyncio.Task[None] | None = None
-        self._batches = Batches(self._flush)
-        self._looks = Looks(self._using)
-        self.next_look: Final = self._looks.next
         #: Whether the last call failed, and no further one is made before `_retry_at`.
         self._away = False
-        self._retry_at = 0.0
-        #: Whether the server may lack something that this process knows; `_lost`: everything.
-        self._behind = False
+        #: Whether the server may lack everything that this process knows.
         self._lost = False
-        self._upkeep = Upkeep()
 
     @property
     def location(self) -> str:
         """The server's URL."""
         return str(self._place)
-
-    @property
-    def faults(self) -> Sequence[str]:
-        """The present faults."""
-        return self._health.faults
-
-    def follow(self, follower: Follower) -> None:
-        """Hand a follower every record of its kind."""
-        self._followers.add(follower)
 
     async def open(self) -> None:
         """Read everything. Raises StoreError: without it, no lock would be known."""
@@ -109,23 +84,10 @@ class RedisStore:
             self._health.happened(FaultKind.DAMAGED, _DAMAGED)
         self._followers.hand_out(_records(found), complete=True, doubtful=bool(found.lost))
 
-    def start(self) -> None:
-        """Begin to follow changes."""
-        self._upkeep.begin(asyncio.get_running_loop().time())
-        self._looking = asyncio.create_task(self._look())
-
     async def close(self) -> None:
-        """Stop following; writes in progress have CLOSE_SECONDS to end."""
-        await end(self._looking, self._write_last)
+        """Stop following, and write what is left."""
+        await super().close()
         await self._client.close()
-
-    def put(self, records: Iterable[Record]) -> Awaitable[None]:
-        """Write records with all others that come meanwhile."""
-        return self._batches.put(records)
-
-    def written(self) -> Awaitable[None]:
-        """Wait for the writes in progress."""
-        return self._batches.written()
 
     async def reserve(self, kind: str, key: str, *, until: float, room: int) -> Reservation:
         """Reserve a single-use key.
@@ -266,20 +228,16 @@ class RedisStore:
         self._away = False
         self._health.clear(FaultKind.UNWRITABLE, FaultKind.UNREADABLE)
 
-    async def _look(self) -> None:
-        while True:
-            await asyncio.sleep(LOOK_SECONDS)
-            async with self._looks.one():
-                if self._waits():
-                    continue
-                try:
-                    await self._look_once(asyncio.get_running_loop().time())
-                except StoreFault as fault:
-                    self._failed(fault)
-                except Exception:  # noqa: BLE001 - a fault here must not stop the looking
-                    _log.exception("the state store could not be read")
-
     async def _look_once(self, now: float) -> None:
+        if self._waits():
+            return
+        try:
+            await self._read_and_write(now)
+        except StoreFault as fault:
+            self._failed(fault)
+
+    async def _read_and_write(self, now: float) -> None:
+        """Read what is new, and do what is due. Raises StoreFault."""
         if not self._behind:
             await self._read()
         if self._behind:

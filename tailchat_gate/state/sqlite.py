@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -11,14 +11,11 @@ from typing import Final, TypeVar
 
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.state.bookkeeping import (
-    Batches,
+    DatabaseStore,
     FaultKind,
     Health,
-    Looks,
     Operation,
     StoreFault,
-    Upkeep,
-    end,
 )
 from tailchat_gate.state.database import BUSY_SECONDS
 from tailchat_gate.state.engine import Engine, StoredState
@@ -26,8 +23,6 @@ from tailchat_gate.state.files import Files
 from tailchat_gate.state.recovery import Salvage
 from tailchat_gate.state.reservations import MissedReservations, Reservations
 from tailchat_gate.state.store import (
-    Follower,
-    Followers,
     Outcome,
     Record,
     Reservation,
@@ -35,8 +30,6 @@ from tailchat_gate.state.store import (
     StoreError,
 )
 
-#: Seconds between two looks at the file; other processes' writes are seen this much later.
-LOOK_SECONDS: Final = 0.25
 #: Seconds between a failure and the next attempt.
 RETRY_SECONDS: Final = 5.0
 _UNAVAILABLE: Final = Reservation(ReservationStatus.UNAVAILABLE)
@@ -45,7 +38,7 @@ _T = TypeVar("_T")
 _log: Final = logging.getLogger(LOGGER_NAME)
 
 
-class SqliteStore:
+class SqliteStore(DatabaseStore):
     """Stores state in `state.sqlite` in a directory; see Store.
 
     `clock` gives Unix seconds.
@@ -61,38 +54,18 @@ class SqliteStore:
         *,
         busy: float = BUSY_SECONDS,
     ) -> None:
+        super().__init__(health)
         self._files = Files(directory)
         self._clock = clock
-        self._health = health
-        self._followers = Followers()
         self._engine = Engine(self._files, clock, self._followers.kinds, busy=busy)
         # Its own thread, so that a disk that hangs delays nothing else.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="state")
-        #: Held while the engine is used, because a repair takes several steps.
-        self._using = asyncio.Lock()
-        self._looking: asyncio.Task[None] | None = None
-        self._batches = Batches(self._flush)
-        self._looks = Looks(self._using)
-        self.next_look: Final = self._looks.next
-        #: Whether the database may lack something that this process knows.
-        self._behind = False
         self._missed = MissedReservations()
-        self._retry_at = 0.0
-        self._upkeep = Upkeep()
 
     @property
     def location(self) -> str:
         """The database's path."""
         return str(self._files.database)
-
-    @property
-    def faults(self) -> Sequence[str]:
-        """The present faults."""
-        return self._health.faults
-
-    def follow(self, follower: Follower) -> None:
-        """Hand a follower every record of its kind."""
-        self._followers.add(follower)
 
     async def open(self) -> None:
         """Read everything. Raises StoreError."""
@@ -115,23 +88,13 @@ class SqliteStore:
 
     def start(self) -> None:
         """Begin to follow changes."""
-        now = asyncio.get_running_loop().time()
-        self._retry_at = now + RETRY_SECONDS
-        self._upkeep.begin(now)
-        self._looking = asyncio.create_task(self._look())
+        self._retry_at = asyncio.get_running_loop().time() + RETRY_SECONDS
+        super().start()
 
     async def close(self) -> None:
-        """Stop following; writes in progress have CLOSE_SECONDS to end."""
-        await end(self._looking, self._write_last)
+        """Stop following, and write what is left."""
+        await super().close()
         self._thread.shutdown(wait=False)
-
-    def put(self, records: Iterable[Record]) -> Awaitable[None]:
-        """Write records with all others that come meanwhile, in one transaction."""
-        return self._batches.put(records)
-
-    def written(self) -> Awaitable[None]:
-        """Wait for the writes in progress."""
-        return self._batches.written()
 
     async def reserve(self, kind: str, key: str, *, until: float, room: int) -> Reservation:
         """Reserve a single-use key."""
@@ -266,31 +229,34 @@ class SqliteStore:
         known = self._followers.known(lost=False)
         await self._run(lambda: self._write_in_thread(known))
 
-    async def _look(self) -> None:
-        while True:
-            await asyncio.sleep(LOOK_SECONDS)
-            async with self._looks.one():
-                try:
-                    await self._look_once(asyncio.get_running_loop().time())
-                except Exception:  # noqa: BLE001 - a fault here must not stop the looking
-                    _log.exception("the state store could not be read")
-                    self._engine.reread()
-
     async def _look_once(self, now: float) -> None:
-        if self._engine.is_open:
-            try:
-                found = await self._run(self._engine.look, Operation.READ)
-            except StoreFault as fault:
-                await self._mend(fault)
-                return
-            self._health.clear(FaultKind.UNREADABLE)
-            if found is not None:
-                self._upkeep.uncopied = True
-                self._followers.hand_out(
-                    [record for _, record in found.rows],
-                    complete=found.complete,
-                    doubtful=bool(found.lost),
-                )
+        try:
+            if not self._engine.is_open or await self._read_new():
+                await self._catch_up(now)
+        except Exception:
+            # What was read may not have reached the followers.
+            self._engine.reread()
+            raise
+
+    async def _read_new(self) -> bool:
+        """Read what other processes wrote; return whether the database could be read."""
+        try:
+            found = await self._run(self._engine.look, Operation.READ)
+        except StoreFault as fault:
+            await self._mend(fault)
+            return False
+        self._health.clear(FaultKind.UNREADABLE)
+        if found is not None:
+            self._upkeep.uncopied = True
+            self._followers.hand_out(
+                [record for _, record in found.rows],
+                complete=found.complete,
+                doubtful=bool(found.lost),
+            )
+        return True
+
+    async def _catch_up(self, now: float) -> None:
+        """Write what could not be written before, or do what is due."""
         if self._behind and now >= self._retry_at:
             self._retry_at = now + RETRY_SECONDS
             await self._write(())

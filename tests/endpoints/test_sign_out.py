@@ -31,7 +31,7 @@ from yarl import URL
 
 from tailchat_gate.demo.users import user_named
 from tailchat_gate.identity.sessions.session import SessionRecord
-from tailchat_gate.state.sqlite import LOOK_SECONDS
+from tailchat_gate.state.bookkeeping import LOOK_SECONDS
 
 WIKI, NOTES = "wiki.test", "notes.test"
 HOSHINO = user_named("hoshino")

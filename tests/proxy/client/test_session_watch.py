@@ -34,7 +34,7 @@ from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.proxy.client import server
 from tailchat_gate.proxy.message.websocket_frames import close_frame
 from tailchat_gate.serving.wiring import build
-from tailchat_gate.state import sqlite
+from tailchat_gate.state import bookkeeping
 
 pytestmark = pytest.mark.both_loops
 
@@ -112,7 +112,7 @@ def start(start_gate: Start, upstream: RawUpstream, path: Path) -> Start:
 def _looked_at_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have what is under way, and the store, looked at more often than each half second."""
     monkeypatch.setattr(server, "SWEEP_SECONDS", 0.05)
-    monkeypatch.setattr(sqlite, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(bookkeeping, "LOOK_SECONDS", 0.05)
 
 
 async def _put(path: Path, *entries: Entry) -> None:
