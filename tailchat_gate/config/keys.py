@@ -12,7 +12,7 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from tailchat_gate.config.model import LISTED, TABLES, Settings
 from tailchat_gate.config.problems import Location
-from tailchat_gate.config.tables.route_fields import HealthCheck
+from tailchat_gate.config.tables.target import HealthCheck
 
 Schema = dict[str, Any]
 

@@ -1,23 +1,14 @@
-"""The kinds of value of the keys of routes and tokens, as in `fields.py`, and parts of a route."""
+"""The kinds of value of the keys of routes and tokens, as in `fields.py`."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema
+from pydantic import AfterValidator, PlainSerializer, PlainValidator, WithJsonSchema
 
 from tailchat_gate import syntax
-from tailchat_gate.config.tables.fields import Seconds, Section, Whole, distinct_items, matching
-from tailchat_gate.config.values import address, header, identifier, path, tile, url
-
-Title = Annotated[str, AfterValidator(tile.title)]
-Description = Annotated[str, AfterValidator(tile.description)]
-Icon = Annotated[str, AfterValidator(tile.icon)]
-Launch = Annotated[
-    str | bool,
-    PlainValidator(tile.launch),
-    WithJsonSchema({"anyOf": [{"type": "boolean"}, matching(syntax.LAUNCH)]}),
-]
+from tailchat_gate.config.tables.fields import distinct_items, matching
+from tailchat_gate.config.values import address, header, identifier, path, url
 
 
 def _one_header_each(headers: Mapping[str, str]) -> Mapping[str, str]:
@@ -155,60 +146,3 @@ RouteNames = Annotated[
     AfterValidator(identifier.distinct),
     WithJsonSchema(distinct_items(matching(syntax.ROUTE_NAME), at_least=1)),
 ]
-
-
-class HealthCheck(Section):
-    """What a backend is asked, how often, and how many answers count."""
-
-    path: UpstreamPath = Field(
-        default="/", description="Path that a backend is asked for; 2xx and 3xx say that it is up."
-    )
-    interval: Annotated[float, Seconds(low=0.1, high=3600.0)] = Field(
-        default=2.0, description="How long after one check the next begins."
-    )
-    timeout: Annotated[float, Seconds(low=0.1, high=3600.0)] = Field(
-        default=2.0, description="How long a backend may take to the status of its response."
-    )
-    rise: Annotated[int, Whole(1, 100)] = Field(
-        default=2, description="After how many good checks in a row a backend is up again."
-    )
-    fall: Annotated[int, Whole(1, 100)] = Field(
-        default=3, description="After how many bad checks in a row a backend is out."
-    )
-
-
-class TileSettings(Section):
-    """The name of a route, and how the launcher shows it."""
-
-    name: RouteName = Field(
-        description="Name of the route in logs, metrics and commands, unique in any case.",
-        examples=["grafana"],
-    )
-    title: Title = Field(
-        default="",
-        description="Name of the tool on pages; empty is the name of the route.",
-        examples=["Grafana"],
-    )
-    description: Description = Field(
-        default="",
-        description="What the tool is for, in one line.",
-        examples=["Dashboards and alerts"],
-    )
-    icon: Icon = Field(
-        default="",
-        description="An emoji, or the path of a picture of at most 32 KiB.",
-        examples=["/etc/tailchat-gate/grafana.svg"],
-    )
-    launch: Launch = Field(
-        default=True,
-        description=(
-            "What the launcher opens: true is the route's path, a text another path in it; false "
-            "leaves the route out."
-        ),
-        examples=["/wiki/Main_Page"],
-    )
-
-    @property
-    def shown_name(self) -> str:
-        """What people read of the route."""
-        return self.title or self.name
