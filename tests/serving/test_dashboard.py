@@ -322,8 +322,15 @@ async def test_the_file_its_problems_and_where_values_are_from(
         assert "said=made-up" not in await desk.text("/configuration?said=made-up")
 
 
-async def test_doctor_runs_on_demand(tmp_path: Path, upstream: RawUpstream) -> None:
-    """The findings of the command are on the page once it is done."""
+async def test_doctor_runs_on_demand(
+    tmp_path: Path, upstream: RawUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The findings of the gate's own command, whatever lies where the gate was started."""
+    planted = tmp_path / "started" / "tailchat_gate"
+    planted.mkdir(parents=True)
+    (planted / "__init__.py").touch()
+    (planted / "__main__.py").write_text("""print('{"checks": []}')""", encoding="utf-8")
+    monkeypatch.chdir(planted.parent)
     async with file_gate(tmp_path, upstream.url) as found:
         desk, page = at_listener(found.gate), found.gate.server._page
         assert page is not None

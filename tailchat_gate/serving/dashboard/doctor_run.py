@@ -69,7 +69,9 @@ class DoctorRun:
         }
 
     async def _run(self, path: str) -> None:
-        command = [sys.executable, "-m", "tailchat_gate", "doctor", "--json", "--config", path]
+        # -P: a package of that name in the current directory, which others may write, is not run.
+        own = [sys.executable, "-P", "-m", "tailchat_gate"]
+        command = [*own, "doctor", "--json", "--config", path]
         try:
             found = await in_thread(lambda: self._output(command))
             self.findings, self.failed = _read(found), False
