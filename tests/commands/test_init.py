@@ -1,14 +1,18 @@
 """`init`: what it writes is what `check` accepts, and nothing is written over."""
 
+import asyncio
 import os
+import select
 import stat
-from collections.abc import Sequence
+import subprocess
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from clikit import environ, run
+from clikit import GATE, environ, invoke
 from compose_spec import PyCompose
 
 from tailchat_gate.cli import main
@@ -17,6 +21,10 @@ from tailchat_gate.config.load import load
 ROOT = Path(__file__).parents[2]
 ANSWERS = ("--tailchat", "https://chat.example.com", "--public-url", "https://gate.example.com")
 TOOL = ("--tool", "http://127.0.0.1:3000")
+#: The addresses that are asked for, and no host of the tool.
+TYPED = ("https://chat.example.com", "https://gate.example.com", "http://127.0.0.1:3000", "")
+#: Seconds for a question to appear; only a fault takes so long.
+PATIENCE = 30
 
 
 def _init(folder: Path, *arguments: str, typed: Sequence[str] = ()) -> Result:
@@ -26,6 +34,26 @@ def _init(folder: Path, *arguments: str, typed: Sequence[str] = ()) -> Result:
     return CliRunner().invoke(
         main, ["init", "--directory", str(folder), *arguments], input=text, env=unset
     )
+
+
+def _on_terminal(folder: Path, typed: Iterable[str]) -> tuple[int, str]:
+    """Run `init` on a terminal of its own and type at each question; return what it showed."""
+    ours, its = os.openpty()
+    command = ["setsid", "--ctty", *GATE, "init", "--directory", str(folder)]
+    with subprocess.Popen(command, stdin=its, stdout=its, stderr=its, env=environ()) as process:
+        os.close(its)
+        shown, lines = b"", iter(typed)
+        try:
+            with suppress(OSError):  # the end of the terminal
+                while select.select([ours], [], [], PATIENCE)[0]:
+                    shown += os.read(ours, 4096)
+                    if shown.endswith(b": "):
+                        os.write(ours, next(lines).encode())
+            process.wait(PATIENCE)
+        finally:
+            process.kill()
+            os.close(ours)
+    return process.returncode, shown.decode()
 
 
 def _tree(path: Path) -> dict[str, Any]:
@@ -42,7 +70,7 @@ def _mode(path: Path) -> int:
 def test_three_answers_make_a_configuration(tmp_path: Path) -> None:
     """What is typed is what the gate loads; the callback to register is shown before the id."""
     folder = tmp_path / "etc"
-    typed = ("https://chat.example.com/", "https://GATE.example.com", "http://127.0.0.1:3000")
+    typed = ("https://chat.example.com/", "https://GATE.example.com", "http://127.0.0.1:3000", "")
 
     done = _init(folder, typed=(*typed, "tc_1", "s3cr3t-of-the-app"))
     settings = load(folder / "config.toml", {}).settings
@@ -76,14 +104,14 @@ def test_only_the_owner_reads_what_it_writes(tmp_path: Path) -> None:
     )
 
 
-async def test_options_need_no_questions(tmp_path: Path) -> None:
+def test_options_need_no_questions(tmp_path: Path) -> None:
     """With all options it asks nothing; `check` then names what is to be filled in."""
-    code, out, err = await run("init", "--directory", str(tmp_path), *ANSWERS, *TOOL)
-    refused = await run("check", "--config", str(tmp_path / "config.toml"))
+    code, out, err = invoke("init", "--directory", str(tmp_path), *ANSWERS, *TOOL)
+    refused = invoke("check", "--config", str(tmp_path / "config.toml"))
     config = (tmp_path / "config.toml").read_text().replace("#client_id", "client_id")
     (tmp_path / "config.toml").write_text(config)
     (tmp_path / "client_secret").write_text("s3cr3t\n")
-    accepted = await run("check", "--config", str(tmp_path / "config.toml"))
+    accepted = invoke("check", "--config", str(tmp_path / "config.toml"))
 
     assert (code, err) == (0, "")
     assert f"1. Write the app's client_id into {tmp_path}/config.toml." in out
@@ -114,14 +142,116 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["client_secret"]
 
 
-def test_a_wrong_answer_is_asked_for_again(tmp_path: Path) -> None:
-    """An answer that the configuration would refuse says what is expected."""
-    typed = ("chat", "https://chat.example.com", "https://gate.example.com", "http://a", "", "")
+def test_a_terminal_asks_again_and_never_shows_the_secret(tmp_path: Path) -> None:
+    """A wrong answer says what is expected; the secret is typed without an echo."""
+    typed = ("chat", *TYPED, "tc_1", "s3cr3t-of-the-app")
 
-    done = _init(tmp_path / "etc", typed=typed)
+    code, shown = _on_terminal(tmp_path / "etc", [f"{line}\n" for line in typed])
+
+    assert code == 0, shown
+    assert "Error: expected an http or https URL such as" in shown
+    assert "s3cr3t" not in shown
+    assert (tmp_path / "etc" / "client_secret").read_text() == "s3cr3t-of-the-app"
+
+
+def test_control_c_at_the_secret_leaves_nothing(tmp_path: Path) -> None:
+    """It ends like the end of the input does, at the last question too."""
+    typed = [*(f"{line}\n" for line in (*TYPED, "tc_1")), "\x03"]
+
+    code, shown = _on_terminal(tmp_path / "etc", typed)
+
+    assert (code, "nothing was written" in shown, "Traceback" in shown) == (1, True, False)
+    assert not (tmp_path / "etc").exists()
+
+
+@pytest.mark.parametrize("answered", range(6))
+def test_at_each_question_the_input_may_end(tmp_path: Path, answered: int) -> None:
+    """Nothing is written then, and the options are named that answer without questions."""
+    done = _init(tmp_path / "etc", typed=(*TYPED, "tc_1")[:answered])
+
+    assert (done.exit_code, "Address of your Tailchat" in done.output) == (1, True)
+    assert "--tailchat, --public-url and --tool" in done.output
+    assert not (tmp_path / "etc").exists()
+
+
+async def test_a_pipe_is_read_without_a_warning(tmp_path: Path) -> None:
+    """The secret is its last line, and nothing is said of an echo."""
+    typed = "\n".join((*TYPED, "tc_1", "s3cr3t-of-the-app"))
+    process = await asyncio.create_subprocess_exec(
+        *("setsid", *GATE, "init", "--directory", str(tmp_path / "etc")),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=environ(),
+    )
+    out, err = await process.communicate(typed.encode())
+
+    assert (process.returncode, err) == (0, b""), out
+    assert (tmp_path / "etc" / "client_secret").read_text() == "s3cr3t-of-the-app"
+
+
+def test_a_wrong_line_of_a_pipe_is_not_read_over(tmp_path: Path) -> None:
+    """The next line is the answer to another question, so it ends there."""
+    done = _init(tmp_path / "etc", typed=("chat", *TYPED))
+
+    assert done.exit_code == 2
+    assert 'expected an http or https URL such as "https://tailchat.example.com"' in done.output
+    assert not (tmp_path / "etc").exists()
+
+
+def test_a_placeholder_is_no_secret(tmp_path: Path) -> None:
+    """What `check` would refuse is not taken, and is not repeated."""
+    done = _init(tmp_path / "etc", typed=(*TYPED, "tc_1", "<your client secret>"))
+
+    assert done.exit_code == 2
+    assert "this one reads like a placeholder" in done.output
+    assert not (tmp_path / "etc").exists()
+
+
+def test_a_tool_with_a_host_of_its_own(tmp_path: Path) -> None:
+    """Its route has that host and its name; the host has to lead to the gate, too."""
+    done = _init(tmp_path / "etc", *ANSWERS, *TOOL, "--host", "Grafana.example.com")
+    text = (tmp_path / "etc" / "config.toml").read_text()
 
     assert done.exit_code == 0, done.output
-    assert "Error: expected an http or https URL such as" in done.output
+    assert 'name = "grafana"\nhost = "grafana.example.com"\n' in text
+    assert "Let grafana.example.com lead to the gate too" in done.output
+
+
+def test_what_cannot_be_written_is_said_before_the_questions(tmp_path: Path) -> None:
+    """A directory that takes no files ends it at once, and is left as it was."""
+    tmp_path.chmod(0o555)
+    command = ["setpriv", "--bounding-set=-dac_override", *GATE] if os.geteuid() == 0 else GATE
+    done = subprocess.run(
+        [*command, "init", "--directory", str(tmp_path)],
+        input="",
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environ(),
+    )
+    tmp_path.chmod(0o755)
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"{tmp_path}: Permission denied; --directory names another place\n"
+
+
+def test_what_was_typed_outlives_a_directory(tmp_path: Path) -> None:
+    """If the files cannot be written after the questions, another directory is asked for."""
+    first, second = tmp_path / "etc", tmp_path / "second"
+    answers = (*TYPED, "tc_1", "s3cr3t-of-the-app")
+
+    def typed() -> Iterable[str]:
+        yield from (f"{line}\n" for line in answers[:-1])
+        (first / "config.toml").mkdir(parents=True)  # meanwhile
+        yield from (f"{answers[-1]}\n", f"{first}\n", f"{second}\n")
+
+    code, shown = _on_terminal(first, typed())
+
+    assert code == 0, shown
+    assert "config.toml: File exists; --directory names another place" in shown
+    assert (second / "client_secret").read_text() == answers[-1]
+    assert [path.name for path in first.iterdir()] == ["config.toml"]
 
 
 def test_a_wrong_option_writes_nothing(tmp_path: Path) -> None:
@@ -172,15 +302,6 @@ def test_the_container_is_one_for_compose(docker: Path) -> None:
     """The file is valid by the Compose specification."""
     text = (docker / "compose.yaml").read_text(encoding="utf-8")
     PyCompose.from_yaml(text).validate()
-
-
-def test_where_nobody_answers_it_names_the_options(tmp_path: Path) -> None:
-    """At the end of its input it has written nothing, and says how to go without questions."""
-    done = _init(tmp_path / "etc", "--tool", "http://127.0.0.1:3000", typed=["https://a.example"])
-
-    assert done.exit_code == 1
-    assert "--tailchat, --public-url and --tool" in done.output
-    assert not (tmp_path / "etc").exists()
 
 
 def test_the_container_has_no_more_rights_than_ours(docker: Path) -> None:
