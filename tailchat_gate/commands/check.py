@@ -18,6 +18,7 @@ from tailchat_gate.commands.common import (
 )
 from tailchat_gate.commands.listing import print_json
 from tailchat_gate.config.lint.addresses import beside_the_gate
+from tailchat_gate.config.lint.examples import of_examples
 from tailchat_gate.config.load import ConfigError, Loaded, Source, locate
 from tailchat_gate.config.model import Settings
 from tailchat_gate.config.problems import Problem
@@ -98,6 +99,7 @@ def _findings(config: Path, loaded: Loaded, name: str, *, online: bool) -> _Find
     # A missing file may exist on the gate's machine; a wrong one is wrong everywhere.
     stops = list(obstacles(settings))
     further = (
+        *of_examples(settings),
         *_foreign(settings),
         *(_online(loaded, name) if online else ()),
         *(f"{key}: {problem}; the gate does not start with that" for key, problem, _ in stops),

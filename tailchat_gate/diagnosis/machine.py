@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from tailchat_gate.config.lint.addresses import beside_the_gate
+from tailchat_gate.config.lint.examples import of_examples
 from tailchat_gate.config.load import Loaded
 from tailchat_gate.config.model import Settings
 from tailchat_gate.config.state_directory import in_foreign_home, is_made, writable_by_all
@@ -134,7 +135,7 @@ async def configuration(
     for said in loaded.warnings:
         if said not in loaded.exposed:
             yield warning(CONFIGURATION, said)
-    for said in beside_the_gate(settings):
+    for said in (*of_examples(settings), *beside_the_gate(settings)):
         yield warning(CONFIGURATION, said)
     said = await in_thread(partial(in_foreign_home, settings.state.path, environ))
     if said:

@@ -34,7 +34,12 @@ allow = ["group:opps"]
 [groups]
 ops = ["660000000000000000000001"]
 """
-GOOD = BAD.replace('upstrem = "http://wiki:3000"\n', "").replace("opps", "ops")
+GOOD = (
+    BAD.replace('upstrem = "http://wiki:3000"\n', "")
+    .replace("opps", "ops")
+    .replace("example.com", "example.lan")
+    .replace("660000000000000000000001", "66f3a1c09b2e4d5f60718293")
+)
 #: What gives a warning.
 DOUBTFUL = GOOD.replace('"group:ops"', '"group:ops", "signed-in"')
 
@@ -142,7 +147,7 @@ def test_warnings_for_programs(folder: Path) -> None:
 
     assert (code, err) == (0, "")
     assert (found["valid"], found["starts"], found["routes"]) == (True, True, 1)
-    assert found["redirect_uri"] == "https://gate.example.com/oauth2/callback"
+    assert found["redirect_uri"] == "https://gate.example.lan/oauth2/callback"
     assert [(one["severity"], one["line"]) for one in found["problems"]] == [("warning", 16)]
 
 
@@ -150,7 +155,7 @@ def test_warnings_for_programs(folder: Path) -> None:
 def test_strict_fails_for_warnings_alone(folder: Path, form: str) -> None:
     """Its exit code is its own, 4; notes, which describe a normal set-up, do not count."""
     codes = []
-    for text in (DOUBTFUL, GOOD, GOOD.replace('host = "wiki.example.com"\n', ""), BAD):
+    for text in (DOUBTFUL, GOOD, GOOD.replace('host = "wiki.example.lan"\n', ""), BAD):
         _write(folder, text)
         codes.append((_check("--format", form)[0], _check("--format", form, "--strict")[0]))
 
@@ -160,7 +165,7 @@ def test_strict_fails_for_warnings_alone(folder: Path, form: str) -> None:
 def test_a_note_is_a_notice_in_a_workflow(folder: Path) -> None:
     """What is normal with one trusted tool is neither a warning nor an error."""
     _write(
-        folder, GOOD.replace('host = "wiki.example.com"\n', "").replace("static:204", "http://a")
+        folder, GOOD.replace('host = "wiki.example.lan"\n', "").replace("static:204", "http://a")
     )
 
     assert _check("--format", "github")[1].startswith(

@@ -39,8 +39,11 @@ def _init(folder: Path, *arguments: str, typed: Sequence[str] = ()) -> Result:
 def _on_terminal(folder: Path, typed: Iterable[str]) -> tuple[int, str]:
     """Run `init` on a terminal of its own and type at each question; return what it showed."""
     ours, its = os.openpty()
-    command = ["setsid", "--ctty", *GATE, "init", "--directory", str(folder)]
-    with subprocess.Popen(command, stdin=its, stdout=its, stderr=its, env=environ()) as process:
+    # A shell that starts the tests in the background has them ignore the signal.
+    command = ("env", "--default-signal=INT", "setsid", "--ctty", *GATE, "init")
+    with subprocess.Popen(
+        [*command, "--directory", str(folder)], stdin=its, stdout=its, stderr=its, env=environ()
+    ) as process:
         os.close(its)
         shown, lines = b"", iter(typed)
         try:
@@ -108,8 +111,9 @@ def test_options_need_no_questions(tmp_path: Path) -> None:
     """With all options it asks nothing; `check` then names what is to be filled in."""
     code, out, err = invoke("init", "--directory", str(tmp_path), *ANSWERS, *TOOL)
     refused = invoke("check", "--config", str(tmp_path / "config.toml"))
-    config = (tmp_path / "config.toml").read_text().replace("#client_id", "client_id")
-    (tmp_path / "config.toml").write_text(config)
+    config = (tmp_path / "config.toml").read_text()
+    filled_in = config.replace('#client_id = "tc_..."', 'client_id = "tc_1"')
+    (tmp_path / "config.toml").write_text(filled_in)
     (tmp_path / "client_secret").write_text("s3cr3t\n")
     accepted = invoke("check", "--config", str(tmp_path / "config.toml"))
 

@@ -36,7 +36,7 @@ def convert(tmp_path: Path) -> Convert:
             (tmp_path / name).write_text(new_secret())
             (tmp_path / name).chmod(0o600)
         made = tmp_path / "config.toml"
-        made.write_text(out.replace("/etc/tailchat-gate", str(tmp_path)))
+        made.write_text(out.replace("/etc/tailchat-gate", str(tmp_path)).replace("tc_...", "tc_1"))
         return load(made, {}), err
 
     return run

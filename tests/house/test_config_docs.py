@@ -19,6 +19,9 @@ from tailchat_gate.config.values.quantities import read_duration
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "config.example.toml"
+#: What the example has a placeholder for.
+ID = {"TAILCHAT_GATE_TAILCHAT__CLIENT_ID": "tc_1"}
+FILLED_IN = {**SECRETS, **ID}
 OVERVIEW = ROOT / "docs" / "configuration.md"
 PAGES = sorted((ROOT / "docs" / "configure").glob("*.md"))
 
@@ -66,8 +69,8 @@ def same(key: Key, value: object) -> bool:
 
 
 def test_the_example_loads_with_secrets_from_the_environment() -> None:
-    """The example is a configuration as it stands, once two variables hold its secrets."""
-    loaded = load(EXAMPLE, SECRETS)
+    """The example is a configuration, once variables hold the app's id and both secrets."""
+    loaded = load(EXAMPLE, FILLED_IN)
 
     assert loaded.warnings == ()
     assert loaded.settings.route[0].name == "grafana"
@@ -87,7 +90,7 @@ def test_the_example_loads_with_secrets_from_files(tmp_path: Path) -> None:
         text.replace("/run/secrets", str(tmp_path)), encoding="utf-8"
     )
 
-    assert load(tmp_path / "gate.toml", {}).warnings == ()
+    assert load(tmp_path / "gate.toml", ID).warnings == ()
 
 
 def test_the_example_holds_every_key_and_no_other() -> None:
@@ -121,12 +124,12 @@ def test_the_example_sets_what_is_required_and_nothing_else() -> None:
 def test_the_defaults_of_the_schema_are_those_of_the_settings() -> None:
     """Writing every default out changes nothing."""
     document = tomllib.loads(EXAMPLE.read_text(encoding="utf-8"))
-    plain = load(EXAMPLE, SECRETS).settings
+    plain = load(EXAMPLE, FILLED_IN).settings
     for key in KEYS.values():
         if key.default is not None and len(key.path) > 1:
             table = document.setdefault(key.path[0], {})
             (table[0] if isinstance(table, list) else table)[key.path[1]] = key.default
-    document["tailchat"]["client_secret"] = "app-secret"
+    document["tailchat"] |= {"client_id": "tc_1", "client_secret": "app-secret"}
     document["session"] = {**document["session"], "secrets": [SESSION_SECRET]}
 
     assert Settings.model_validate(document) == plain
@@ -306,7 +309,8 @@ def test_the_files_in_the_docs_load(tmp_path: Path) -> None:
         first.replace("/run/secrets", str(tmp_path)), encoding="utf-8"
     )
 
-    assert load(tmp_path / "gate.toml", {}).settings.route[0].upstream == "http://grafana:3000"
+    loaded = load(tmp_path / "gate.toml", ID)
+    assert loaded.settings.route[0].upstream == "http://grafana:3000"
 
 
 def test_the_docs_have_one_sentence_a_line() -> None:

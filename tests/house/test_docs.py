@@ -72,7 +72,7 @@ def test_the_five_line_configuration_loads(tmp_path: Path) -> None:
     assert len(text.strip().splitlines()) == 5
     tomllib.loads(text)
     path = tmp_path / "config.toml"
-    path.write_text(text.replace("/etc/tailchat-gate", str(tmp_path)))
+    path.write_text(text.replace("/etc/tailchat-gate", str(tmp_path)).replace("tc_...", "tc_1"))
 
     settings = load(path, {}).settings
 

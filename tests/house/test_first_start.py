@@ -101,7 +101,9 @@ async def test_a_start_with_the_readmes_five_lines(home: Path) -> None:
         (home / "session_secret").write_text(SECRET + "\n")
         blocks = re.findall(r"```toml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
         text = next(block for block in blocks if "public_url" in block)
-        (home / "config.toml").write_text(text.replace("/etc/tailchat-gate", str(home)))
+        (home / "config.toml").write_text(
+            text.replace("/etc/tailchat-gate", str(home)).replace("tc_...", "tc_1")
+        )
         return home / "config.toml"
 
     config = await asyncio.to_thread(write)

@@ -215,7 +215,7 @@ def _files(at: RegisteredGate, tool: str, directory: Path) -> dict[str, Path]:
     for old, new in (
         ("http://localhost:4180", at.url),
         ("https://tailchat.example.com", at.api_url),
-        ("tc_0123456789abcdef01234567", CLIENT_ID),
+        ("tc_...", CLIENT_ID),
         ("http://whoami:8080", tool),
     ):
         assert text.count(old) == 1

@@ -184,6 +184,7 @@ def settings_of(found: Sequence[Manifest], folder: Path) -> Settings:
         for name, file in (("tls.crt", issued.certificate), ("tls.key", issued.key)):
             text = text.replace(f"/run/tls/{name}", str(file))
         environ["TAILCHAT_GATE_SERVER__TLS"] = text
+    environ["TAILCHAT_GATE_TAILCHAT__CLIENT_ID"] = "tc_1"
     loaded = load(config, environ)
     # The NetworkPolicy keeps others from it, which the gate cannot see.
     (warning,) = loaded.warnings

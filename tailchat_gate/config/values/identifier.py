@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from tailchat_gate import syntax
 from tailchat_gate.config.problems import did_you_mean
+from tailchat_gate.config.values.placeholder import is_placeholder
 
 PUBLIC = "public"
 SIGNED_IN = "signed-in"
@@ -45,6 +46,10 @@ _SUB = re.compile(syntax.SUB)
 _PERSON_NAME = re.compile(rf"(?!{SUB}|{TOKEN})[^#{syntax.CTL}{syntax.C1}]{{1,128}}#[0-9]{{1,16}}")
 _METHOD = re.compile(syntax.REGISTERED_METHOD)
 _CLIENT_ID = re.compile(syntax.CLIENT_ID)
+_APP_ID = (
+    "the \"App ID\" of the app's page in Tailchat's open platform, such as "
+    '"tc_649aa2179e97b8b3b2d10041"'
+)
 _SCOPE = re.compile(syntax.SCOPE)
 _LONGEST_CONTACT = 200
 #: Tailchat: a sub is a MongoDB id, as pages and logs show it.
@@ -143,7 +148,9 @@ def audience(text: str) -> str:
 def client_id(text: str) -> str:
     """Check the client_id of the app; raises ValueError."""
     if not _CLIENT_ID.fullmatch(text):
-        raise ValueError('the id of the app, such as "tc_649aa2179e97b8b3b2d10041"')
+        raise ValueError(_APP_ID)
+    if is_placeholder(text):
+        raise ValueError(f"{_APP_ID}; this one reads like a placeholder")
     return text
 
 

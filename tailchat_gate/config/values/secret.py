@@ -3,6 +3,7 @@
 import itertools
 import re
 
+from tailchat_gate.config.values.placeholder import is_instead_of_password, is_placeholder
 from tailchat_gate.syntax import CTL, SURROGATES
 
 _SHORTEST = 32
@@ -12,34 +13,31 @@ _WORDS = re.compile(
     r"|example|password|tailchat|secret.?secret|x{8}|\.{3}|^<.*>$",
     re.IGNORECASE,
 )
-#: A whole client secret that only an example or a template has.
-_TEMPLATE = re.compile(
-    r"(?:change|replace|insert|fill|enter|put|paste).?(?:me|this|it|with|in|your|here|the)(?![a-z0-9]).*"
-    r"|(?:your[ _-])?(?:(?:tailchat|oauth|client)[ _-]?){0,2}(?:secret|password)"
-    r"(?:[ _-]?here)?"
-    r"|place.?holder|example|todo|tbd|none|null|undefined|test|x{3,}|\*+|\.{2,}|…|-+|0+"
-    r"|<.*>|\{\{?.*\}\}?|\$\{?\w+\}?|%\w+%|\[.*\]",
-    re.IGNORECASE,
-)
 _CONTROL = re.compile(f"[{CTL}{SURROGATES}]")
 
 SESSION = "at least 32 random characters; `tailchat-gate secret` prints some"
 _SERVER = "the password of the server, on one line, without white space at its ends"
-CLIENT = "the app's secret as Tailchat shows it, on one line, without white space at its ends"
+CLIENT = (
+    "the \"App Secret\" of the app's page in Tailchat's open platform, on one line, without white "
+    "space at its ends"
+)
+_PLACEHOLDER = "this one reads like a placeholder"
 
 
 def client_secret(text: str) -> None:
     """Check the app's secret; raises ValueError, whose text says what is accepted."""
     if not text or text != text.strip() or _CONTROL.search(text):
         raise ValueError(CLIENT)
-    if _TEMPLATE.fullmatch(text):
-        raise ValueError(f"{CLIENT}; this one reads like a placeholder")
+    if is_placeholder(text):
+        raise ValueError(f"{CLIENT}; {_PLACEHOLDER}")
 
 
 def password(text: str) -> None:
     """Check the password of a server; raises ValueError, whose text says what is accepted."""
     if not text or text != text.strip() or _CONTROL.search(text):
         raise ValueError(_SERVER)
+    if is_instead_of_password(text):
+        raise ValueError(f"{_SERVER}; {_PLACEHOLDER}")
 
 
 def session_secret(text: str) -> None:
@@ -56,7 +54,7 @@ def session_secret(text: str) -> None:
     if text.startswith("#"):
         raise ValueError(f"{SESSION}; no sign # at the start, which is not read as a comment here")
     if _WORDS.search(text):
-        raise ValueError(f"{SESSION}; this one reads like a placeholder")
+        raise ValueError(f"{SESSION}; {_PLACEHOLDER}")
     if len(set(text)) < _FEWEST_SIGNS or _repeats(text) or _runs(text):
         raise ValueError(f"{SESSION}; this one is easy to guess")
 
