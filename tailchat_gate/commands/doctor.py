@@ -33,6 +33,7 @@ from tailchat_gate.diagnosis.statement import (
     Check,
     Mark,
     Statement,
+    joined,
     run_checks,
     wrong,
 )
@@ -84,7 +85,7 @@ def ask_tailchat(loaded: Loaded, file: str) -> list[Statement]:
 
     async def ask() -> list[Statement]:
         async with _set_up(loaded, file) as set_up:
-            return await run_checks(tuple(tailchat_checks(set_up)))
+            return joined(await run_checks(tuple(tailchat_checks(set_up))))
 
     with _quiet():
         return asyncio.run(ask())
@@ -104,7 +105,7 @@ def _examine(loaded: Loaded, file: str) -> list[Statement]:
                 *network_checks(set_up),
             )
             found = await run_checks(checks)
-        return found + await run_checks((store,))
+        return joined(found + await run_checks((store,)))
 
     with _quiet():
         return asyncio.run(run())

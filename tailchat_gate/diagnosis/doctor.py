@@ -50,7 +50,8 @@ class SetUp(NamedTuple):
 def tailchat_checks(set_up: SetUp) -> Iterator[Check]:
     """Yield what is asked of Tailchat."""
     settings, calls = set_up.loaded.settings, set_up.tailchat
-    yield Check(REACHED, partial(sign_in.sign_in, settings, calls.sign_in))
+    names = set_up.dialer.names
+    yield Check(REACHED, partial(sign_in.sign_in, settings, calls.sign_in, names))
     yield Check(sign_in.PEOPLE, partial(sign_in.people, settings, calls.inquiry))
     yield Check(sign_in.REGISTRATION, partial(sign_in.registration, calls.registration))
     yield Check(sign_in.KEY, partial(sign_in.key, calls.api, set_up.clock()))
@@ -61,10 +62,11 @@ def tailchat_checks(set_up: SetUp) -> Iterator[Check]:
 def network_checks(set_up: SetUp) -> Iterator[Check]:
     """Yield what is asked over the network beside Tailchat's own API."""
     settings, now = set_up.loaded.settings, set_up.clock()
-    yield from names.name_checks(settings, set_up.dialer.names)
-    resolver = NamesResolver(set_up.dialer.names)
+    known = set_up.dialer.names
+    yield from names.name_checks(settings, known)
     yield Check(certificates.CERTIFICATE, partial(certificates.of_gate, settings, now))
-    yield Check(edge.PUBLIC_URL, partial(edge.edge, settings, resolver, now))
+    yield Check(edge.PUBLIC_URL, partial(edge.edge, settings, known, now))
+    resolver = NamesResolver(known)
     yield Check(certificates.CERTIFICATE, partial(certificates.tailchat, settings, resolver, now))
     yield from tools.tool_checks(settings, set_up.dialer, now)
 

@@ -7,25 +7,27 @@ from http.cookies import CookieError, SimpleCookie
 from typing import Final
 from urllib.parse import parse_qs, urlsplit
 
-from aiohttp.abc import AbstractResolver
-
 from tailchat_gate.config.files import verifying_context
 from tailchat_gate.config.lint.addresses import travels_in_clear
 from tailchat_gate.config.model import Settings
 from tailchat_gate.diagnosis import certificates
 from tailchat_gate.diagnosis.statement import (
+    RUNNING_GATE,
     FetchedResponse,
     Statement,
     UnreachableError,
     get,
     in_thread,
+    name_of,
     ok,
     unknown,
     warning,
     wrong,
 )
+from tailchat_gate.identity.oauth.back_channel import UNKNOWN_NAME
 from tailchat_gate.identity.oauth.login import short_text
 from tailchat_gate.identity.sessions.cookies import CookieNames
+from tailchat_gate.proxy.upstream.resolver import Names, NamesResolver
 from tailchat_gate.syntax import OWN_AGENT
 
 PUBLIC_URL: Final = "public-url"
@@ -42,9 +44,7 @@ _NAVIGATION: Final = {
 _LEAD: Final = "have the proxy in front, or the name, lead there to the gate's server.listen"
 
 
-async def edge(
-    settings: Settings, resolver: AbstractResolver, now: float
-) -> AsyncIterator[Statement]:
+async def edge(settings: Settings, names: Names, now: float) -> AsyncIterator[Statement]:
     """Begin a login as a browser does, without going on to Tailchat; say what came of it."""
     public_url = settings.server.public_url
     if travels_in_clear(public_url):
@@ -57,13 +57,17 @@ async def edge(
     # Reads files.
     context = await in_thread(verifying_context) if public_url.startswith("https:") else None
     try:
-        answer = await get(url, resolver, context, _NAVIGATION)
+        answer = await get(url, NamesResolver(names), context, _NAVIGATION)
     except ssl.SSLError as error:
         yield certificates.refused(public_url, error)
         return
     except UnreachableError as error:
         text = f"{public_url} cannot be reached from this machine: {error}"
-        yield unknown(PUBLIC_URL, text, f"see that browsers reach it; else {_LEAD}")
+        host = urlsplit(public_url).hostname or ""
+        is_nameless = str(error) == UNKNOWN_NAME or names.waits(host)
+        needs = name_of(host) if is_nameless else RUNNING_GATE
+        remedy = f"see that browsers reach it; else {_LEAD}"
+        yield unknown(PUBLIC_URL, text, remedy)._replace(needs=needs)
         return
     for statement in certificates.dates_of(public_url, answer.certificate, now):
         yield statement
@@ -82,7 +86,8 @@ def _of_answer(settings: Settings, answer: FetchedResponse) -> Statement:
         where = f" to {short_text(answer.location)}" if answer.location else ""
         text = f"{public_url} does not begin a login of this gate: status {answer.status}{where}"
         if answer.status in {HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE}:
-            return wrong(PUBLIC_URL, text, f"see whether the gate runs; else {_LEAD}")
+            said = wrong(PUBLIC_URL, text, f"see whether the gate runs; else {_LEAD}")
+            return said._replace(needs=RUNNING_GATE)
         return wrong(PUBLIC_URL, text, _LEAD)
     asked = parse_qs(urlsplit(answer.location).query)
     for name, expected in (

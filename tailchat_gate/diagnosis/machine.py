@@ -18,7 +18,14 @@ from tailchat_gate.config.model import Settings
 from tailchat_gate.config.state_directory import in_foreign_home, is_made, writable_by_all
 from tailchat_gate.config.tables.server import PUBLIC_ADDRESSES
 from tailchat_gate.config.values.address import UnixAddress, listen_address
-from tailchat_gate.diagnosis.statement import Statement, in_thread, ok, warning, wrong
+from tailchat_gate.diagnosis.statement import (
+    STATE_SERVER,
+    Statement,
+    in_thread,
+    ok,
+    warning,
+    wrong,
+)
 from tailchat_gate.proxy.sockets import shares
 from tailchat_gate.state.bookkeeping import StoreFault
 from tailchat_gate.state.engine import Engine
@@ -179,7 +186,8 @@ async def _of_server(place: RedisPlace) -> Statement:
     except StoreError as error:
         return wrong(STORE, str(error), "install the gate with that extra")
     except StoreFault as fault:
-        return wrong(STORE, str(fault), "start the server, and check state.url and its password")
+        remedy = "start the server, and check state.url and its password"
+        return wrong(STORE, str(fault), remedy)._replace(lacks=STATE_SERVER)
     if found.lost:
         remedy = "docs/operate/redis.md"
         return wrong(STORE, f"{place}: records are missing or damaged", remedy)

@@ -1,6 +1,7 @@
 """Whether this machine knows the names of the hosts that a configuration names."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from ipaddress import ip_address
@@ -8,9 +9,19 @@ from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from tailchat_gate.config.model import Settings
+from tailchat_gate.config.tables.identity import Tailchat
 from tailchat_gate.config.values.address import HttpAddress, upstream_address
 from tailchat_gate.config.values.url import proxy_for
-from tailchat_gate.diagnosis.statement import CALL_SECONDS, Check, Statement, ok, warning, wrong
+from tailchat_gate.diagnosis.statement import (
+    CALL_SECONDS,
+    NAME_SERVERS,
+    Check,
+    Statement,
+    name_of,
+    ok,
+    warning,
+    wrong,
+)
 from tailchat_gate.proxy.upstream.resolver import Names
 from tailchat_gate.syntax import WILDCARD
 
@@ -51,14 +62,18 @@ async def look_up(
     refusal = wrong if host.is_ours else warning
     remedy = _MEND if host.is_ours else "see that browsers know it"
     about = f"{host.key}: this machine cannot look up {host.name}"
+    said, is_general = None, True
     try:
         async with asyncio.timeout(seconds):
             infos = await names.addresses(host.name, 0)
     except TimeoutError:
-        yield refusal(DNS, f"{about}: no name server answers", remedy)
-        return
+        said = refusal(DNS, f"{about}: no name server answers", _MEND)
     except OSError as error:
-        yield refusal(DNS, f"{about}: {error.strerror}", remedy)
+        said = refusal(DNS, f"{about}: {error.strerror}", remedy)
+        is_general = error.errno == socket.EAI_AGAIN
+    if said is not None:
+        needs = NAME_SERVERS if is_general else ""
+        yield said._replace(needs=needs, lacks=name_of(host.name), about=host.name)
         return
     found = list(dict.fromkeys(str(info[4][0]) for info in infos))
     more = f" and {len(found) - _MOST_SHOWN} more" if len(found) > _MOST_SHOWN else ""
@@ -84,6 +99,12 @@ def _host_names(settings: Settings) -> Iterator[HostName]:
         if route.host and not route.host.startswith(WILDCARD):
             name = route.host.strip("[]")
             yield HostName(name, f"route {route.name}: host", is_ours=False)
+
+
+def called_host(tailchat: Tailchat) -> str:
+    """Return the host that calls to Tailchat look up: that of their proxy, where there is one."""
+    back = tailchat.internal_url or tailchat.api_url
+    return _host(proxy_for(tailchat.proxy, back) or back)
 
 
 def _host(url: str) -> str:

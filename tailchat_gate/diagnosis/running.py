@@ -10,7 +10,18 @@ from typing import Any, Final, NamedTuple
 
 from tailchat_gate import __version__
 from tailchat_gate.config.model import Settings
-from tailchat_gate.diagnosis.statement import Statement, in_thread, ok, unknown, warning, wrong
+from tailchat_gate.diagnosis.statement import (
+    REPEATED,
+    RUNNING_GATE,
+    STATE_SERVER,
+    TAILCHAT,
+    Statement,
+    in_thread,
+    ok,
+    unknown,
+    warning,
+    wrong,
+)
 
 GATE: Final = "gate"
 _OK: Final = 200
@@ -64,7 +75,7 @@ async def gate(settings: Settings, running: Running, file: str) -> AsyncIterator
     if running.status is None:
         text = f"no gate answers at server.admin_listen, {where}: {running.problem}"
         remedy = "start the gate; if it runs in another container, run this command there"
-        yield warning(GATE, text, remedy)
+        yield warning(GATE, text, remedy)._replace(lacks=RUNNING_GATE)
         return
     for statement in await in_thread(partial(_of_status, running, file)):
         yield statement
@@ -85,6 +96,9 @@ def _of_status(running: Running, file: str) -> list[Statement]:
     if status.get("version") != __version__:
         text = f"the running gate is version {status.get('version')}, this command {__version__}"
         found.append(warning(GATE, text, "restart the gate"))
-    faults = (*status.get("state_faults", ()), *status.get("group_faults", ()))
-    found.extend(wrong(GATE, f"the running gate says: {fault}") for fault in faults)
+    for key, needs in (("state_faults", STATE_SERVER), ("group_faults", TAILCHAT)):
+        found.extend(
+            wrong(GATE, f"the running gate says: {fault}")._replace(needs=needs, about=REPEATED)
+            for fault in status.get(key, ())
+        )
     return found or [ok(GATE, f"the gate has run for {status.get('uptime_seconds')} seconds")]

@@ -4,7 +4,18 @@ from collections.abc import AsyncIterator
 from typing import Final, NamedTuple
 
 from tailchat_gate.config.model import Settings
-from tailchat_gate.diagnosis.statement import Mark, Statement, ok, unknown, warning, wrong
+from tailchat_gate.diagnosis.names import called_host
+from tailchat_gate.diagnosis.statement import (
+    TAILCHAT,
+    Mark,
+    Statement,
+    name_of,
+    ok,
+    unknown,
+    warning,
+    wrong,
+)
+from tailchat_gate.identity.oauth.back_channel import UNKNOWN_NAME
 from tailchat_gate.identity.oauth.sign_in_check import (
     CALLBACK,
     CLIENT,
@@ -24,6 +35,7 @@ from tailchat_gate.people.inquiry import Inquiry
 from tailchat_gate.people.panel import Panel
 from tailchat_gate.people.registration import RegistrationCheck
 from tailchat_gate.people.watch import CLOSED
+from tailchat_gate.proxy.upstream.resolver import Names
 
 KEY: Final = "key"
 BOT: Final = "bot"
@@ -42,6 +54,8 @@ _NOBODY: Final = "0" * 24
 class Seen(NamedTuple):
     """What the bot sees: `problem` is why it sees nothing, "" where it does.
 
+    `is_outage`: because Tailchat gives no answer.
+
     `remedy` is what to do about it, `existing` are the ids of groups that exist although the bot
     is not in them.
     """
@@ -50,6 +64,7 @@ class Seen(NamedTuple):
     problem: str = ""
     remedy: str = ""
     existing: frozenset[str] = frozenset()
+    is_outage: bool = False
 
 
 async def look(settings: Settings, api: TailchatApi, bot: Bot) -> Seen:
@@ -59,7 +74,8 @@ async def look(settings: Settings, api: TailchatApi, bot: Bot) -> Seen:
     if views is None:
         said = found.why if isinstance(found, CannotTell) else ""
         problem = f"the gate's bot cannot ask Tailchat for its groups: {bot.problem or said}"
-        return Seen(problem=problem, remedy=bot.remedy)
+        is_outage = bool(said) and said == (bot.problem or said)
+        return Seen(problem=problem, remedy=bot.remedy, is_outage=is_outage)
     sources = (source for group in settings.groups.values() for source in group.sources)
     missing = {source.group for source in sources} - {view.id for view in views}
     existing = {name for name in missing if await _exists(api, name)}
@@ -75,7 +91,8 @@ async def key(api: TailchatApi, now: float) -> AsyncIterator[Statement]:
     """Say whether anybody can make Tailchat's tokens."""
     public = await has_public_key(api, now)
     if isinstance(public, CannotTell):
-        yield warning(KEY, f"Tailchat does not say whether its key is public: {public.why}")
+        text = f"Tailchat does not say whether its key is public: {public.why}"
+        yield warning(KEY, text)._replace(needs=TAILCHAT)
     elif public:
         yield wrong(KEY, KEY_PROBLEM, KEY_REMEDY)
     else:
@@ -89,15 +106,16 @@ async def groups(
     uses_groups = any(group.sources for group in settings.groups.values())
     uses_panel = bool(settings.access.panel)
     seen = await look(settings, api, bot)
+    needs = TAILCHAT if seen.is_outage else ""
     if not seen.problem:
         count = len(seen.views)
         yield ok(BOT, f"the gate's bot is signed in, and in {count} groups of Tailchat")
     elif uses_groups or uses_panel:
-        yield wrong(BOT, seen.problem, seen.remedy)
+        yield wrong(BOT, seen.problem, seen.remedy)._replace(needs=needs)
         return
     else:
         text = f"nothing here needs the bot; without it commands take no names: {seen.problem}"
-        yield unknown(BOT, text, seen.remedy)
+        yield unknown(BOT, text, seen.remedy)._replace(needs=needs)
         return
     if uses_groups:
         for statement in _of_groups(settings, seen):
@@ -132,8 +150,8 @@ def as_sentence(statement: Statement) -> str:
     return f"{text}; {statement.remedy}" if statement.remedy else text
 
 
-async def sign_in(settings: Settings, check: SignInCheck) -> AsyncIterator[Statement]:
-    """Say of each question of the check what was found."""
+async def sign_in(settings: Settings, check: SignInCheck, names: Names) -> AsyncIterator[Statement]:
+    """Say of each question of the check what was found; `names` look up Tailchat's host."""
     tailchat = settings.tailchat
     good = {
         REACHED: f"{tailchat.internal_url or tailchat.api_url} answers",
@@ -145,17 +163,22 @@ async def sign_in(settings: Settings, check: SignInCheck) -> AsyncIterator[State
         SECRET: "Tailchat accepts tailchat.client_secret",
     }
     asked: set[str] = set()
+    stopped, host = "", called_host(tailchat)
     async for step in check.steps():
         asked.add(step.question)
         if step.finding is None:
             yield ok(step.question, good[step.question])
         else:
-            yield of_finding(step.question, step.finding)
+            stopped = step.question
+            is_nameless = step.finding.problem.endswith(UNKNOWN_NAME) or names.waits(host)
+            needs = name_of(host) if is_nameless else ""
+            yield of_finding(step.question, step.finding)._replace(needs=needs, lacks=stopped)
     for question in [question for question in good if question not in asked]:
-        why = "because of what is wrong above"
         if question == UNDER_PROXY and ISSUER in asked:
             why = "because the gate reaches Tailchat at tailchat.internal_url"
-        yield unknown(question, f"not checked, {why}")
+            yield unknown(question, f"not checked, {why}")
+        else:
+            yield unknown(question, f"not checked: {stopped}")._replace(needs=stopped)
 
 
 def of_finding(name: str, finding: Finding) -> Statement:
@@ -168,7 +191,9 @@ async def registration(check: RegistrationCheck) -> AsyncIterator[Statement]:
     """Say which routes strangers may enter, as Tailchat says of its registration."""
     found = await check.run()
     if isinstance(found, CannotTell):
-        yield warning(REGISTRATION, f"Tailchat cannot be asked: {found.why}")
+        yield warning(REGISTRATION, f"Tailchat cannot be asked: {found.why}")._replace(
+            needs=TAILCHAT
+        )
         return
     for sentence in found:
         yield warning(REGISTRATION, sentence)
@@ -189,7 +214,7 @@ async def people(settings: Settings, inquiry: Inquiry) -> AsyncIterator[Statemen
     if isinstance(found, dict):
         yield ok(PEOPLE, "Tailchat tells the gate of bans, names and e-mail addresses")
     elif isinstance(found, CannotTell):
-        yield warning(PEOPLE, f"Tailchat cannot be asked: {found.why}")
+        yield warning(PEOPLE, f"Tailchat cannot be asked: {found.why}")._replace(needs=TAILCHAT)
     else:
         yield wrong(
             PEOPLE,

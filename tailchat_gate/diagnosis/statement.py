@@ -19,6 +19,14 @@ from tailchat_gate.syntax import OWN_AGENT
 
 _T = TypeVar("_T")
 
+#: What checks need, for `needs` and `lacks`; a name is one of its own, by `name_of`.
+TAILCHAT: Final = "tailchat"
+NAME_SERVERS: Final = "name servers"
+RUNNING_GATE: Final = "gate"
+STATE_SERVER: Final = "store"
+#: In the place of `about`: the statement has nothing that its cause does not have.
+REPEATED: Final = "repeated"
+
 #: Seconds for one check. A call to Tailchat takes CALL_SECONDS at most, and none makes more than
 #: three that hang.
 CHECK_SECONDS: Final = 16.0
@@ -36,17 +44,30 @@ class Mark(StrEnum):
 
 
 class Statement(NamedTuple):
-    """What one check found: `name` is from a closed list, `remedy` the next step, if any."""
+    """What one check found: `name` is from a closed list, `remedy` the next step, if any.
+
+    `needs` is what the check needed and did not get, `lacks` what others do not get because of what
+    this statement says: words of `joined`, which makes one statement of both. `about` tells
+    statements of one name apart there.
+    """
 
     name: str
     mark: Mark
     text: str
     remedy: str = ""
+    needs: str = ""
+    lacks: str = ""
+    about: str = ""
 
     @property
     def asks_for_a_look(self) -> bool:
         """Whether an admin should look at it."""
         return self.mark in {Mark.WARNING, Mark.WRONG}
+
+
+def name_of(host: str) -> str:
+    """Return what a check lacks that cannot look up a name."""
+    return f"name {host}"
 
 
 def ok(name: str, text: str) -> Statement:
@@ -67,6 +88,51 @@ def wrong(name: str, text: str, remedy: str = "") -> Statement:
 def unknown(name: str, text: str, remedy: str = "") -> Statement:
     """Return that something cannot be told from here."""
     return Statement(name, Mark.UNKNOWN, text, remedy)
+
+
+def joined(found: Sequence[Statement]) -> list[Statement]:
+    """Return statements with one for each outage, which names what was not checked because of it.
+
+    It is that of the cause, else the first of those that give the same reason.
+    """
+    lacking = {one.lacks for one in found if one.lacks}
+    causes: dict[str, int] = {}
+    for index, one in enumerate(found):
+        if one.lacks:
+            causes.setdefault(one.lacks, index)
+        if one.needs and one.needs not in lacking:
+            causes.setdefault(_reason(one), index)
+    held_up: dict[int, list[Statement]] = {index: [] for index in range(len(found))}
+    for index, one in enumerate(found):
+        cause = _cause(index, found, causes)
+        if cause != index:
+            held_up[cause].append(one)
+            held_up[cause] += held_up.pop(index, [])
+    return [_with(found[index], others) for index, others in held_up.items()]
+
+
+def _reason(statement: Statement) -> str:
+    """Return what statements of one outage have in common, where none tells of it alone."""
+    return f"{statement.needs}: {statement.text.rpartition(': ')[2]}"
+
+
+def _cause(index: int, found: Sequence[Statement], causes: Mapping[str, int]) -> int:
+    """Return which statement says why this one is what it is; there may be some between."""
+    seen = set()
+    while (needs := found[index].needs) and index not in seen:
+        seen.add(index)
+        index = causes.get(needs, causes.get(_reason(found[index]), index))
+    return index
+
+
+def _with(cause: Statement, others: Sequence[Statement]) -> Statement:
+    """Return the statement of a cause with the names of the checks that it held up."""
+    marks = {one.mark for one in (cause, *others)}
+    names = dict.fromkeys(
+        f"{one.name} {one.about}".rstrip() for one in others if one.about != REPEATED
+    )
+    text = f"{cause.text}; not checked because of this: {', '.join(names)}" if names else cause.text
+    return cause._replace(mark=Mark.WRONG if Mark.WRONG in marks else cause.mark, text=text)
 
 
 class Check(NamedTuple):

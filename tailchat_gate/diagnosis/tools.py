@@ -24,6 +24,7 @@ from tailchat_gate.diagnosis.statement import (
     Check,
     Statement,
     in_thread,
+    name_of,
     ok,
     unknown,
     warning,
@@ -113,7 +114,8 @@ def of_loopback(label: str, port: int, listeners: tuple[Listener, ...]) -> State
         text = f"{label}: port {port} is open beyond this machine, at {where}"
         return warning(AROUND, text, _REMEDY)
     if not there:
-        return unknown(AROUND, f"{label}: from here it cannot be told where it listens")
+        text = f"{label}: from here it cannot be told where it listens"
+        return unknown(AROUND, text)._replace(needs=label, about=label.partition(":")[0])
     return ok(AROUND, f"{label}: it listens for this machine alone")
 
 
@@ -207,8 +209,12 @@ async def answers(
         yield certificates.refused(tool.label, error)
         return
     except OSError as error:
-        said = _PROBLEMS.get(kind_of(error), "cannot be reached")
-        yield wrong(TOOL, f"{tool.label} {said}", "start the tool, or correct the route's upstream")
+        kind = kind_of(error)
+        text = f"{tool.label} {_PROBLEMS.get(kind, 'cannot be reached')}"
+        said = wrong(TOOL, text, "start the tool, or correct the route's upstream")
+        host = tool.address.host if isinstance(tool.address, HttpAddress) else ""
+        needs = name_of(host) if kind == "dns" or dialer.names.waits(host) else ""
+        yield said._replace(needs=needs, lacks=tool.label, about=tool.route.name)
         return
     itself = next((one for one in listeners if _leads_to(probe, one)), None)
     if itself is not None:

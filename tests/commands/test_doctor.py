@@ -116,7 +116,7 @@ async def test_an_app_that_is_not_known(front: Front, tmp_path: Path) -> None:
     found = await examine(tmp_path, tailchat(front.url, unknown))
 
     assert found.wrong == {"client-id"}
-    assert found.marks("redirect-uri") == found.marks("client-secret") == {"unknown"}
+    assert found.held_up("client-id") == {"redirect-uri", "client-secret"}
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ async def test_an_address_that_is_not_tailchats(front: Front, tmp_path: Path) ->
 
     assert "tailchat" in found.wrong
     assert "not Tailchat's base address" in found.said("tailchat")[0][1]
-    assert found.marks("client-id") == {"unknown"}
+    assert "client-id" in found.held_up("tailchat")
 
 
 async def test_an_issuer_on_another_host(front: Front, tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ async def test_a_frozen_redis_delays_nothing_else(front: Front, tmp_path: Path) 
     assert found.wrong == {"client-id"}
     assert found.marks("tailchat") == {"ok"}
     assert "Redis" in found.next_of("client-id")
-    assert found.marks("client-secret") == {"unknown"}
+    assert found.held_up("client-id") == {"redirect-uri", "client-secret"}
 
 
 @pytest.mark.parametrize(
@@ -209,14 +209,18 @@ async def test_a_part_that_is_broken(
 
 
 async def test_a_tailchat_that_is_down_and_a_name_that_is_dead(tmp_path: Path) -> None:
-    """One refuses connections, the other has no address: each is said in its own words."""
+    """Each has one line in its own words, which names what it holds up."""
     down = await examine(tmp_path, tailchat("http://127.0.0.1:9"))
     dead = await examine(tmp_path, tailchat("http://tailchat.invalid"))
 
+    held_up = {"issuer", "under-proxy", "clock", "client-id", "redirect-uri", "client-secret"}
+    held_up |= {"people", "registration", "key", "bot"}
     assert "Connection refused" in down.said("tailchat")[0][1]
+    assert (down.wrong, down.held_up("tailchat")) == ({"tailchat"}, held_up)
     assert down.marks("dns") == {"warning"}
-    assert dead.wrong == {"tailchat", "dns"}
+    assert (dead.wrong, dead.held_up("dns")) == ({"dns"}, {"tailchat", "public-url", *held_up})
     assert "tailchat.api_url: this machine cannot look up" in dead.said("dns")[0][1]
+    assert not held_up & {one["check"] for one in (*down.checks, *dead.checks)}
 
 
 @pytest.mark.parametrize("bot", ["needed", "not needed"])

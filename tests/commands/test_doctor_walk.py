@@ -29,7 +29,18 @@ from tlskit import Authority
 from tailchat_gate.config.values.address import TcpAddress
 from tailchat_gate.demo.tailchat import StandInTailchat
 from tailchat_gate.demo.users import as_json
-from tailchat_gate.diagnosis.statement import Check, Mark, Statement, ok, run_checks
+from tailchat_gate.diagnosis.statement import (
+    REPEATED,
+    Check,
+    Mark,
+    Statement,
+    joined,
+    ok,
+    run_checks,
+    unknown,
+    warning,
+    wrong,
+)
 from tailchat_gate.diagnosis.tools import answers, of_network, read_listeners, tools
 from tailchat_gate.proxy.upstream.backends import Dialer
 from tailchat_gate.proxy.upstream.resolver import Names
@@ -194,7 +205,56 @@ async def test_a_check_that_hangs_or_fails_takes_nothing_from_the_others() -> No
     assert "a secret" not in str(found)
 
 
+def test_one_outage_is_one_statement() -> None:
+    """The cause stands for what it holds up, over more than one step; nothing else is touched."""
+    dead = wrong("dns", "chat.test: no such name", "mend it")._replace(lacks="name chat.test")
+    down = wrong("tailchat", "down: no such name")._replace(
+        needs="name chat.test", lacks="tailchat"
+    )
+    people = warning("people", "cannot be asked")._replace(needs="tailchat")
+    around = unknown("around", "unknown")._replace(needs="wiki", about="wiki")
+    repeated = wrong("gate", "the store is away")._replace(needs="store", about=REPEATED)
+    other = ok("clock", "good")
+    store = warning("store", "away")._replace(lacks="store")
+
+    found = joined([down, people, other, repeated, dead, around, store])
+
+    assert [(one.name, one.mark, one.text.partition("because of this: ")[2]) for one in found] == [
+        ("clock", Mark.OK, ""),
+        ("dns", Mark.WRONG, "tailchat, people"),
+        ("around", Mark.UNKNOWN, ""),
+        ("store", Mark.WRONG, ""),
+    ]
+    assert found[1].remedy == "mend it"
+
+
+def test_without_a_cause_one_reason_is_one_statement() -> None:
+    """What gives another reason stays as it is; two that hold up each other are both said."""
+    one, two, three = (
+        warning(name, f"Tailchat cannot be asked: {why}")._replace(needs="tailchat")
+        for name, why in (("people", "status 502"), ("key", "no answer"), ("bot", "status 502"))
+    )
+    circle = [
+        unknown("a", "a")._replace(needs="y", lacks="x"),
+        unknown("b", "b")._replace(needs="x", lacks="y"),
+    ]
+
+    assert [said.text for said in joined([one, two, three])] == [
+        "Tailchat cannot be asked: status 502; not checked because of this: bot",
+        two.text,
+    ]
+    assert len(joined(circle)) == 2
+
+
 # Names.
+
+
+async def test_a_name_of_this_machine_is_never_unknown() -> None:
+    """Names below localhost are loopback (RFC 6761), also where the system knows none."""
+    infos = await Names().addresses("wiki.localhost", 80)
+
+    assert infos
+    assert all(ip_address(info[4][0]).is_loopback for info in infos)
 
 
 async def test_a_name_that_is_never_answered_holds_nothing_up(tmp_path: Path) -> None:

@@ -123,6 +123,12 @@ class Diagnosis:
         """Return the next steps of a name, joined."""
         return " ".join(one["next"] for one in self.checks if one["check"] == name)
 
+    def held_up(self, name: str) -> set[str]:
+        """Return the checks that what is said of a name held up."""
+        texts = (text for _, text in self.said(name))
+        found = (text.rpartition("not checked because of this: ")[1:] for text in texts)
+        return {one for mark, names in found if mark for one in names.split(", ")}
+
     @property
     def wrong(self) -> set[str]:
         """The names of what is wrong."""

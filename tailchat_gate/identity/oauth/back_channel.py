@@ -24,6 +24,7 @@ from tailchat_gate.syntax import OWN_AGENT
 MAX_TIMEOUT: Final = 10.0
 #: Bytes of an answer that are read (Tailchat: a nickname has any length).
 MAX_ANSWER: Final = 1_048_576
+UNKNOWN_NAME: Final = "its name cannot be looked up"
 TOO_LONG: Final = "too long"
 """What is wrong with a longer one."""
 
@@ -198,7 +199,7 @@ async def _read(call: str, response: aiohttp.ClientResponse, limit: int) -> Answ
 def describe(error: OSError) -> str:
     """Return in the system's words why there is no connection."""
     if isinstance(error, socket.gaierror):
-        return "its name cannot be looked up"
+        return UNKNOWN_NAME
     # asyncio's own text has the address, and only that of one try.
     return os.strerror(error.errno) if error.errno else type(error).__name__
 

@@ -191,6 +191,9 @@ def _getaddrinfo(host: str) -> tuple[AddressInfo, ...] | OSError:
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except OSError as error:
+        if host.rstrip(".").lower().endswith(".localhost"):
+            # Loopback for browsers (RFC 6761 section 6.3), but not for every system.
+            return _getaddrinfo("localhost")
         return error
     except UnicodeError:
         return socket.gaierror(socket.EAI_NONAME, "not a host name")
