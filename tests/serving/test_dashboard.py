@@ -246,6 +246,13 @@ async def test_the_explain_box_says_verdict_and_why(gate: RunningGate) -> None:
         assert b"<b>" not in page.body
 
 
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+async def test_a_page_elsewhere_holds_no_stream(gate: RunningGate, site: str) -> None:
+    """A picture of that address would, as long as its page is open; there are few streams."""
+    for desk in (at_listener(gate), at_route(gate)):
+        assert (await desk.open("/events", Sec_Fetch_Site=site)).status == 403
+
+
 async def test_events_tell_of_changes_and_are_few(gate: RunningGate) -> None:
     """A change is told to an open page; the stream after the last one allowed gets 503."""
     desk = at_listener(gate)

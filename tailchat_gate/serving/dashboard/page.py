@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Collection, Mapping
 from hmac import compare_digest
+from http import HTTPStatus
 from typing import Final
 
 from aiohttp import hdrs, web
@@ -62,6 +63,9 @@ class GateAdminPage:
     async def answer(self, request: web.BaseRequest, asked: AdminRequest) -> web.StreamResponse:
         """Return the response, of which nothing is sent yet, or the end of an event stream."""
         if asked.path == "/events":
+            if not _is_by_own_page(request.headers):
+                # A picture on any page would hold a stream, and there are few.
+                return web.Response(status=HTTPStatus.FORBIDDEN)
             return await self.events.answer(request)
         wanted = PageRequest(*asked[:6])
         if asked.path == "/orders" and asked.method == "POST":
@@ -77,10 +81,15 @@ def is_own(headers: Mapping[str, str], origins: Collection[str]) -> bool:
     `origins` is empty where the page has whatever Host was asked for. Every browser sends Origin
     with a form; without one nothing is known of the page that sent it.
     """
-    if headers.get("Sec-Fetch-Site", _SAME_ORIGIN) != _SAME_ORIGIN:
+    if not _is_by_own_page(headers):
         return False
     found = headers.get(hdrs.ORIGIN, "")
     if origins:
         return found in origins
     host = headers.get(hdrs.HOST, "")
     return bool(host) and found in {f"http://{host}", f"https://{host}"}
+
+
+def _is_by_own_page(headers: Mapping[str, str]) -> bool:
+    """Whether nothing says that a page of another origin sends a request."""
+    return headers.get("Sec-Fetch-Site", _SAME_ORIGIN) == _SAME_ORIGIN
