@@ -155,7 +155,11 @@ class Import:
         if prefix := old.get("proxy_prefix"):
             yield "prefix", prefix
         if proxies := self._list("trusted_proxy_ips"):
-            yield "trusted_proxies", proxies
+            if old.get("reverse_proxy") is True:
+                yield "trusted_proxies", proxies
+            else:
+                remark = "left out: without reverse_proxy oauth2-proxy believes no X-Forwarded-*"
+                self._say("trusted_proxy_ips", remark)
         if metrics := _address(old.get("metrics_address")):
             # It serves more than metrics: a client of it can read refusals and order a reload.
             yield "admin_listen", f"127.0.0.1:{metrics.rpartition(':')[2]}"

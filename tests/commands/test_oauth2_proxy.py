@@ -54,6 +54,7 @@ def test_what_has_a_counterpart_is_taken_over(convert: Convert) -> None:
         http_address = ":4180"
         proxy_prefix = "/oauth2"
         metrics_address = ":9100"
+        reverse_proxy = true
         trusted_proxy_ips = ["10.0.0.0/8"]
         cookie_expire = "168h0m0s"
         cookie_refresh = "1h"
@@ -106,6 +107,14 @@ def test_who_was_chosen_is_to_be_chosen_again(
 
     assert [tuple(route.allow) for route in found.settings.route] == [allow]
     assert all(not group.subs for group in found.settings.groups.values())
+
+
+def test_addresses_that_were_not_believed_are_not_trusted(convert: Convert) -> None:
+    """Only with reverse_proxy does oauth2-proxy read X-Forwarded-*, from those addresses."""
+    found, told = convert(URL + TOOL + 'trusted_proxy_ips = ["10.0.0.0/8"]\n')
+
+    assert found.settings.server.trusted_proxies == ()
+    assert "trusted_proxy_ips: left out" in told
 
 
 def test_a_public_path_is_of_its_methods_alone(convert: Convert) -> None:
