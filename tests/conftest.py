@@ -20,7 +20,14 @@ import weights
 from blockbuster import blockbuster_ctx
 from bothways import BothWays
 from edgekit import COMMANDS, SETUPS, Edge, Fronts
-from gatekit import Clock, RawUpstream, RunningGate, make_settings, running_gate
+from gatekit import (
+    Clock,
+    RawUpstream,
+    RunningGate,
+    make_settings,
+    once_a_connection,
+    running_gate,
+)
 from hypothesis import settings
 from parts import SCREENSHOTS, chromium, keep_screenshots
 from playwright.async_api import Browser
@@ -182,6 +189,13 @@ def clock() -> Clock:
 async def upstream() -> AsyncIterator[RawUpstream]:
     """Return an upstream that records what it receives."""
     async with RawUpstream() as found:
+        yield found
+
+
+@pytest.fixture
+async def fickle() -> AsyncIterator[RawUpstream]:
+    """Return a tool that answers one request a connection, and closes upon the next."""
+    async with RawUpstream(once_a_connection()) as found:
         yield found
 
 

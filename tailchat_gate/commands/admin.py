@@ -16,9 +16,10 @@ from tailchat_gate.commands.common import (
     asked_at,
     config_option,
     fail,
+    fit_for_a_terminal,
+    json_option,
     refuse,
 )
-from tailchat_gate.commands.listing import fit_for_a_terminal, json_option
 from tailchat_gate.config.load import ConfigError, admin_address, load
 from tailchat_gate.config.problems import Problem
 from tailchat_gate.config.values.address import TcpAddress, UnixAddress, listen_address

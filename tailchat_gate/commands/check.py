@@ -13,10 +13,10 @@ from tailchat_gate.commands.common import (
     EXIT_USAGE,
     Ended,
     config_option,
+    print_json,
     refuse,
     tell,
 )
-from tailchat_gate.commands.listing import print_json
 from tailchat_gate.config.lint.addresses import beside_the_gate
 from tailchat_gate.config.lint.examples import of_examples
 from tailchat_gate.config.load import ConfigError, Loaded, Source, locate

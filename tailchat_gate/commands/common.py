@@ -1,10 +1,10 @@
-"""Shared by all commands: the option for the file, reading it, and how a command ends."""
+"""Shared by all commands: the option for the file, reading it, lists, and how a command ends."""
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, TypeVar
 
 import click
 
@@ -14,6 +14,9 @@ from tailchat_gate.config.problems import Problem
 from tailchat_gate.config.report import Severity, paragraph, report
 from tailchat_gate.config.values.address import TcpAddress
 
+_Item = TypeVar("_Item")
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 #: Exit code: the gate could not start or did not answer.
 EXIT_FAILED: Final = 1
 #: Exit code: the configuration or the command line is wrong (click's number for the latter).
@@ -30,6 +33,42 @@ config_option = click.option(
     help="The TOML file; TAILCHAT_GATE_CONFIG in the environment names it too. Without a file in "
     "the usual place, the environment can hold all settings.",
 )
+
+
+def print_json(document: object) -> None:
+    """Print a document for programs."""
+    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def print_list(
+    found: Iterable[_Item],
+    cells: Callable[[_Item], tuple[str, ...]],
+    row: Callable[[_Item], Mapping[str, object]],
+    *,
+    nothing: str,
+    as_json: bool,
+) -> None:
+    """Print a line of `cells` for each item, or `nothing` without one; as JSON a list of `row`."""
+    items = tuple(found)
+    if as_json:
+        print_json([dict(row(item)) for item in items])
+    elif not items:
+        click.echo(nothing)
+    else:
+        print_table([cells(item) for item in items])
+
+
+def print_table(table: Sequence[tuple[str, ...]]) -> None:
+    """Print rows with their columns below each other."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for row in table:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        click.echo("  ".join(cells).rstrip())
+
+
+def fit_for_a_terminal(text: str) -> str:
+    """Return a stranger's text without the characters that control a terminal."""
+    return "".join(char if char.isprintable() else "?" for char in text)
 
 
 class Ended(SystemExit):

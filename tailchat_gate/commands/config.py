@@ -4,8 +4,13 @@ from pathlib import Path
 
 import click
 
-from tailchat_gate.commands.common import config_option, loaded_from
-from tailchat_gate.commands.listing import json_option, print_json, print_table
+from tailchat_gate.commands.common import (
+    config_option,
+    json_option,
+    loaded_from,
+    print_json,
+    print_table,
+)
 from tailchat_gate.config.keys import schema_text
 from tailchat_gate.config.model import RouteSettings
 

@@ -14,8 +14,15 @@ from typing import Final
 import click
 
 from tailchat_gate.commands.admin import exchange
-from tailchat_gate.commands.common import EXIT_FAILED, EXIT_USAGE, colour, config_option
-from tailchat_gate.commands.listing import fit_for_a_terminal, json_option, print_json
+from tailchat_gate.commands.common import (
+    EXIT_FAILED,
+    EXIT_USAGE,
+    colour,
+    config_option,
+    fit_for_a_terminal,
+    json_option,
+    print_json,
+)
 from tailchat_gate.config.load import ConfigError, Loaded, load, named
 from tailchat_gate.config.model import Settings
 from tailchat_gate.config.problems import Problem

@@ -7,9 +7,16 @@ from pathlib import Path
 import click
 
 from tailchat_gate.access.remedies import Remedy
-from tailchat_gate.commands import names
-from tailchat_gate.commands.common import EXIT_FAILED, EXIT_USAGE, config_option, fail, loaded_from
-from tailchat_gate.commands.listing import json_option, print_json
+from tailchat_gate.commands import completion
+from tailchat_gate.commands.common import (
+    EXIT_FAILED,
+    EXIT_USAGE,
+    config_option,
+    fail,
+    json_option,
+    loaded_from,
+    print_json,
+)
 from tailchat_gate.commands.state import stored_of
 from tailchat_gate.config.model import Settings
 from tailchat_gate.config.values import identifier
@@ -62,13 +69,13 @@ def _entry(entry: str, expected: str) -> None:
 
 @click.command()
 @config_option
-@click.argument("url", shell_complete=names.urls)
+@click.argument("url", shell_complete=completion.urls)
 @click.option(
     "--as",
     "sub",
     metavar="SUB",
     callback=_sub,
-    shell_complete=names.persons,
+    shell_complete=completion.persons,
     help="Who asks: an ID, or a name such as Name#2114; left out, nobody.",
 )
 @click.option(
@@ -76,7 +83,7 @@ def _entry(entry: str, expected: str) -> None:
     metavar="NAME",
     default="",
     callback=_token,
-    shell_complete=names.tokens,
+    shell_complete=completion.tokens,
     help="The machine that asks.",
 )
 @click.option("--method", "-X", metavar="METHOD", default="GET", show_default=True)

@@ -5,14 +5,15 @@ from pathlib import Path
 
 import click
 
-from tailchat_gate.commands import names
+from tailchat_gate.commands import completion
 from tailchat_gate.commands.common import (
     EXIT_FAILED,
     EXIT_USAGE,
     config_option,
     fail,
+    json_option,
+    print_list,
 )
-from tailchat_gate.commands.listing import json_option, print_list
 from tailchat_gate.commands.locks import checked, duration, person_meant
 from tailchat_gate.commands.state import (
     OpenedStore,
@@ -38,10 +39,10 @@ def _is_one_person(text: str) -> bool:
 
 _person = click.argument(
     "person",
-    shell_complete=names.persons,
+    shell_complete=completion.persons,
     callback=checked(_is_one_person, f'expected "sub:ID" or {NAME}'),
 )
-_route = click.argument("route", shell_complete=names.routes)
+_route = click.argument("route", shell_complete=completion.routes)
 
 
 @click.command()

@@ -5,8 +5,14 @@ from pathlib import Path
 
 import click
 
-from tailchat_gate.commands.common import EXIT_FAILED, config_option, fail, loaded_from
-from tailchat_gate.commands.listing import json_option, print_json
+from tailchat_gate.commands.common import (
+    EXIT_FAILED,
+    config_option,
+    fail,
+    json_option,
+    loaded_from,
+    print_json,
+)
 from tailchat_gate.commands.people import asked
 from tailchat_gate.config.model import Settings
 from tailchat_gate.diagnosis.sign_in import Seen, look

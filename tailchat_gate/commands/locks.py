@@ -6,13 +6,14 @@ from pathlib import Path
 
 import click
 
-from tailchat_gate.commands import names
+from tailchat_gate.commands import completion
 from tailchat_gate.commands.common import (
     EXIT_FAILED,
     config_option,
     fail,
+    json_option,
+    print_list,
 )
-from tailchat_gate.commands.listing import json_option, print_list
 from tailchat_gate.commands.state import append, state_location, state_option, stored_or_end
 from tailchat_gate.config.values.identifier import (
     NAME,
@@ -56,7 +57,7 @@ def checked(check: Callable[[str], bool], wanted: str) -> Callable[..., str]:
 
 _target = click.argument(
     "target",
-    shell_complete=names.targets,
+    shell_complete=completion.targets,
     callback=checked(
         lambda text: is_target(text) or is_person_name(text),
         f'expected "sub:ID", {NAME}, "token:NAME" or "all"',
@@ -64,7 +65,7 @@ _target = click.argument(
 )
 _person = click.argument(
     "target",
-    shell_complete=names.people_or_all,
+    shell_complete=completion.people_or_all,
     callback=checked(
         lambda text: is_person(text) or is_person_name(text),
         f'expected "sub:ID", {NAME} or "all"',

@@ -5,14 +5,15 @@ from pathlib import Path
 
 import click
 
-from tailchat_gate.commands import names
+from tailchat_gate.commands import completion
 from tailchat_gate.commands.common import (
     EXIT_FAILED,
     EXIT_USAGE,
     config_option,
     fail,
+    json_option,
+    print_list,
 )
-from tailchat_gate.commands.listing import json_option, print_list
 from tailchat_gate.commands.locks import person_meant
 from tailchat_gate.commands.state import (
     OpenedStore,
@@ -32,7 +33,9 @@ _END = "end"
 
 
 @click.command()
-@click.argument("arguments", nargs=-1, metavar="[PERSON | end ID]", shell_complete=names.persons)
+@click.argument(
+    "arguments", nargs=-1, metavar="[PERSON | end ID]", shell_complete=completion.persons
+)
 @config_option
 @state_option
 @json_option

@@ -173,9 +173,10 @@ class Authenticator:
         None if the request carries no session, and there is no maintenance. The response needs it.
         """
         now = self._clock()
-        for record in self._cookie.records_in(section.cookies, self._reader):
-            if not self._is_alive(record, now):
-                continue
+        living = self._cookie.living_in(
+            section.cookies, self._reader, lambda one: self._revocation.second_for(one.sub, now)
+        )
+        for record in living:
             rejection = self._revocation.bar(record)
             if rejection is not None:
                 if rejection.reason in KEPT_OUT:

@@ -23,6 +23,7 @@ LIFETIMES: Final = (1.0, 10.0, 60.0, 300.0, 1800.0, 3600.0, 14_400.0, 43_200.0, 
 
 Labels = tuple[str, ...]
 _LabelsT = TypeVar("_LabelsT", bound=Labels)
+_PartT = TypeVar("_PartT", str, bytes)
 #: How long the event loop is held at a time.
 SLICE_SECONDS: Final = 0.0005
 _UNITS: Final = ("seconds", "bytes")
@@ -173,16 +174,21 @@ def _value(family: Family, value: float | list[float]) -> Value:
     return histogram
 
 
-async def expose(collected: Iterable[Collected], *, openmetrics: bool = False) -> list[bytes]:
-    """Return the text in parts; other work of the event loop is done between them."""
-    parts: list[bytes] = []
+async def in_steps(parts: Iterable[_PartT]) -> list[_PartT]:
+    """Return all parts; other work of the event loop is done between them."""
+    found: list[_PartT] = []
     until = time.perf_counter() + SLICE_SECONDS
-    for part in text(collected, openmetrics=openmetrics):
-        parts.append(part)
+    for part in parts:
+        found.append(part)
         if time.perf_counter() >= until:
             await asyncio.sleep(0)
             until = time.perf_counter() + SLICE_SECONDS
-    return parts
+    return found
+
+
+async def expose(collected: Iterable[Collected], *, openmetrics: bool = False) -> list[bytes]:
+    """Return the text in parts; other work of the event loop is done between them."""
+    return await in_steps(text(collected, openmetrics=openmetrics))
 
 
 def text(collected: Iterable[Collected], *, openmetrics: bool = False) -> Iterator[bytes]:

@@ -37,10 +37,9 @@ from tailchat_gate.people.group_watch import GroupWatch
 from tailchat_gate.people.panel import Outages
 from tailchat_gate.proxy.client.aiohttp_bridge import AiohttpBridge
 from tailchat_gate.proxy.client.watches import SessionWatch
-from tailchat_gate.proxy.exchange.connection_metrics import ConnectionMetrics
 from tailchat_gate.proxy.exchange.recorder import SESSION_OVER
 from tailchat_gate.proxy.exchange.stored_body import BodyStore
-from tailchat_gate.proxy.exchange.upstream_pools import UpstreamPools
+from tailchat_gate.proxy.exchange.upstream_pools import ConnectionMetrics, UpstreamPools
 from tailchat_gate.proxy.message.assertion import PublishedKeys
 from tailchat_gate.proxy.sockets import Descriptors
 from tailchat_gate.proxy.upstream.backends import Dialer

@@ -62,7 +62,6 @@ NO_PARSERS = {
     "identity.stored_sessions": "it reads what the gate wrote, and believes what it sealed",
     "proxy.client.connection": "it hands bytes to request.head and request.body",
     "proxy.client.own_connections": "it keeps connections",
-    "proxy.exchange.connection_metrics": "it counts connections, by names that the gate gives",
     "proxy.exchange.forward_request": "it keeps bytes, by the methods that request.claims reads",
     "proxy.message.assertion": "it writes",
     "proxy.exchange.recorder": "it counts and logs",

@@ -14,7 +14,7 @@ from gatekit import running_gate as running
 from openid_provider_process import OpenIdProvider, openid_provider
 from process import free_port
 from recheckkit import DAY, HOSHINO, HOUR, INTERVAL, OFFLINE, answered, kept_cookie, record_in
-from storykit import CLIENT_ID, CLIENT_SECRET
+from storykit import CLIENT_ID, CLIENT_SECRET, gate_app
 from visitor import Visitor
 
 from tailchat_gate.config.model import Settings
@@ -37,13 +37,7 @@ class Place:
 def place() -> Iterator[Place]:
     """Run a provider of its own for each test, because its clock only goes forward."""
     port = free_port()
-    app = {
-        "client_id": CLIENT_ID,
-        "client_secret": CLIENT_SECRET,
-        "name": "Tailchat Gate",
-        "redirect_uris": [f"http://127.0.0.1:{port}/oauth2/callback"],
-    }
-    with openid_provider(users=as_json(), apps=[app]) as provider:
+    with openid_provider(users=as_json(), apps=[gate_app(port)]) as provider:
         yield Place(provider, port)
 
 

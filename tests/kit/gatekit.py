@@ -343,6 +343,23 @@ async def read_body(request: Received, reader: asyncio.StreamReader) -> bytes:
     return await reader.readexactly(int(request.value("Content-Length") or 0))
 
 
+def once_a_connection() -> Answer:
+    """Return an answer that is given once a connection, which closes upon the next request."""
+    served: set[asyncio.StreamWriter] = set()
+
+    async def answer(
+        request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        request.body = await read_body(request, reader)
+        if writer in served:
+            writer.close()
+            return
+        served.add(writer)
+        writer.write(OK)
+
+    return answer
+
+
 @dataclass
 class Response:
     """An answer as a client got it."""

@@ -10,10 +10,19 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from aiohttp import web
-from gatekit import Clock, RawUpstream, RunningGate, make_settings, running_gate
+from gatekit import (
+    Clock,
+    RawUpstream,
+    Response,
+    RunningGate,
+    ask,
+    make_settings,
+    request_bytes,
+    running_gate,
+)
 from playwright.async_api import Page
 from process import free_port
-from visitor import Visitor
+from visitor import NAVIGATION, Visitor
 
 from tailchat_gate.config.model import Settings
 from tailchat_gate.demo.store import App
@@ -164,3 +173,21 @@ async def until_callback(visitor: Visitor, scene: Place, path: str = "/") -> str
         stop_before=f"{scene.url}/oauth2/callback",
     )
     return done.url
+
+
+async def callback_at(gate: RunningGate, url: str, cookies: str) -> Response:
+    """Open a callback at a gate, whichever address it listens on."""
+    parts = urlsplit(url)
+    fields = {name.replace("-", "_"): value for name, value in NAVIGATION.items()}
+    target = f"{parts.path}?{parts.query}"
+    return await ask(gate.port, request_bytes(target, host=parts.netloc, Cookie=cookies, **fields))
+
+
+def gate_app(port: int) -> dict[str, object]:
+    """Return the registration of a gate at a port, with the id and secret of every test's gate."""
+    return {
+        "client_id": CLIENT_ID,
+        "client_secret": CLIENT_SECRET,
+        "name": "Tailchat Gate",
+        "redirect_uris": [f"http://127.0.0.1:{port}/oauth2/callback"],
+    }

@@ -9,14 +9,11 @@ from typing import Any
 
 import pytest
 from gatekit import (
-    OK,
     RawClient,
     RawUpstream,
-    Received,
     Response,
     RunningGate,
     ask,
-    read_body,
     request_bytes,
     until,
 )
@@ -145,25 +142,6 @@ async def test_who_waits_has_a_place_and_leaves_it(start_gate: Start) -> None:
         third.send(request_bytes("/"))
         async with RawUpstream(port=port):
             assert [(await one.response()).body for one in (second, third)] == [b"ok", b"ok"]
-
-
-@pytest.fixture
-async def fickle() -> AsyncIterator[RawUpstream]:
-    """Return a tool that answers one request a connection, and closes upon the next."""
-    served: set[asyncio.StreamWriter] = set()
-
-    async def answer(
-        request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        request.body = await read_body(request, reader)
-        if writer in served:
-            writer.close()
-            return
-        served.add(writer)
-        writer.write(OK)
-
-    async with RawUpstream(answer) as found:
-        yield found
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ from click.testing import CliRunner
 from failoverkit import PASSWORD, SENTINEL_PASSWORD, SERVICE, Several, cluster, sentinels
 from gatekit import (
     Clock,
-    Response,
     RunningGate,
     ask,
     cookie_value,
@@ -22,8 +21,7 @@ from gatekit import (
 from pydantic import SecretStr
 from reloadkit import file_text, sections
 from statekit import Notes
-from storykit import Story, story, until_callback
-from visitor import NAVIGATION
+from storykit import Story, callback_at, story, until_callback
 
 from tailchat_gate.cli import main
 from tailchat_gate.identity.oauth.responses import Profile
@@ -44,13 +42,6 @@ def _table(place: RedisPlace) -> dict[str, object]:
         if (secret := getattr(place, key)) is not None:
             table[key] = secret.get_secret_value()
     return table
-
-
-async def _callback(gate: RunningGate, url: str, cookies: str) -> Response:
-    parts = urlsplit(url)
-    fields = {name.replace("-", "_"): value for name, value in NAVIGATION.items()}
-    target = f"{parts.path}?{parts.query}"
-    return await ask(gate.port, request_bytes(target, host=parts.netloc, Cookie=cookies, **fields))
 
 
 async def _lock_bob(place: RedisPlace, config: Path) -> None:
@@ -121,7 +112,7 @@ async def _sign_in_at_both(scene: Story, second: RunningGate) -> int:
         url = await until_callback(visitor, scene)
         cookies = "; ".join(f"{k}={v}" for k, v in visitor.cookies(scene.url).items())
     both = (second, scene.gate)
-    responses = await asyncio.gather(*(_callback(gate, url, cookies) for gate in both))
+    responses = await asyncio.gather(*(callback_at(gate, url, cookies) for gate in both))
     assert [response.status for response in responses] == [303] * 2
     assert all(cookie_value(response, "tailchat_gate") for response in responses)
     return scene.tailchat.seen["token"].count - before

@@ -3,6 +3,7 @@
 Those of routes and tokens are in `route_fields.py`.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -45,12 +46,35 @@ class Section(BaseModel):
     secret_forms: ClassVar[Mapping[str, Mapping[str, str]]] = MappingProxyType({})
 
 
+class _Mark(ABC):
+    """Marks the type of a key as what `read` makes; `shown` writes it in the file's form again."""
+
+    __slots__ = ()
+
+    #: A function of what `read` returns, None for a value that is shown as it is.
+    shown: ClassVar[Any] = None
+
+    @abstractmethod
+    def read(self, value: object) -> object:
+        """Read a value of the file; raises ValueError."""
+
+    def __get_pydantic_core_schema__(
+        self, _source: object, _handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        if self.shown is None:
+            return core_schema.no_info_plain_validator_function(self.read)
+        written = core_schema.plain_serializer_function_ser_schema(self.shown, when_used="json")
+        return core_schema.no_info_plain_validator_function(self.read, serialization=written)
+
+
 @dataclass(frozen=True, slots=True)
-class Seconds:
+class Seconds(_Mark):
     """Marks a float as a duration, written as text and stored in seconds.
 
     `low` and `high` are the bounds, both inclusive; `above_zero` excludes 0.
     """
+
+    shown = staticmethod(quantities.format_duration)
 
     low: float = 0.0
     high: float = float("inf")
@@ -71,16 +95,6 @@ class Seconds:
             raise ValueError(f"{quantities.DURATION}, {bounds}")
         return length
 
-    def __get_pydantic_core_schema__(
-        self, _source: object, _handler: GetCoreSchemaHandler
-    ) -> CoreSchema:
-        return core_schema.no_info_plain_validator_function(
-            self.read,
-            serialization=core_schema.plain_serializer_function_ser_schema(
-                quantities.format_duration, when_used="json"
-            ),
-        )
-
     def __get_pydantic_json_schema__(
         self, _schema: CoreSchema, _handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
@@ -90,7 +104,7 @@ class Seconds:
 
 
 @dataclass(frozen=True, slots=True)
-class Whole:
+class Whole(_Mark):
     """Marks an int as a whole number from `low` to `high`, both inclusive; with `auto`, or AUTO."""
 
     low: int
@@ -106,11 +120,6 @@ class Whole:
             raise ValueError(f"a whole number from {self.low} to {self.high}{other}")
         return value
 
-    def __get_pydantic_core_schema__(
-        self, _source: object, _handler: GetCoreSchemaHandler
-    ) -> CoreSchema:
-        return core_schema.no_info_plain_validator_function(self.read)
-
     def __get_pydantic_json_schema__(
         self, _schema: CoreSchema, _handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
@@ -119,8 +128,10 @@ class Whole:
 
 
 @dataclass(frozen=True, slots=True)
-class Size:
+class Size(_Mark):
     """Marks an int as a size in bytes, written as text; `high` is the largest allowed."""
+
+    shown = staticmethod(quantities.format_size)
 
     high: int
 
@@ -131,16 +142,6 @@ class Size:
             raise ValueError(f"{quantities.SIZE}, of at most {quantities.format_size(self.high)}")
         return count
 
-    def __get_pydantic_core_schema__(
-        self, _source: object, _handler: GetCoreSchemaHandler
-    ) -> CoreSchema:
-        return core_schema.no_info_plain_validator_function(
-            self.read,
-            serialization=core_schema.plain_serializer_function_ser_schema(
-                quantities.format_size, when_used="json"
-            ),
-        )
-
     def __get_pydantic_json_schema__(
         self, _schema: CoreSchema, _handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
@@ -149,18 +150,14 @@ class Size:
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class Moment(_Mark):
     """Marks a float as a moment, written as a date or a date and time, stored in Unix seconds."""
 
-    def __get_pydantic_core_schema__(
-        self, _source: object, _handler: GetCoreSchemaHandler
-    ) -> CoreSchema:
-        return core_schema.no_info_plain_validator_function(
-            quantities.read_timestamp,
-            serialization=core_schema.plain_serializer_function_ser_schema(
-                quantities.format_timestamp, when_used="json"
-            ),
-        )
+    shown = staticmethod(quantities.format_timestamp)
+
+    def read(self, value: object) -> float:
+        """Read a moment; raises ValueError."""
+        return quantities.read_timestamp(value)
 
     def __get_pydantic_json_schema__(
         self, _schema: CoreSchema, _handler: GetJsonSchemaHandler

@@ -273,6 +273,17 @@ class SessionCookie:
                 if (record := self.open(value)) is not None:
                     yield record
 
+    def living_in(
+        self,
+        fields: Iterable[bytes],
+        reader: CookieReader,
+        second_for: Callable[[SessionRecord], float],
+    ) -> Iterator[SessionRecord]:
+        """Yield those that have not expired at the Unix second that `second_for` returns."""
+        for record in self.records_in(fields, reader):
+            if self.lifetimes.is_alive(record, second_for(record)):
+                yield record
+
     def set(self, record: SessionRecord) -> str:
         """Return the Set-Cookie value for `record`. Raises SessionTooLargeError."""
         max_age = max(0, int(self.lifetimes.expires_at(record) - self.clock()))

@@ -39,10 +39,7 @@ class SealedSessionStorage(AbstractStorage):
 
     def living(self, fields: Sequence[bytes]) -> Iterator[SessionRecord]:
         """Yield the unexpired sessions in the raw Cookie fields of a request."""
-        lifetimes = self._cookie.lifetimes
-        for record in self._cookie.records_in(fields, self._reader):
-            if lifetimes.is_alive(record, self.second_for(record)):
-                yield record
+        return self._cookie.living_in(fields, self._reader, self.second_for)
 
     def second_for(self, record: SessionRecord) -> float:  # noqa: ARG002 - a site knows of sign-outs
         """Return the Unix second at which a session's lifetime is checked."""

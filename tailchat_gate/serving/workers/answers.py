@@ -1,14 +1,11 @@
 """What a worker answers its parent, as JSON: metrics are written in short steps."""
 
-import asyncio
 import json
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from tailchat_gate.observe.families import (
-    SLICE_SECONDS,
     Collected,
     Exemplar,
     Family,
@@ -18,6 +15,7 @@ from tailchat_gate.observe.families import (
     MetricKind,
     Plain,
     Value,
+    in_steps,
 )
 
 #: Samples that are written at a time.
@@ -39,14 +37,7 @@ async def metrics_text(collected: Iterable[Collected], *, exemplars: bool) -> st
 
     `exemplars`: those of histograms with them.
     """
-    parts: list[str] = []
-    until = time.perf_counter() + SLICE_SECONDS
-    for part in _parts(collected, exemplars=exemplars):
-        parts.append(part)
-        if time.perf_counter() >= until:
-            await asyncio.sleep(0)
-            until = time.perf_counter() + SLICE_SECONDS
-    return f"[{','.join(parts)}]"
+    return f"[{','.join(await in_steps(_parts(collected, exemplars=exemplars)))}]"
 
 
 def _parts(collected: Iterable[Collected], *, exemplars: bool) -> Iterator[str]:

@@ -12,7 +12,7 @@ from openid_provider_process import OpenIdProvider, openid_provider
 from parts import in_browser, keep_screenshot
 from playwright.async_api import Browser, expect
 from process import free_port
-from storykit import CLIENT_ID, CLIENT_SECRET, served
+from storykit import CLIENT_ID, CLIENT_SECRET, gate_app, served
 from visitor import Visitor
 
 from tailchat_gate.demo.tool import SampleTool
@@ -48,13 +48,7 @@ class Place:
 def place() -> Iterator[Place]:
     """Run the provider once for all tests of this file."""
     port = free_port()
-    app = {
-        "client_id": CLIENT_ID,
-        "client_secret": CLIENT_SECRET,
-        "name": "Tailchat Gate",
-        "redirect_uris": [f"http://127.0.0.1:{port}/oauth2/callback"],
-    }
-    with openid_provider(users=as_json(), apps=[app], issuer=ISSUER) as provider:
+    with openid_provider(users=as_json(), apps=[gate_app(port)], issuer=ISSUER) as provider:
         yield Place(provider, port)
 
 

@@ -4,23 +4,17 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 from gatekit import (
     SECRET,
     START,
     Clock,
-    Response,
-    RunningGate,
-    ask,
     cookie_value,
-    request_bytes,
     running_gate,
     until,
 )
-from storykit import story, until_callback
-from visitor import NAVIGATION
+from storykit import callback_at, story, until_callback
 
 from tailchat_gate.identity.oauth import shared_redemptions
 from tailchat_gate.identity.oauth.login import LoginRefused
@@ -205,14 +199,6 @@ async def test_no_result_is_stored_in_the_clear(make: Make, tmp_path: Path) -> N
 # With real gates.
 
 
-async def _callback(gate: RunningGate, url: str, cookies: str) -> Response:
-    """Open a callback at a gate, whichever address it listens on."""
-    parts = urlsplit(url)
-    fields = {name.replace("-", "_"): value for name, value in NAVIGATION.items()}
-    target = f"{parts.path}?{parts.query}"
-    return await ask(gate.port, request_bytes(target, host=parts.netloc, Cookie=cookies, **fields))
-
-
 async def test_a_callback_at_two_gates_and_after_a_restart(tmp_path: Path, clock: Clock) -> None:
     """Its code is sent once; each of the gates opens the same session with it."""
     state = {"path": str(tmp_path)}
@@ -225,11 +211,11 @@ async def test_a_callback_at_two_gates_and_after_a_restart(tmp_path: Path, clock
             url = await until_callback(visitor, scene)
             cookies = "; ".join(f"{k}={v}" for k, v in visitor.cookies(scene.url).items())
         async with running_gate(settings, tmp_path / "second.log", clock) as second:
-            responses = [await _callback(gate, url, cookies) for gate in (second, first)]
+            responses = [await callback_at(gate, url, cookies) for gate in (second, first)]
         async with running_gate(settings, tmp_path / "third.log", clock) as third:
-            responses.append(await _callback(third, url, cookies))
+            responses.append(await callback_at(third, url, cookies))
             clock.now += REPLAY_WINDOW
-            await _callback(third, url, cookies)
+            await callback_at(third, url, cookies)
             late = (await third.log())[-1]
         used = scene.tailchat.seen["token"].count
 

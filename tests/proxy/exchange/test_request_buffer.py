@@ -422,25 +422,6 @@ async def test_space_is_looked_at(directory: Path) -> None:
 # With the tool.
 
 
-@pytest.fixture
-async def fickle() -> AsyncIterator[RawUpstream]:
-    """Return a tool that answers one request a connection, and closes upon the next."""
-    served: set[asyncio.StreamWriter] = set()
-
-    async def answer(
-        request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        request.body = await read_body(request, reader)
-        if writer in served:
-            writer.close()
-            return
-        served.add(writer)
-        writer.write(OK)
-
-    async with RawUpstream(answer) as found:
-        yield found
-
-
 @pytest.mark.parametrize(
     ("method", "content", "status"),
     [(b"PUT", b"x" * 65_000, 200), (b"PUT", LARGE, 200), (b"POST", SMALL, 502)],
