@@ -60,9 +60,9 @@ class Generation:
         self.process_state.start()
         self.forwarder.start()
         self.people.start()
-        if self.process_state.has_notices:
+        if self.process_state.tailchat.has_notices:
             self.notices.start()
-        self.process_state.group_watch.use(self.groups)
+        self.process_state.tailchat.group_watch.use(self.groups)
         kids = self.assertions.kids if self.assertions is not None else ()
         # Not before: a configuration that is built and then refused must not publish its keys.
         self.process_state.published_keys.publish(kids, self.process_state.clock())

@@ -14,27 +14,20 @@ from tailchat_gate.endpoints.admin import AdminPage
 from tailchat_gate.identity.access_requests import AccessRequests
 from tailchat_gate.identity.grants import Grants
 from tailchat_gate.identity.oauth.login_queue import LoginQueue
-from tailchat_gate.identity.oauth.reachability import Reachability
 from tailchat_gate.identity.oauth.redemptions import CAPACITY, Redemptions
 from tailchat_gate.identity.oauth.return_targets import StoredTargets
 from tailchat_gate.identity.oauth.shared_redemptions import SharedRedemptions
-from tailchat_gate.identity.oauth.sign_in_watch import SignInState
 from tailchat_gate.identity.revocation.state import RevocationState
 from tailchat_gate.identity.revocation.store import SESSION_ENDS, Revocations
 from tailchat_gate.identity.sessions.session import SessionRecord
-from tailchat_gate.identity.sign_ins import SignIns
 from tailchat_gate.identity.stored_sessions import StoredSessions
 from tailchat_gate.observe.access_log import AccessLog
 from tailchat_gate.observe.apart import apart
 from tailchat_gate.observe.audit import Audit
 from tailchat_gate.observe.families import Collected
-from tailchat_gate.observe.log import FaultLog, Pace, sinks
+from tailchat_gate.observe.log import FaultLog, sinks
 from tailchat_gate.observe.metrics import Metrics
 from tailchat_gate.observe.spans import Spans
-from tailchat_gate.people.bot import BotSignIn
-from tailchat_gate.people.facts import KnownPeople
-from tailchat_gate.people.group_watch import GroupWatch
-from tailchat_gate.people.panel import Outages
 from tailchat_gate.proxy.client.aiohttp_bridge import AiohttpBridge
 from tailchat_gate.proxy.client.watches import SessionWatch
 from tailchat_gate.proxy.exchange.recorder import SESSION_OVER
@@ -50,6 +43,7 @@ from tailchat_gate.request.trace_context import TraceContexts
 from tailchat_gate.serving import process_gauges as families
 from tailchat_gate.serving.reloads import Reloads
 from tailchat_gate.serving.shared_rates import SharedRates
+from tailchat_gate.serving.tailchat_state import TailchatState
 from tailchat_gate.serving.tls import CertificateWatch
 from tailchat_gate.state.activity import StoredRefusals, TokenUse
 from tailchat_gate.state.bookkeeping import FaultKind, Health
@@ -97,10 +91,6 @@ class ProcessState:
 
     #: What serves the admin page, once the gate is open.
     admin_page: AdminPage | None = None
-    #: Unix second of Tailchat's last answer about people, 0 for none yet.
-    people_heard_at = 0.0
-    #: Whether lines of the log are repeated in a panel of Tailchat.
-    has_notices = True
 
     def __init__(
         self,
@@ -126,15 +116,7 @@ class ProcessState:
         self.request_ids: Final = RequestIds(os.urandom)
         self.published_keys: Final = PublishedKeys()
         self.stored_targets: Final = StoredTargets(os.urandom(32), clock)
-        self.sign_ins: Final = SignIns()
-        self.people: Final = KnownPeople()
-        #: What was logged last of routes that strangers may enter.
-        self.told_of_registration: Final[set[str]] = set()
         self.login_queue: Final = LoginQueue()
-        #: When the panel was told what, and which tools are out of reach.
-        self.panel_pace: Final = Pace(clock)
-        self.tools_down: Final[Outages] = {}
-        self.sign_in: Final = SignInState()
         self.reloads: Final = Reloads(clock)
         #: Locks and ended sessions: the state itself, then what closes open connections for it.
         self.revocation: Final = RevocationState(clock)
@@ -143,15 +125,12 @@ class ProcessState:
         #: When the machine tokens, and the files of certificates, of the configuration expire.
         self.token_expiries: tuple[float, ...] = ()
         self.certificate_expiries: tuple[tuple[str, float], ...] = ()
-        self.reachability: Final = Reachability(monotonic)
         self.metrics: Final = self._make_metrics()
         self.health: Final = Health(self.metrics.state_error, worked=self.metrics.state_worked)
         #: Stores state across restarts.
         self.store: Final = _store(redis or state_path, clock, self.health, self.names)
         self.rates: Final = SharedRates(self.store, monotonic)
-        #: Who is in Tailchat's groups, and the sign-in of the bot that asks.
-        self.group_watch: Final = GroupWatch(self.store, clock, self.audit)
-        self.bot_sign_in: Final = BotSignIn()
+        self.tailchat: Final = TailchatState(self.store, self.audit, clock, monotonic)
         self.token_use: Final = TokenUse()
         self.store.follow(StoredRefusals(self.audit))
         self.store.follow(self.token_use)
@@ -175,20 +154,11 @@ class ProcessState:
         self.certificates.close()
         self.audit.tell_left_out()
         self.grants.close()
-        await self.group_watch.close()
-        await self.sign_ins.close()
+        await self.tailchat.close()
         await self.rates.close()
         await self.store.close()
         await apart(self.spans.close, "spans-close")
         await self.access_log.close()
-
-    def speak(self, *, for_all: bool) -> None:
-        """Say what several workers find out alike only in one of them, which speaks `for_all`."""
-        self.has_notices = self.group_watch.tells = for_all
-
-    def heard_of_people(self) -> None:
-        """Note that Tailchat answered about people."""
-        self.people_heard_at = self.clock()
 
     def keep_out(self, sub: str, reason: Reason | None, *, lifetime: float) -> None:
         """Keep an account out for what Tailchat says of it, None: no longer.
@@ -213,7 +183,6 @@ class ProcessState:
             lambda: (self.access_log.sink, *sinks()),
             (
                 connections,
-                self.reachability.collect,
                 self._gauges,
                 self.certificates.metrics,
                 self.spans.collect,
@@ -225,25 +194,27 @@ class ProcessState:
 
     def _gauges(self) -> Iterator[Collected]:
         """Yield the families."""
+        tailchat = self.tailchat
+        yield from tailchat.reachability.collect()
         for family, value in (
             (families.WEBSOCKETS, len(self.upstream_pools.tunnels)),
             (families.BUFFER_MEMORY, self.upstream_pools.bodies.memory),
             (families.BUFFER_FILES, self.upstream_pools.bodies.files),
             (families.LOCKS, len(self.revocation.locks)),
-            (families.PEOPLE, len(self.people)),
+            (families.PEOPLE, len(tailchat.people)),
             (families.KEPT_OUT, len(self.revocation.kept_out())),
-            (families.HEARD, self.people_heard_at),
+            (families.HEARD, tailchat.people_heard_at),
             (families.GRANTS, len(self.grants.state.in_force)),
             (families.ACCESS_REQUESTS, len(self.access_requests.open)),
             (families.STATE_FAULTS, len(self.store.faults)),
-            (families.SIGN_IN_BROKEN, self.sign_in.obstacle is not None),
-            (families.GROUPS_AGE, self.group_watch.age),
-            (families.GROUPS_UNKNOWN, len(self.group_watch.unknown)),
+            (families.SIGN_IN_BROKEN, tailchat.sign_in.obstacle is not None),
+            (families.GROUPS_AGE, tailchat.group_watch.age),
+            (families.GROUPS_UNKNOWN, len(tailchat.group_watch.unknown)),
         ):
             yield family, (((), value),)
         yield from self.reloads.metrics()
         yield from self.rates.metrics()
-        sizes = tuple(self.group_watch.sizes.items())
+        sizes = tuple(tailchat.group_watch.sizes.items())
         yield families.GROUP_MEMBERS, (((name,), size) for name, size in sizes)
         # No names: readers of the metrics need not know the machines.
         ahead = [expires for expires in self.token_expiries if expires > self.clock()]

@@ -39,8 +39,8 @@ class ProcessReport:
         state = self._process_state
         return [
             *(f"state store: {fault}" for fault in state.store.faults),
-            *(f"Tailchat's groups: {fault}" for fault in state.group_watch.faults),
-            *(f"sign-in: {found.text}" for found in state.sign_in.findings),
+            *(f"Tailchat's groups: {fault}" for fault in state.tailchat.group_watch.faults),
+            *(f"sign-in: {found.text}" for found in state.tailchat.sign_in.findings),
         ]
 
     async def metrics(self, accept: str) -> Exposition:
@@ -69,12 +69,12 @@ class ProcessReport:
             "tailchat": settings.tailchat.api_url,
             "locks": len(self._process_state.revocation.locks),
             "state_faults": list(self._process_state.store.faults),
-            "group_faults": list(self._process_state.group_watch.faults),
+            "group_faults": list(self._process_state.tailchat.group_watch.faults),
             "sign_in": {
-                "checked_at": int(self._process_state.sign_in.checked_at),
+                "checked_at": int(self._process_state.tailchat.sign_in.checked_at),
                 "findings": [
                     {"name": found.name, "text": found.text, "broken": found.reason is not None}
-                    for found in self._process_state.sign_in.findings
+                    for found in self._process_state.tailchat.sign_in.findings
                 ],
             },
             "tokens": [

@@ -145,8 +145,8 @@ class GateServer:
         self._server.trust.change(clients_of(self.in_force.tls), settings.server.shutdown_timeout)
         self._process_state.locks.start(self._server.hear_of_sessions)
         self._process_state.grants.start(self._server.hear_of_rights)
-        self._process_state.group_watch.start(self._server.hear_of_rights)
-        await self._process_state.group_watch.published()
+        self._process_state.tailchat.group_watch.start(self._server.hear_of_rights)
+        await self._process_state.tailchat.group_watch.published()
         self._process_state.store.start()
         if not self._is_worker:
             drawn = DrawnPage(self.inside, self.reloader, self._process_state.clock)
@@ -261,7 +261,7 @@ class GateServer:
             await self.reloader.close()
         if self._admin is not None:
             await self._admin.cleanup()
-        await self._process_state.group_watch.close()
+        await self._process_state.tailchat.group_watch.close()
         await self.generations.close()
         await self._process_state.close()
         self._manager.close()

@@ -61,7 +61,9 @@ def wire_tailchat(
     `members` gets what is known already about its groups.
     """
     tailchat, clock = settings.tailchat, process_state.clock
-    channel = back_channel(settings, NamesResolver(process_state.names), process_state.reachability)
+    channel = back_channel(
+        settings, NamesResolver(process_state.names), process_state.tailchat.reachability
+    )
     client = _client(settings, process_state, channel)
     api = TailchatApi(channel, clock=clock, observe=process_state.metrics.tailchat_call)
     bot = Bot(
@@ -70,22 +72,24 @@ def wire_tailchat(
         tailchat.client_secret,
         clock,
         server=tailchat.api_url,
-        sign_in=process_state.bot_sign_in,
+        sign_in=process_state.tailchat.bot_sign_in,
     )
     panel = Panel(
         bot,
         settings.access.panel,
-        process_state.panel_pace,
+        process_state.tailchat.panel_pace,
         max_bytes=tailchat.groups_max_bytes,
     )
     return TailchatParts(
         client,
         _rechecker(settings, process_state, client),
-        SignInWatch(sign_in_check(settings, channel).run, process_state.sign_in, clock=clock),
+        SignInWatch(
+            sign_in_check(settings, channel).run, process_state.tailchat.sign_in, clock=clock
+        ),
         api,
         bot,
         _people(settings, process_state, api, bot),
-        RegistrationCheck(settings, api, process_state.told_of_registration),
+        RegistrationCheck(settings, api, process_state.tailchat.told_of_registration),
         _groups(settings, process_state, members, api, bot),
         panel,
         _notices(settings, panel, process_state),
@@ -106,7 +110,7 @@ def _groups(
         tailchat.groups_max_age,
         tailchat.groups_max_bytes,
     )
-    fill(terms, process_state.group_watch, process_state.clock())
+    fill(terms, process_state.tailchat.group_watch, process_state.clock())
     return terms
 
 
@@ -117,7 +121,7 @@ def _rechecker(
     return Rechecker(
         RecheckTerms(session.recheck or math.inf, session.recheck_outage),
         tailchat,
-        sign_ins=process_state.sign_ins,
+        sign_ins=process_state.tailchat.sign_ins,
         tokens=_refresh_tokens(settings, process_state, tailchat),
         end=partial(process_state.locks.revoke, lifetime=session.lifetime),
         patience=settings.tailchat.timeout,
@@ -165,12 +169,12 @@ def _people(
     return PeopleWatch(
         terms,
         Inquiry(api, bot, api_url=tailchat.api_url, keeps_emails=keeps_emails),
-        process_state.people,
+        process_state.tailchat.people,
         keep_out=partial(process_state.keep_out, lifetime=settings.session.lifetime),
         clock=process_state.clock,
         monotonic=process_state.monotonic,
         kept_out=process_state.revocation.kept_out,
-        heard=process_state.heard_of_people,
+        heard=process_state.tailchat.heard_of_people,
     )
 
 
@@ -182,7 +186,7 @@ def _notices(settings: Settings, panel: Panel, process_state: ProcessState) -> N
                 continue
             routes.setdefault(str(address), []).append(route.shown_name)
     kinds = settings.access.panel_notices if settings.access.panel else ()
-    return Notices(panel, kinds, routes, process_state.clock, process_state.tools_down)
+    return Notices(panel, kinds, routes, process_state.clock, process_state.tailchat.tools_down)
 
 
 def sign_in_check(

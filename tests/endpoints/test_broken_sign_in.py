@@ -34,7 +34,7 @@ async def scene(tmp_path: Path, clock: Clock, admin_port: int) -> AsyncIterator[
         checks_sign_in=True,
         server={"admin_listen": f"127.0.0.1:{admin_port}"},
     ) as found:
-        state = found.gate.generation.process_state.sign_in
+        state = found.gate.generation.process_state.tailchat.sign_in
         await until(lambda: state.checked_at > 0)
         yield found
 

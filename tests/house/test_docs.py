@@ -109,10 +109,13 @@ def test_every_metric_is_documented() -> None:
     metrics.recheck("ok")
     process_state.token_expiries = (1e11,)
     process_state.certificates._facts = (CertificateFacts("a.pem", (), 0.0, 1e11),)
-    process_state.group_watch._resolved.people["ops"] = frozenset()
+    process_state.tailchat.group_watch._resolved.people["ops"] = frozenset()
 
     process_state.certificate_expiries = (("/tls.pem", 1e11),)
-    process_state.reachability.up, process_state.reachability.certificate_expires = True, 1e11
+    (
+        process_state.tailchat.reachability.up,
+        process_state.tailchat.reachability.certificate_expires,
+    ) = True, 1e11
     metrics.state_worked("write", 0.1)
     counts = process_state.upstream_pools.counts["http://tool"]
     counts.up, counts.certificate_expires = True, 1e11

@@ -65,7 +65,7 @@ INSIDE: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("tailchat_parts",),
         ("process_state",),
         ("reloads", "upgrade"),
-        ("acceptor", "shared_rates", "systemd", "tls"),
+        ("acceptor", "shared_rates", "systemd", "tailchat_state", "tls"),
         ("brand",),
         ("balance", "process_gauges", "signals"),
     ),

@@ -215,7 +215,7 @@ async def test_two_gates_spend_a_refresh_token_once(
         await one.advance(2 * HOUR)
         assert (await two.get()).status == 200
         old = Scene(first, place, first.seal(begun))
-        one.gate.generation.process_state.sign_ins._known.clear()
+        one.gate.generation.process_state.tailchat.sign_ins._known.clear()
         assert (await old.get()).status == 200
         assert _sum(one, two, "refresh") == {"ok": 2}
 

@@ -106,7 +106,7 @@ async def group_scene(folder: Path, clock: Clock) -> AsyncIterator[GroupScene]:
 
 def watch_of(gate: FileGate) -> GroupWatch:
     """Return what follows the groups."""
-    return gate.gate.generation.process_state.group_watch
+    return gate.gate.generation.process_state.tailchat.group_watch
 
 
 async def known(gate: FileGate, *, sizes: dict[str, int]) -> None:

@@ -153,7 +153,7 @@ async def test_address_is_in_no_cookie_and_no_log(
         await person.get("/mail")
         log = str(await scene.gate.log())
     texts = [record.getMessage() + str(record.__dict__) for record in caplog.records]
-    known = scene.gate.generation.process_state.people.get(HOSHINO.sub)
+    known = scene.gate.generation.process_state.tailchat.people.get(HOSHINO.sub)
     assert known is not None
 
     assert ADDRESS not in person.record.to_bytes().decode()
@@ -166,7 +166,7 @@ async def test_no_address_is_kept_where_no_route_uses_it(start: Start) -> None:
     """Without a route that asks for addresses, the gate keeps none."""
     scene = await start(route=[{"name": "tool"}])
     await signed_in(scene)
-    known = scene.gate.generation.process_state.people.get(HOSHINO.sub)
+    known = scene.gate.generation.process_state.tailchat.people.get(HOSHINO.sub)
 
     assert known is not None
     assert isinstance(known.facts, Facts)

@@ -74,7 +74,7 @@ async def test_nobody_hides_a_ban_or_being_a_guest(scene: Story, flag: str, way:
 async def test_long_records_delay_no_answer_about_others(scene: Story) -> None:
     """They are asked about alone from then on, after all others, and little of them is read."""
     process_state = scene.gate.generation.process_state
-    people = process_state.people
+    people = process_state.tailchat.people
     for sub in tuple(scene.tailchat.store.users):
         people.seen(sub, process_state.monotonic())
     asked = lengthen(scene, TOO_LONG)

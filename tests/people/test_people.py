@@ -238,7 +238,7 @@ async def test_banned_person_who_looks_again_is_asked_about(scene: Story) -> Non
     person = await sign_in(scene)
     change(scene, "banned")
     await asked_again(scene)
-    known = scene.gate.generation.process_state.people
+    known = scene.gate.generation.process_state.tailchat.people
     known.about(float("inf"))
     assert len(known) == 0
 
@@ -421,7 +421,7 @@ async def test_rounds_ask_in_batches(start: Start) -> None:
         return answer(params, caller)
 
     scene.tailchat.gateway.actions[LIST] = counted
-    known = scene.gate.generation.process_state.people
+    known = scene.gate.generation.process_state.tailchat.people
     for number in range(450):
         known.seen(f"77{number:022x}", scene.gate.generation.process_state.monotonic())
     await until(lambda: len(asked) >= 3)
@@ -434,14 +434,14 @@ async def test_long_names_of_others_hide_no_ban(start: Start) -> None:
     scene = await start(tailchat={"people_refresh": "1s"})
     process_state = scene.gate.generation.process_state
     for sub in tuple(scene.tailchat.store.users):
-        process_state.people.seen(sub, process_state.monotonic())
+        process_state.tailchat.people.seen(sub, process_state.monotonic())
         if sub != HOSHINO.sub:
             scene.tailchat.store.rename(sub, "x" * 900_000)
     change(scene, "banned")
     await until(lambda: HOSHINO.sub in process_state.revocation.kept_out())
 
     assert process_state.revocation.kept_out() == {HOSHINO.sub: "banned"}
-    known = process_state.people.get(BOB.sub)
+    known = process_state.tailchat.people.get(BOB.sub)
     assert known is not None
     assert isinstance(known.facts, Facts)
     assert known.facts.profile.nickname == "x" * 128
@@ -480,7 +480,7 @@ async def test_reload_judges_guests_again(scene: Story) -> None:
     await asked_again(scene)
     assert refusal(await person.get()) == (403, "guest-refused")
 
-    scene.gate.generation.process_state.people.about(float("inf"))
+    scene.gate.generation.process_state.tailchat.people.about(float("inf"))
     await changed(scene, access={"guests": True})
     assert (await person.get()).status == 200
 

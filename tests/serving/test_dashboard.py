@@ -169,7 +169,11 @@ async def test_what_needs_attention_is_on_the_first_page(tmp_path: Path, clock: 
         checks_sign_in=True,
     ) as scene:
         state = scene.gate.generation.process_state
-        told, watch, sign_in = state.told_of_registration, state.group_watch, state.sign_in
+        told, watch, sign_in = (
+            state.tailchat.told_of_registration,
+            state.tailchat.group_watch,
+            state.tailchat.sign_in,
+        )
         await until(lambda: bool(told and watch.key_is_public and sign_in.findings))
         text = await at_listener(scene.gate).text("/")
         for notice in (

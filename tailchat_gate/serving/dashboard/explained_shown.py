@@ -42,6 +42,6 @@ def _asker(generation: Generation, who: str) -> Asker:
     if sub is not None and not is_sub(sub):
         raise ValueError("expected an ID, such as sub:660000000000000000000001, or token:NAME")
     lock = lock_on(process_state.revocation, sub, token)
-    groups, watch = generation.groups, process_state.group_watch
+    groups, watch = generation.groups, process_state.tailchat.group_watch
     about = KEY_IS_PUBLIC if sub is not None and groups.sources and watch.key_is_public else ""
     return Asker(sub, token, lock, (), process_state.grants.state, groups.members, about)

@@ -65,10 +65,14 @@ class Notice(NamedTuple):
 
 def notices(settings: Settings, process_state: ProcessState) -> Iterator[Notice]:
     """Yield what an admin should know."""
-    yield from (Notice("sign_in", finding.text) for finding in process_state.sign_in.findings)
-    yield from (Notice("plain", fault) for fault in process_state.group_watch.faults)
+    yield from (
+        Notice("sign_in", finding.text) for finding in process_state.tailchat.sign_in.findings
+    )
+    yield from (Notice("plain", fault) for fault in process_state.tailchat.group_watch.faults)
     yield from (Notice("store", fault) for fault in process_state.store.faults)
-    yield from (Notice("plain", text) for text in sorted(process_state.told_of_registration))
+    yield from (
+        Notice("plain", text) for text in sorted(process_state.tailchat.told_of_registration)
+    )
     now = process_state.clock()
     for one in expiries(settings, process_state):
         if one.at <= now + SOON_SECONDS:
@@ -90,8 +94,10 @@ def expiries(settings: Settings, process_state: ProcessState) -> list[Expiry]:
     """Return what expires, the first first; what has no end is left out."""
     files = {**process_state.certificates.expiries, **dict(process_state.certificate_expiries)}
     found = [Expiry("file", file, at) for file, at in files.items()]
-    if process_state.reachability.certificate_expires:
-        found.append(Expiry("tailchat", "", process_state.reachability.certificate_expires))
+    if process_state.tailchat.reachability.certificate_expires:
+        found.append(
+            Expiry("tailchat", "", process_state.tailchat.reachability.certificate_expires)
+        )
     for url, counts in tuple(process_state.upstream_pools.counts.items()):
         if counts.certificate_expires:
             found.append(Expiry("upstream", url, counts.certificate_expires))

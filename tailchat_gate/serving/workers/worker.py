@@ -45,7 +45,7 @@ def run_worker(loaded: Loaded, signals: Signals, source: Source, link: ParentLin
     others.share(link.memory)
     generation = build(share_of(loaded.settings, link.count), sources=loaded.sources)
     generation.process_state.login_queue.share(link.count)
-    generation.process_state.speak(for_all=link.number == 1)
+    generation.process_state.tailchat.speak(for_all=link.number == 1)
     digest = digest_of(source)
     try:
         sockets = link.join(digest)
