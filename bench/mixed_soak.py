@@ -1,7 +1,8 @@
 """Whether memory stays flat for hours: one gate under all kinds of work, while parts of it fail.
 
-GETs that all differ, strangers, sign-ins and WebSockets, without a pause; meanwhile the gate is
-reloaded, one of two backends is killed and started again, and so is Redis, where it is installed.
+GETs that all differ, strangers, sign-ins and WebSockets, without a pause or with one; meanwhile the
+gate is reloaded, one of two backends is killed and started again, and so is Redis, where it is
+installed. The gate is one process, or a parent with workers; each has its own column.
 """
 
 import argparse
@@ -19,14 +20,15 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import aiohttp
 from aiohttp import web
 from login import Person, signed_in_cookies
-from process import BenchError, free_port, rss_bytes, wait_until_answering
+from process import BenchError, family, free_port, wait_until_answering
 
 from tailchat_gate.demo.store import App
 from tailchat_gate.demo.tailchat import StandInTailchat
@@ -49,6 +51,7 @@ _CONFIG = """\
 public_url = "{url}"
 listen = "{listen}"
 admin_listen = "{admin}"
+workers = {workers}
 [tailchat]
 api_url = "{tailchat}"
 client_id = "{client}"
@@ -91,6 +94,14 @@ class Part:
             self.process = None
 
 
+class Reading(NamedTuple):
+    """The resident bytes of each process after some seconds, and the open files of all."""
+
+    seconds: float
+    rss: Mapping[int, int]
+    files: int
+
+
 @dataclass(slots=True)
 class Scene:
     """What runs: where the gate is, its parts, and what has come of the work."""
@@ -103,7 +114,8 @@ class Scene:
     tools: list[Part]
     redis: Part | None
     tally: Counter[str] = field(default_factory=Counter)
-    readings: list[tuple[float, int, int]] = field(default_factory=list)
+    readings: "list[Reading]" = field(default_factory=list)
+    pause: float = 0.0
     ended: bool = False
     turn: int = 0
 
@@ -132,7 +144,7 @@ def _state(directory: Path) -> tuple[str, Part | None]:
 
 
 @contextlib.asynccontextmanager
-async def scene(directory: Path) -> AsyncIterator[Scene]:
+async def scene(directory: Path, workers: int) -> AsyncIterator[Scene]:
     """Start everything until the block ends."""
     port, admin, tailchat = free_port(), free_port(), free_port()
     url = f"http://127.0.0.1:{port}"
@@ -159,6 +171,7 @@ async def scene(directory: Path) -> AsyncIterator[Scene]:
         "secret": app.client_secret,
         "session": secrets.token_urlsafe(32),
         "state": state,
+        "workers": str(workers),
         "tools": json.dumps([f"http://127.0.0.1:{one}" for one in ports]),
     }
     gate = Part(
@@ -192,6 +205,7 @@ async def _read(at: Scene, cookies: dict[str, str], number: int) -> None:
             async with client.get(at.url + path, headers=headers) as response:
                 await response.read()
                 at.tally[f"GET {response.status}"] += 1
+            await asyncio.sleep(at.pause)
 
 
 async def _ask_as_stranger(at: Scene, _: dict[str, str], number: int) -> None:
@@ -203,7 +217,7 @@ async def _ask_as_stranger(at: Scene, _: dict[str, str], number: int) -> None:
             async with client.get(at.url + path, headers=headers) as response:
                 await response.read()
                 at.tally[f"stranger {response.status}"] += 1
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01 + at.pause)
 
 
 async def _sign_in(at: Scene, _: dict[str, str], number: int) -> None:
@@ -217,7 +231,7 @@ async def _sign_in(at: Scene, _: dict[str, str], number: int) -> None:
         except BenchError as problem:
             at.tally["sign-in refused"] += 1
             (at.directory / "refused.log").open("a").write(f"{problem}\n")
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.1 + at.pause)
 
 
 async def _speak(at: Scene, cookies: dict[str, str], number: int) -> None:
@@ -273,16 +287,22 @@ async def _watch(at: Scene, end: float) -> None:
     """Read memory and open files until the end, and until each kind of work was done once."""
     begun = time.monotonic()
     while (now := time.monotonic()) < end or not all(at.tally[one] for one in _ONCE):
-        files = len(await asyncio.to_thread(os.listdir, f"/proc/{at.pid}/fd"))
-        at.readings.append((now - begun, rss_bytes([at.pid]), files))
+        at.readings.append(await asyncio.to_thread(_reading, at.pid, now - begun))
         await asyncio.sleep(min(_READING, max(0.1, end - now)))
     at.ended = True
 
 
-async def run(minutes: float) -> Scene:
-    """Do all of it for so many minutes."""
+def _reading(pid: int, seconds: float) -> Reading:
+    found = family(pid)
+    files = sum(len([*Path(f"/proc/{one}/fd").iterdir()]) for one in found)
+    return Reading(seconds, {one: stat.rss for one, stat in sorted(found.items())}, files)
+
+
+async def run(minutes: float, workers: int, pause: float) -> Scene:
+    """Do all of it for so many minutes, with `pause` seconds after each request."""
     with tempfile.TemporaryDirectory(prefix="gate-soak-") as name:
-        async with scene(Path(name)) as at:
+        async with scene(Path(name), workers) as at:
+            at.pause = pause
             trust = ssl.create_default_context()
             cookies = [await signed_in_cookies(f"{at.url}/", one, trust) for one in at.people[:8]]
             kinds: list[tuple[Work, int]] = [
@@ -303,33 +323,55 @@ async def run(minutes: float) -> Scene:
             return at
 
 
-def growth_mib(readings: Sequence[tuple[float, int, int]]) -> float:
+def growth_mib(readings: Sequence[Reading]) -> float:
     """How much larger the largest reading of the last quarter is than that of the first."""
     quarter = max(1, len(readings) // 4)
     first, last = readings[:quarter], readings[-quarter:]
-    return (max(one[1] for one in last) - max(one[1] for one in first)) / 2**20
+    return (max(map(_all, last)) - max(map(_all, first))) / 2**20
+
+
+def _all(reading: Reading) -> int:
+    return sum(reading.rss.values())
+
+
+def failed(tally: Mapping[str, int]) -> int:
+    """How many requests had neither of the two responses that they should have."""
+    good = {"GET 200", "stranger 401"}
+    kinds = ("GET ", "stranger ", "read ", "ask_as_stranger ", "speak ", "WebSocket ended")
+    return sum(n for name, n in tally.items() if name.startswith(kinds) and name not in good)
 
 
 def lines(at: Scene) -> Iterator[str]:
     """What is printed."""
-    yield "| minute | RSS MiB | open files |"
-    yield "| ---: | ---: | ---: |"
-    step = max(1, len(at.readings) // 10)
-    for seconds, rss, files in [*at.readings[::step], at.readings[-1]]:
-        yield f"| {seconds / 60:.1f} | {rss / 2**20:.1f} | {files} |"
+    pids = at.readings[-1].rss
+    names = (f"RSS MiB of {one}" for one in _names(len(pids)))
+    yield f"| minute | {' | '.join(names)} | open files |"
+    yield "| ---: |" + " ---: |" * (len(pids) + 1)
+    step = max(1, len(at.readings) // 30)
+    for reading in (*at.readings[::step], at.readings[-1]):
+        each = " | ".join(f"{reading.rss.get(pid, 0) / 2**20:.1f}" for pid in pids)
+        yield f"| {reading.seconds / 60:.1f} | {each} | {reading.files} |"
     yield ""
     yield from (f"- {name}: {count:,}" for name, count in sorted(at.tally.items()))
+    yield f"- requests that failed: {failed(at.tally):,}"
     yield f"- growth in MiB, last quarter against first: {growth_mib(at.readings):.1f}"
+
+
+def _names(count: int) -> Iterator[str]:
+    yield "the gate" if count == 1 else "the parent"
+    yield from (f"worker {number}" for number in range(1, count))
 
 
 def main() -> int:
     """Run from the command line; 1 where memory grew."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=30.0, help="how long (30)")
-    minutes = parser.parse_args().minutes
-    if not 0 < minutes <= 24 * 60:
-        parser.error("--minutes: a day at most")
-    at = asyncio.run(run(minutes))
+    parser.add_argument("--workers", type=int, choices=range(1, 9), default=1, help="(1)")
+    parser.add_argument("--pause", type=float, default=0.0, help="seconds after a request (0)")
+    options = parser.parse_args()
+    if not 0 < options.minutes <= 24 * 60 or not 0 <= options.pause <= 60:  # noqa: PLR2004 - bound
+        parser.error("--minutes: a day at most; --pause: a minute at most")
+    at = asyncio.run(run(options.minutes, options.workers, options.pause))
     print("\n".join(lines(at)))
     return 0 if growth_mib(at.readings) <= GROWTH else 1
 

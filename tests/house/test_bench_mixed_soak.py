@@ -13,7 +13,7 @@ MIB = 2**20
 def test_every_kind_of_work_is_done() -> None:
     """A short run does each of them against a real gate, and prints what became of it."""
     done = subprocess.run(
-        [sys.executable, mixed_soak.__file__, "--minutes", "0.01"],
+        [sys.executable, mixed_soak.__file__, "--minutes", "0.01", "--workers", "2"],
         capture_output=True,
         text=True,
         check=False,
@@ -23,6 +23,8 @@ def test_every_kind_of_work_is_done() -> None:
     assert done.returncode in {0, 1}, done.stderr
     for name in ("GET 200", "stranger 401", "sign-in done", "WebSocket done"):
         assert f"- {name}: " in done.stdout
+    assert "| minute | RSS MiB of the parent | RSS MiB of worker 1 |" in done.stdout
+    assert "- requests that failed: " in done.stdout
     assert "- growth in MiB, last quarter against first: " in done.stdout
 
 
@@ -32,5 +34,7 @@ def test_every_kind_of_work_is_done() -> None:
 )
 def test_growth_is_that_of_the_last_quarter(sizes: list[int], grown: float) -> None:
     """Its largest reading is compared with the largest of the first quarter."""
-    readings = [(float(at), size * MIB, 10) for at, size in enumerate(sizes)]
+    readings = [
+        mixed_soak.Reading(float(at), {1: size * MIB, 2: 0}, 10) for at, size in enumerate(sizes)
+    ]
     assert mixed_soak.growth_mib(readings) == grown
