@@ -72,10 +72,15 @@ backend gates
     http-request disable-l7-retry unless METH_GET
     option httpchk GET /readyz
     http-check send hdr Host localhost
-    default-server check inter 200ms fall 2 rise 1
+    default-server inter 200ms fall 2 rise 1
+    option allbackups
 {servers}
 """
-_SERVER = "    server {name} 127.0.0.1:{port} check port {admin}\n"
+# As deploy/haproxy/several-gates.cfg has them.
+_SERVER = """\
+    server {name} 127.0.0.1:{port} check port {admin}
+    server {name}-unchecked 127.0.0.1:{port} backup
+"""
 _CONFIG = """\
 [server]
 public_url = "{url}"
