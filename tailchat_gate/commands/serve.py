@@ -25,6 +25,7 @@ from tailchat_gate.observe.log import (
     log_stray_complaints,
     set_up_logging,
 )
+from tailchat_gate.observe.turns import others
 from tailchat_gate.serving.process import run
 from tailchat_gate.serving.server import StartError
 from tailchat_gate.serving.signals import Signals
@@ -67,6 +68,9 @@ def _serve(config: Path, signals: Signals, before: Predecessor, parent: ParentLi
     settings = loaded.settings
     log = settings.log
     try:
+        if parent is None:
+            before.share_logs()
+            others.begin()
         set_up_logging(log.level, audit_file=log.audit_file, form=log.format)
     except OSError as error:
         fail(f"log.audit_file cannot be opened: {error}", EXIT_FAILED)

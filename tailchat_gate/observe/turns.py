@@ -1,6 +1,7 @@
 """Who writes into the file of a log now: one sink of one process."""
 
 import fcntl
+import mmap
 import os
 import struct
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from weakref import WeakValueDictionary
 #: C's struct flock (fcntl(2)).
 _FLOCK: Final = struct.Struct("@hhqqi0q")
 _PLACES: Final = 1 << 16
-_BEGUN, _DONE = b"\x01", b"\x00"
+_BEGUN, _DONE = 1, 0
 
 
 class QueueSlot:
@@ -34,17 +35,36 @@ class OtherProcesses:
 
     def __init__(self) -> None:
         self._descriptor = -1
+        #: In memory: what a process may write into files can be limited (setrlimit(2)).
+        self._begun: mmap.mmap | None = None
 
     def share(self, descriptor: int) -> None:
         """Use a file, by a descriptor of whichever process. Raises OSError."""
         # Opened again: a lock belongs to an opening, and a descriptor that was inherited is of the
         # same one (fcntl(2), open file description locks).
-        self._descriptor = os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR | os.O_CLOEXEC)
+        self._use(os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR | os.O_CLOEXEC))
+
+    def begin(self) -> int:
+        """Return the descriptor of a file for others to `share`, the same one each time.
+
+        This process uses it from now on: call it before the first line, because a line that is half
+        written already has no turn. Raises OSError.
+        """
+        if self._descriptor < 0:
+            found = os.memfd_create("gate-turns", os.MFD_CLOEXEC)
+            os.ftruncate(found, _PLACES)
+            self._use(found)
+        return self._descriptor
+
+    def _use(self, descriptor: int) -> None:
+        self._begun = mmap.mmap(descriptor, _PLACES)
+        self._descriptor = descriptor
 
     @contextmanager
     def turn(self, descriptor: int) -> Iterator[bool]:
         """Stop every other process from writing meanwhile; yields whether a line was cut off."""
-        if self._descriptor < 0:
+        begun = self._begun
+        if begun is None:
             yield False
             return
         try:
@@ -55,11 +75,11 @@ class OtherProcesses:
         place = hash((found.st_dev, found.st_ino)) % _PLACES
         self._lock(place, fcntl.F_WRLCK)
         try:
-            was_cut = os.pread(self._descriptor, 1, place) == _BEGUN
-            os.pwrite(self._descriptor, _BEGUN, place)
+            was_cut = begun[place] == _BEGUN
+            begun[place] = _BEGUN
             yield was_cut
         finally:
-            os.pwrite(self._descriptor, _DONE, place)
+            begun[place] = _DONE
             self._lock(place, fcntl.F_UNLCK)
 
     def _lock(self, place: int, kind: int) -> None:

@@ -8,9 +8,6 @@ import mmap
 import os
 from typing import Final
 
-#: Where the counts are in the memory that the processes share; before it are the locks of logs
-#: (observe/turns.py). A multiple of every page size in use.
-_PLACE: Final = 65_536
 #: Words and bytes from one count to the next: processors do not wait for each other's.
 _STEP: Final = 8
 _STEP_BYTES: Final = 64
@@ -25,7 +22,7 @@ class Balance:
 
     def __init__(self, memory: int, number: int, count: int) -> None:
         """Begin to count, from none. Raises OSError and ValueError."""
-        shared = mmap.mmap(memory, count * _STEP_BYTES, offset=_PLACE)
+        shared = mmap.mmap(memory, count * _STEP_BYTES)
         self._counts: Final = memoryview(shared).cast("Q")[::_STEP]
         #: How many share what the gate may have.
         self.workers: Final = count
@@ -59,7 +56,7 @@ class Balance:
 
 def takes_none(memory: int, number: int) -> None:
     """Say of a worker that it takes none: before its start, and after its end. Raises OSError."""
-    os.pwrite(memory, _NONE.to_bytes(8), _PLACE + (number - 1) * _STEP_BYTES)
+    os.pwrite(memory, _NONE.to_bytes(8), (number - 1) * _STEP_BYTES)
     # The last count's whole step has to be in the file.
-    if os.fstat(memory).st_size < _PLACE + number * _STEP_BYTES:
-        os.ftruncate(memory, _PLACE + number * _STEP_BYTES)
+    if os.fstat(memory).st_size < number * _STEP_BYTES:
+        os.ftruncate(memory, number * _STEP_BYTES)

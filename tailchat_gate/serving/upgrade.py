@@ -20,11 +20,13 @@ from typing import Final, Protocol
 
 from tailchat_gate import __version__
 from tailchat_gate.observe.log import LOGGER_NAME
+from tailchat_gate.observe.turns import others
 from tailchat_gate.serving.systemd import FIRST_DESCRIPTOR, passing
 
 #: How long the new process may take until it serves.
 START_SECONDS: Final = 60.0
 _VARIABLE: Final = "GATE_PREDECESSOR"
+_TURNS: Final = "GATE_LOG_TURNS"
 _READY: Final = b"READY "
 _MOST: Final = 65_536
 _MOST_SHOWN: Final = 2000
@@ -46,15 +48,26 @@ _log: Final = logging.getLogger(LOGGER_NAME)
 class Predecessor:
     """The process that this one takes over from.
 
-    `descriptor` is the pipe to it, None for none; `store` is where its state is.
+    `descriptor` is the pipe to it, None for none; `store` is where its state is; `turns` is the
+    file by which both keep lines of their logs whole, None for none.
     """
 
-    def __init__(self, descriptor: int | None = None, store: str = "") -> None:
+    def __init__(
+        self, descriptor: int | None = None, store: str = "", turns: int | None = None
+    ) -> None:
         self._descriptor = descriptor
         self.store: Final = store
+        self._turns = turns
 
     def __bool__(self) -> bool:
         return self._descriptor is not None
+
+    def share_logs(self) -> None:
+        """Write lines into logs in turn with it. Raises OSError."""
+        turns, self._turns = self._turns, None
+        if turns is not None:
+            others.share(turns)
+            os.close(turns)
 
     def ready(self) -> None:
         """This process serves."""
@@ -78,11 +91,15 @@ def predecessor(environ: MutableMapping[str, str]) -> Predecessor:
     descriptor, _, store = rest.partition(":")
     if not descriptor.isdecimal() or pid != str(os.getppid()):
         return Predecessor()
+    # One from before logs were shared does not name it.
+    turns = environ.pop(_TURNS, "")
     try:
-        os.set_inheritable(int(descriptor), False)  # noqa: FBT003 - os's own signature
-    except OSError:
+        for one in (descriptor, turns):
+            if one:
+                os.set_inheritable(int(one), False)  # noqa: FBT003 - os's own signature
+    except (OSError, ValueError):
         return Predecessor()
-    return Predecessor(int(descriptor), store)
+    return Predecessor(int(descriptor), store, int(turns) if turns else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,9 +173,11 @@ class Successor:
                 self._process.kill()
 
     def _start(self, sockets: Sequence[tuple[str, socket.socket]], store: str) -> UpgradeOutcome:
-        with _pipe(FIRST_DESCRIPTOR + len(sockets)) as (reader, writer):
+        least = FIRST_DESCRIPTOR + len(sockets)
+        with _pipe(least) as (reader, writer):
             try:
-                process = self._popen(sockets, store, writer)
+                with _copy(others.begin(), least) as turns:
+                    process = self._popen(sockets, store, writer, turns)
             except OSError as error:
                 return UpgradeOutcome(problem=f"{self._command[0]}: {error.strerror}")
             finally:
@@ -179,18 +198,19 @@ class Successor:
         return UpgradeOutcome(problem=reason or f"it ended with {code}; its log says why")
 
     def _popen(
-        self, sockets: Sequence[tuple[str, socket.socket]], store: str, writer: int
+        self, sockets: Sequence[tuple[str, socket.socket]], store: str, writer: int, turns: int
     ) -> "subprocess.Popen[bytes] | None":
         """Return the new process, None if none is to be started. Raises OSError."""
         started = passing(self._command, sockets, self._environ)
         environ = {**started.environ, _VARIABLE: f"{os.getpid()}:{writer}:{store}"}
+        environ[_TURNS] = str(turns)
         # The manager's limit for its loop is for whichever process is the service.
         environ.pop("WATCHDOG_PID", None)
         with self._lock:
             if self._abandoned:
                 return None
             self._process = subprocess.Popen(  # noqa: S603 - the gate's own command
-                started.command, env=environ, pass_fds=(*started.descriptors, writer)
+                started.command, env=environ, pass_fds=(*started.descriptors, writer, turns)
             )
             return self._process
 
@@ -205,6 +225,16 @@ def _pipe(least: int) -> Iterator[tuple[int, int]]:
         yield reader, writer
     finally:
         os.close(reader)
+
+
+@contextmanager
+def _copy(descriptor: int, least: int) -> Iterator[int]:
+    """Yield a copy of a descriptor that is at least `least`: sockets are moved to those below."""
+    copy = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, least)
+    try:
+        yield copy
+    finally:
+        os.close(copy)
 
 
 def _told(reader: int, until: float) -> bytes | None:

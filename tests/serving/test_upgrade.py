@@ -15,7 +15,17 @@ from typing import Any
 
 import pytest
 from clikit import run
-from gatekit import ALICE, SECRET, PausedAnswer, RawClient, RawUpstream, ask, request_bytes, until
+from gatekit import (
+    ALICE,
+    OK,
+    SECRET,
+    PausedAnswer,
+    RawClient,
+    RawUpstream,
+    ask,
+    request_bytes,
+    until,
+)
 from loadkit import load_behind_proxies
 from processkit import END_SECONDS, GateProcess, gate_process
 from rediskit import redis_server
@@ -191,6 +201,51 @@ def _session(port: int) -> str:
     keys = KeyRing([SECRET.encode()], "session")
     cookie = SessionCookie(keys, names, Lifetimes(3600, 0), time.time)
     return cookie.set(SessionRecord.begin(ALICE, now=time.time(), login="x")).partition(";")[0]
+
+
+async def test_lines_of_both_processes_stay_whole(tmp_path: Path, upstream: RawUpstream) -> None:
+    """Both write lines longer than a pipe takes at once into one that is read slowly."""
+    paused = PausedAnswer()
+    reader, writer = os.pipe()
+    try:
+        async with (
+            upgradable(tmp_path, upstream.url, stdout=writer, shutdown_timeout="20s") as found,
+            RawClient.connect(found.gate.port) as client,
+        ):
+            os.close(writer)
+            await _ask_at_length(found.gate.port)
+            upstream.answer = paused
+            client.send(request_bytes("/held"))
+            await paused.arrived.wait()
+            assert (await found.order())[0] == 0
+            upstream.answer = OK
+            await _ask_at_length(found.gate.port)
+            await asyncio.to_thread(_read_whole_lines, reader, 2 * _LONG_LINES)
+            paused.go_on.set()
+            assert (await client.response()).status == 200
+            assert await _ended(found.gate) == 0
+    finally:
+        os.close(reader)
+
+
+#: Twice what a pipe takes, of some 7 KiB each.
+_LONG_LINES = 20
+
+
+async def _ask_at_length(port: int) -> None:
+    data = request_bytes("/" + "x" * 4000, User_Agent="\xe9" * 1000, Connection="close")
+    found = await asyncio.gather(*(ask(port, data) for _ in range(_LONG_LINES)))
+    assert {response.status for response in found} == {200}
+
+
+def _read_whole_lines(reader: int, count: int) -> None:
+    rest = b""
+    while count > 0:
+        data = os.read(reader, 1000)
+        assert data
+        *lines, rest = (rest + data).split(b"\n")
+        for line in lines:
+            count -= bool(json.loads(line)) and len(line) > 4096  # PIPE_BUF (pipe(7))
 
 
 @asynccontextmanager

@@ -14,7 +14,7 @@ from tailchat_gate.serving.systemd import PassedSockets, name_for
 from tailchat_gate.serving.workers.channel import ChannelError, Message, Reader, encoded
 
 #: Names the parent, the descriptor of the channel, the worker's number, how many there are, and the
-#: descriptor of the memory that they share.
+#: descriptors of what they share.
 VARIABLE: Final = "GATE_WORKER"
 _MOST_SHOWN: Final = 2000
 #: Of prctl(2): the signal that a process gets when its parent ends.
@@ -24,15 +24,18 @@ _PR_SET_PDEATHSIG: Final = 1
 class ParentLink:
     """The channel of worker `number`, of `count`, to its parent.
 
-    `memory` is the descriptor of what all of them share: what they lock to write their logs, and
-    how many connections each has.
+    `memory` and `turns` are descriptors of what all of them share: how many connections each has,
+    and what they lock to write their logs.
     """
 
-    def __init__(self, end: socket.socket, number: int, count: int, memory: int) -> None:
+    def __init__(
+        self, end: socket.socket, number: int, count: int, memory: int, turns: int
+    ) -> None:
         self.end: Final = end
         self.number: Final = number
         self.count: Final = count
         self.memory: Final = memory
+        self.turns: Final = turns
 
     def join(self, digest: str) -> PassedSockets:
         """Say what was read; wait until the parent lets this worker serve, on these sockets.
@@ -74,13 +77,14 @@ def parent_link(environ: MutableMapping[str, str]) -> ParentLink | None:
     if not told:
         return None
     try:
-        parent, descriptor, number, count, memory = map(int, told.split(":"))
+        parent, descriptor, number, count, memory, turns = map(int, told.split(":"))
         # SIGTERM is taken in a thread of its own, so that also a worker that hangs ends.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         if parent == os.getppid():
             os.set_inheritable(descriptor, False)  # noqa: FBT003 - os's own signature
             os.set_inheritable(memory, False)  # noqa: FBT003 - os's own signature
-            return ParentLink(socket.socket(fileno=descriptor), number, count, memory)
+            os.set_inheritable(turns, False)  # noqa: FBT003 - os's own signature
+            return ParentLink(socket.socket(fileno=descriptor), number, count, memory, turns)
     except (OSError, ValueError) as error:
         raise ChannelError(f"{VARIABLE}: {error}") from None
     raise ChannelError("the parent of this worker has ended")

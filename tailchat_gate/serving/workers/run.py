@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 from tailchat_gate.config.load import Loaded, Source
-from tailchat_gate.observe.turns import others
 from tailchat_gate.proxy.sockets import raise_limit
 from tailchat_gate.serving.balance import takes_none
 from tailchat_gate.serving.process import live
@@ -26,7 +25,6 @@ def run_parent(
     environ = {name: value for name, value in os.environ.items() if name not in left_out}
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, no end of a worker could be waited for
     memory = _memory(count)
-    others.share(memory)
     raise_limit()
     parent = Parent(loaded, source, Start(command, environ, count, memory), around)
     asyncio.run(live(parent, signals))

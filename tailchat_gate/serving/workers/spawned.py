@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
+from tailchat_gate.observe.turns import others
 from tailchat_gate.serving.workers.channel import Channel, Message
 from tailchat_gate.serving.workers.link import VARIABLE
 
@@ -67,9 +68,10 @@ class Spawned:
         descriptor: int,
         memory: int,
     ) -> "subprocess.Popen[bytes]":
-        told = f"{os.getpid()}:{descriptor}:{self.number}:{count}:{memory}"
+        turns = others.begin()
+        told = f"{os.getpid()}:{descriptor}:{self.number}:{count}:{memory}:{turns}"
         return subprocess.Popen(  # noqa: S603 - the gate's own command
-            command, env={**environ, VARIABLE: told}, pass_fds=(descriptor, memory)
+            command, env={**environ, VARIABLE: told}, pass_fds=(descriptor, memory, turns)
         )
 
     @property

@@ -42,7 +42,7 @@ _log: Final = logging.getLogger(LOGGER_NAME)
 
 def run_worker(loaded: Loaded, signals: Signals, source: Source, link: ParentLink) -> None:
     """Serve until the parent says so, or has ended. Raises StartError."""
-    others.share(link.memory)
+    others.share(link.turns)
     generation = build(share_of(loaded.settings, link.count), sources=loaded.sources)
     generation.process_state.login_queue.share(link.count)
     generation.process_state.tailchat.speak(for_all=link.number == 1)
