@@ -1,5 +1,6 @@
 """Asking for access to a tool, and approving it: pages of the gate, by forms without a script."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -217,7 +218,8 @@ class AccessEndpoints:
             return Said("closed", told)
         now = self.sessions.clock()
         decision = Decided(found, seconds, record.sub)
-        await decision.carry_out(self.desk.requests, self.grants, now)
+        if not await decision.carry_out(self.desk.requests, self.grants, now):
+            return Said("gone", {})
         stored = "" if self.is_stored() else "_unsaved"
         if not seconds:
             return Said(f"declined{stored}", told)
@@ -292,12 +294,16 @@ class Decided(NamedTuple):
     seconds: int
     by: str
 
-    async def carry_out(self, requests: AccessRequests, grants: Grants, now: float) -> None:
-        """Put it into force, then write it.
+    async def carry_out(self, requests: AccessRequests, grants: Grants, now: float) -> bool:
+        """Put it into force, then write it; False where another approver has decided already.
 
-        Both before anything is waited for: another approver's answer must find the request decided,
-        and a browser that disconnects cancels this at its next await.
+        A browser that disconnects cancels its request, not a decision that counts already.
         """
+        return await asyncio.shield(asyncio.ensure_future(self._carry_out(requests, grants, now)))
+
+    async def _carry_out(self, requests: AccessRequests, grants: Grants, now: float) -> bool:
+        if not await requests.claim(self.request):
+            return False
         found, writes = self.request, list[Awaitable[None]]()
         if self.seconds:
             end = int(now) + self.seconds
@@ -306,6 +312,7 @@ class Decided(NamedTuple):
         writes.append(requests.decide(found, self.by, approved=self.seconds > 0))
         for write in writes:
             await write
+        return True
 
 
 def _line(text: str) -> str:

@@ -11,10 +11,20 @@ from tailchat_gate.config.values.identifier import is_sub
 from tailchat_gate.identity.revocation.records import MAX_MESSAGE
 from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.observe.log import AUDIT_LOGGER_NAME, LOGGER_NAME, FaultLog
-from tailchat_gate.state.store import Changes, Kind, Record, Store, is_second, read_document
+from tailchat_gate.state.store import (
+    Changes,
+    Kind,
+    Record,
+    ReservationStatus,
+    Store,
+    is_second,
+    read_document,
+)
 from tailchat_gate.syntax import COMPACT, base64url
 
 REQUEST: Final = "access-request"
+#: The kind of the single-use keys of decisions.
+DECISION: Final = "access-decision"
 OPEN: Final = "open"
 APPROVED: Final = "approved"
 DECLINED: Final = "declined"
@@ -201,6 +211,15 @@ class AccessRequests:
         else:
             await self._put(made)
         return made
+
+    async def claim(self, request: AccessRequest) -> bool:
+        """Whether the caller alone, of all processes, is to decide on a request.
+
+        A store that cannot be written lets each process decide, as it lets each redeem logins.
+        """
+        until = self._clock() + WAIT_SECONDS
+        found = await self._store.reserve(DECISION, request.key, until=until, room=4 * MOST)
+        return found.status is not ReservationStatus.TAKEN
 
     def decide(self, request: AccessRequest, by: str, *, approved: bool) -> Awaitable[None]:
         """Store the decision on a request by the person `by`; it counts at once."""

@@ -160,22 +160,37 @@ class GroupWatch:
 
     async def _run(self, terms: GroupTerms) -> None:
         # First what the store or another configuration knows already.
-        await self._publish(terms)
+        await self._follow(terms, new=False)
         self._published.set()
         while True:
-            try:
-                problem = await self._check_key(terms)
-                if terms.sources:
-                    problem = problem or await self._refresh(terms)
-                    self._note(problem)
-                    await self._publish(terms)
-                    if not problem:
-                        self._keeper.follow_up(terms.sources, terms.api)
-                else:
-                    self.problem = ""
-            except Exception:  # noqa: BLE001 - the watch must go on; answers grow old meanwhile
-                _log.exception("the members of Tailchat's groups could not be followed")
+            problem = await self._ask(terms)
+            if terms.sources:
+                self._note(problem)
+                # Whatever became of the question: what is known grows too old by itself.
+                await self._follow(terms, new=not problem)
+            else:
+                self.problem = ""
             await asyncio.sleep(self._pause(terms))
+
+    async def _follow(self, terms: GroupTerms, *, new: bool) -> None:
+        """Have the rules know what is known, and the store, if there was a good answer."""
+        try:
+            await self._publish(terms)
+            if new:
+                self._keeper.follow_up(terms.sources, terms.api)
+        except Exception:  # noqa: BLE001 - the watch must go on
+            _log.exception("the members of Tailchat's groups could not be followed")
+
+    async def _ask(self, terms: GroupTerms) -> str:
+        """Ask what is due; return why there is no good answer, "" where there is one."""
+        try:
+            problem = await self._check_key(terms)
+            return problem or (await self._refresh(terms) if terms.sources else "")
+        except Exception as error:  # noqa: BLE001 - a fault of the gate's own is no answer
+            problem = f"a fault of the gate, {type(error).__name__}"
+            if problem != self.problem:
+                _log.exception("Tailchat could not be asked about groups")
+            return problem
 
     def _pause(self, terms: GroupTerms) -> float:
         """Return the seconds until the next question, or until an answer is too old."""
@@ -265,10 +280,12 @@ class GroupWatch:
         groups_of = await in_slices(index(resolved.people))
         terms.members.groups_of = groups_of
         terms.members.unknown = frozenset(resolved.unknown)
-        if self.tells:
-            self._report.tell(terms.groups, self._resolved, resolved, age=self.age)
+        before = self._resolved
         self._resolved, self._published_to = resolved, terms.members
         self._changed()
+        if self.tells:
+            # Last, so that no fault of a log keeps a right open.
+            self._report.tell(terms.groups, before, resolved, age=self.age)
 
 
 def _is_same(one: Resolved, other: Resolved) -> bool:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import os
 import re
 import time
 from collections.abc import AsyncIterator
@@ -23,7 +24,7 @@ from yarl import URL
 
 from tailchat_gate.demo.groups import Group
 from tailchat_gate.demo.users import User, user_named
-from tailchat_gate.endpoints.access import CHOICES, FRESH_SECONDS
+from tailchat_gate.endpoints.access import CHOICES, FRESH_SECONDS, Decided
 from tailchat_gate.identity.access_requests import (
     MOST,
     MOST_OF_ONE,
@@ -35,10 +36,12 @@ from tailchat_gate.identity.access_requests import (
     AccessRequests,
     TooManyRequestsError,
 )
+from tailchat_gate.identity.grants import Grants
 from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.observe.log import AUDIT_LOGGER_NAME
-from tailchat_gate.state.bookkeeping import FaultKind
+from tailchat_gate.state.bookkeeping import FaultKind, Health
 from tailchat_gate.state.memory import MemoryStore
+from tailchat_gate.state.sqlite import SqliteStore
 from tailchat_gate.state.store import Changes
 
 HOSHINO, BOB, EVE = user_named("hoshino"), user_named("bob"), user_named("eve")
@@ -410,6 +413,30 @@ async def test_what_a_reload_has_closed_is_not_approved(
     lines = [vars(record)["details"] for record in caplog.records if record.message == "audit"]
     steps = [line["event"] for line in lines if line["event"].startswith(("access-", "grant"))]
     assert steps == ["access-requested", "access-declined"]
+
+
+async def test_of_two_processes_one_decides(tmp_path: Path, clock: Clock) -> None:
+    """Neither has heard of the other's answer: one counts, and the other approver is told."""
+    stores = [SqliteStore(tmp_path, clock, Health()) for _ in range(3)]
+    sides = [(AccessRequests(one, clock, os.urandom), Grants(one, clock)) for one in stores]
+    try:
+        await stores[0].open()
+        await stores[1].open()
+        asked = await sides[0][0].ask(_account(1), "wiki", "")
+        decisions = Decided(asked, 3600, BOB.sub), Decided(asked, 0, EVE.sub)
+        approved, declined = await asyncio.gather(
+            *(one.carry_out(*side, clock()) for one, side in zip(decisions, sides, strict=False))
+        )
+        assert approved is not declined
+        await stores[2].open()
+        requests, grants = sides[2]
+        found = requests.of(asked.sub, "wiki")
+        assert found is not None
+        assert found.state == ("approved" if approved else "declined")
+        assert len(grants.state.in_force) == int(approved)
+    finally:
+        for store in stores:
+            await store.close()
 
 
 async def test_requests_are_bounded_and_end(clock: Clock) -> None:

@@ -270,6 +270,34 @@ async def test_an_outage_keeps_members_until_the_answer_is_too_old(
         assert await status_of(gate, ALICE) == (200, "")
 
 
+async def test_a_fault_in_a_question_lets_no_answer_count_for_longer(
+    scene: GroupScene,
+    tmp_path: Path,
+    upstream: RawUpstream,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What is known grows too old all the same, and the log has the fault once."""
+    async with scene.gate(tmp_path, upstream) as gate:
+        await known(gate, sizes={"ops": 2})
+        asked: list[object] = []
+
+        async def fail(terms: object) -> str:
+            asked.append(terms)
+            raise LookupError("a fault")
+
+        monkeypatch.setattr(watch_of(gate), "_refresh", fail)
+        scene.clock.now += 601
+        await until(lambda: len(asked) > 2 and watch_of(gate).unknown == ["ops"])
+        assert await status_of(gate, ALICE) == (503, "groups-unknown")
+        assert "a fault of the gate, LookupError" in (await gate.ask_admin("/readyz"))[1]
+        monkeypatch.undo()
+        await known(gate, sizes={"ops": 2})
+    assert [one.exc_info is not None for one in caplog.records if "be asked" in one.message] == [
+        True
+    ]
+
+
 async def test_a_restart_during_an_outage_changes_nothing(
     scene: GroupScene, tmp_path: Path, upstream: RawUpstream
 ) -> None:

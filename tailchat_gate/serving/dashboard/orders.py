@@ -150,11 +150,12 @@ class OrderDesk:
             return "own"
         if seconds and found.route not in askable(self._generations.in_force.settings):
             return "invalid-route"
-        order = "approve" if seconds else "decline"
-        self.note(order, operator, target=found.sub, route=found.route)
-        decision = Decided(found, seconds, operator.by)
-        await decision.carry_out(requests, self._process_state.grants, self._process_state.clock())
-        return self._done()
+        decision, grants = Decided(found, seconds, operator.by), self._process_state.grants
+        done = await decision.carry_out(requests, grants, self._process_state.clock())
+        if done:
+            order = "approve" if seconds else "decline"
+            self.note(order, operator, target=found.sub, route=found.route)
+        return self._done() if done else "unchanged"
 
     async def _end(self, form: Form, operator: Operator) -> str:
         return self._end_those("end", operator, request_id=form.get("id", ""))
