@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,24 @@ async def browser(request: pytest.FixtureRequest, _chromium: Browser) -> AsyncIt
     yield _chromium
     for context in _chromium.contexts:
         await context.close()
+
+
+@pytest.fixture(scope="session")
+def _directories(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Return directories for the tests of this process, one after another."""
+    base = tmp_path_factory.mktemp("tests")
+    return (base / str(number) for number in count())
+
+
+@pytest.fixture
+def tmp_path(_directories: Iterator[Path]) -> Path:
+    """Return a directory of the test's own.
+
+    pytest's looks through those of all tests before it, for a number that is free.
+    """
+    path = next(_directories)
+    path.mkdir(mode=0o700)
+    return path
 
 
 @pytest.fixture

@@ -37,8 +37,6 @@ from tailchat_gate.people.group_watch import GroupWatch
 from tailchat_gate.proxy.client.server import SWEEP_SECONDS
 from tailchat_gate.proxy.message.websocket_frames import close_frame
 
-pytestmark = pytest.mark.both_loops
-
 SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
 PING = b"\x82\x04ping"
 FROZEN_REDIS = Response(
@@ -87,6 +85,7 @@ async def _closed(client: RawClient, code: int, text: str) -> bool:
         return await client.reader.readexactly(len(expected)) == expected
 
 
+@pytest.mark.both_loops
 async def test_a_role_in_tailchat_opens_a_route(
     scene: GroupScene, tmp_path: Path, upstream: RawUpstream
 ) -> None:
@@ -207,6 +206,7 @@ async def test_members_that_change_during_a_write_are_stored_whole(
         assert watch_of(gate).sizes == {"ops": 3, "all": 4}
 
 
+@pytest.mark.both_loops
 async def test_who_loses_a_role_loses_the_websocket(
     scene: GroupScene, tmp_path: Path, upstream: RawUpstream, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -352,6 +352,7 @@ async def test_what_cannot_be_read_is_never_nobody(
         assert await status_of(gate, ALICE) == (503, "groups-unknown")
 
 
+@pytest.mark.both_loops
 async def test_a_reload_asks_at_once_and_keeps_what_is_known(
     scene: GroupScene, tmp_path: Path, upstream: RawUpstream
 ) -> None:

@@ -14,8 +14,6 @@ from tailchat_gate.commands.admin import exchange
 from tailchat_gate.config.values.address import UnixAddress
 from tailchat_gate.serving.wiring import build
 
-pytestmark = pytest.mark.both_loops
-
 NAMED = ["metrics.example.com", "*.svc.cluster.local"]
 LONG = "a" * 9000
 
@@ -140,6 +138,7 @@ async def test_what_may_be_asked_is_told(gate: RunningGate) -> None:
     assert (await admin(gate, asked)).value("Allow") == "GET, HEAD"
 
 
+@pytest.mark.both_loops
 async def test_commands_ask_over_a_socket_in_the_file_system(tmp_path: Path) -> None:
     """What the commands send is answered there too."""
     path = tmp_path / "admin.sock"
@@ -166,6 +165,7 @@ async def _said_behind_the_end(gate: RunningGate, data: bytes) -> bytes:
     return said
 
 
+@pytest.mark.both_loops
 @pytest.mark.parametrize("count", [1, 3])
 async def test_a_half_closed_client_gets_its_answers(gate: RunningGate, count: int) -> None:
     """What was asked before the client ended its side is answered, then the connection closes."""
@@ -180,6 +180,7 @@ async def test_a_half_closed_client_gets_its_answers(gate: RunningGate, count: i
     )
 
 
+@pytest.mark.both_loops
 @pytest.mark.parametrize("data", [b"", b"GET /status HTTP/1.1\r\nHost: localh", b"\x00\r\n\r\n"])
 async def test_an_end_without_a_request_closes(gate: RunningGate, data: bytes) -> None:
     """A client that ends its side before a whole request keeps no connection open."""
@@ -189,6 +190,7 @@ async def test_an_end_without_a_request_closes(gate: RunningGate, data: bytes) -
     assert said.partition(b"\r\n")[0] in {b"", b"HTTP/1.0 400 Bad Request"}
 
 
+@pytest.mark.both_loops
 async def test_a_half_closed_client_with_half_a_body_is_let_go(gate: RunningGate) -> None:
     """A request whose body ends early is not whole: the connection closes, at once."""
     data = request_bytes("/reload", method="POST", host="localhost", **{"Content-Length": "9"})

@@ -34,8 +34,6 @@ from tailchat_gate.serving.reload import Reloader, StoppingError
 from tailchat_gate.serving.server import GateServer
 from tailchat_gate.serving.wiring import build
 
-pytestmark = pytest.mark.both_loops
-
 OTHER_SECRET = "w7Tn3LqYv9HsKd2RmXc5JzBf8GpVe4UaNi6QoWtE"
 
 
@@ -53,6 +51,7 @@ def _admitted(gate: FileGate) -> bytes:
 # What takes effect, on a connection that was open before
 
 
+@pytest.mark.both_loops
 async def test_the_next_request_on_an_open_connection_is_answered_anew(
     gate: FileGate, upstream: RawUpstream
 ) -> None:
@@ -98,6 +97,7 @@ async def test_groups_change_for_an_open_session_at_once(
     assert [request.value("X-Groups") for request in upstream.requests] == [b"ops", b"ops"]
 
 
+@pytest.mark.both_loops
 async def test_trusted_proxies_change_for_an_open_connection(
     gate: FileGate, upstream: RawUpstream
 ) -> None:
@@ -129,6 +129,7 @@ async def test_limits_change_for_an_open_connection(gate: FileGate) -> None:
     assert statuses == [200, 431, 200]
 
 
+@pytest.mark.both_loops
 async def test_a_head_that_came_in_part_is_judged_by_what_is_in_force_when_it_is_whole(
     gate: FileGate,
 ) -> None:
@@ -143,6 +144,7 @@ async def test_a_head_that_came_in_part_is_judged_by_what_is_in_force_when_it_is
         assert (await client.response()).status == 431
 
 
+@pytest.mark.both_loops
 async def test_the_requests_behind_one_that_is_under_way_are_answered_anew(
     gate: FileGate, upstream: RawUpstream
 ) -> None:
@@ -235,6 +237,7 @@ async def test_a_new_key_signs_when_every_tool_can_know_it(
     assert await kids() == ([second, first], second)
 
 
+@pytest.mark.both_loops
 async def test_a_shorter_lifetime_ends_open_sessions(gate: FileGate, clock: Clock) -> None:
     """A session that is older than the new lifetime is over with the next request."""
     data = _admitted(gate)
@@ -276,6 +279,7 @@ async def test_the_cookies_that_a_tool_may_not_set_follow_the_public_url(
     assert after.values("Set-Cookie") == ["door=1"]
 
 
+@pytest.mark.both_loops
 async def test_an_idle_connection_waits_no_longer_than_the_new_limit(gate: FileGate) -> None:
     """A connection that may idle for an hour is closed soon after the limit became short."""
     await gate.change(server={"keepalive_timeout": "1h"})
@@ -340,6 +344,7 @@ async def test_counts_go_on_and_those_of_a_route_that_is_gone_are_forgotten(
 # What stays
 
 
+@pytest.mark.both_loops
 async def test_a_request_under_way_keeps_its_configuration(
     gate: FileGate, upstream: RawUpstream
 ) -> None:
@@ -359,6 +364,7 @@ async def test_a_request_under_way_keeps_its_configuration(
     assert [line["route"] for line in lines] == ["tool", "other"]
 
 
+@pytest.mark.both_loops
 async def test_an_upload_under_way_keeps_its_configuration(
     gate: FileGate, upstream: RawUpstream
 ) -> None:
@@ -379,6 +385,7 @@ async def test_an_upload_under_way_keeps_its_configuration(
     assert upstream.requests[0].body == body
 
 
+@pytest.mark.both_loops
 async def test_a_time_limit_of_a_request_under_way_still_holds(
     gate: FileGate, upstream: RawUpstream
 ) -> None:
@@ -394,6 +401,7 @@ async def test_a_time_limit_of_a_request_under_way_still_holds(
     assert (response.status, response.json["error"]) == (504, "upstream-slow")
 
 
+@pytest.mark.both_loops
 async def test_a_body_under_way_may_take_as_long_as_it_might_before(
     gate: FileGate, upstream: RawUpstream
 ) -> None:
@@ -412,6 +420,7 @@ async def test_a_body_under_way_may_take_as_long_as_it_might_before(
         assert (await patient.response()).status == 200
 
 
+@pytest.mark.both_loops
 async def test_a_stream_goes_on(gate: FileGate, upstream: RawUpstream) -> None:
     """Events keep coming over several reloads."""
     steps: asyncio.Queue[bytes] = asyncio.Queue()
@@ -435,6 +444,7 @@ async def test_a_stream_goes_on(gate: FileGate, upstream: RawUpstream) -> None:
             assert await client.reader.readexactly(10) == event[:10]
 
 
+@pytest.mark.both_loops
 async def test_a_websocket_goes_on_and_still_ends_with_its_session(
     gate: FileGate, upstream: RawUpstream, clock: Clock
 ) -> None:
@@ -469,6 +479,7 @@ async def test_a_websocket_goes_on_and_still_ends_with_its_session(
 # Files and addresses
 
 
+@pytest.mark.both_loops
 async def test_another_certificate_in_the_same_file_takes_effect(
     tmp_path: Path, clock: Clock
 ) -> None:
@@ -506,6 +517,7 @@ async def test_another_certificate_in_the_same_file_takes_effect(
     assert [problem.key_path for problem in refused.problems] == ["route[0].tls_ca"]
 
 
+@pytest.mark.both_loops
 async def test_listeners_are_opened_and_closed(
     gate: FileGate, upstream: RawUpstream, tmp_path: Path
 ) -> None:
@@ -526,6 +538,7 @@ async def test_listeners_are_opened_and_closed(
         writer.close()
 
 
+@pytest.mark.both_loops
 async def test_the_admin_listener_moves(gate: FileGate) -> None:
     """The order is answered on the address it came to, though that is closed by it."""
     before = gate.gate.server.admin_addresses
@@ -538,6 +551,7 @@ async def test_the_admin_listener_moves(gate: FileGate) -> None:
     assert gate.gate.server.admin_addresses == []
 
 
+@pytest.mark.both_loops
 async def test_an_address_that_cannot_be_had_changes_nothing(
     gate: FileGate, upstream: RawUpstream, tmp_path: Path
 ) -> None:
@@ -676,6 +690,7 @@ async def test_a_page_cannot_give_the_order(gate: FileGate, headers: list[tuple[
     assert await gate.metric("gate_generation") == 1
 
 
+@pytest.mark.both_loops
 async def test_a_stopping_gate_loads_nothing(gate: FileGate, upstream: RawUpstream) -> None:
     """While open requests finish, a reload is refused, and they finish all the same."""
     upstream.answer = held = PausedAnswer()
@@ -694,6 +709,7 @@ async def test_a_stopping_gate_loads_nothing(gate: FileGate, upstream: RawUpstre
     await stopping
 
 
+@pytest.mark.both_loops
 async def test_a_reload_under_way_ends_with_the_gate(tmp_path: Path, clock: Clock) -> None:
     """A gate that stops while a file is read waits for the thread, and opens nothing."""
     async with file_gate(tmp_path, "http://127.0.0.1:9", clock) as gate:

@@ -144,7 +144,7 @@ SCHEMES = (
 )
 
 
-#: What a block does to fields is the same, whichever hosts it answers for.
+#: What a block does to paths, methods and fields is the same, whichever hosts it answers for.
 in_one_block = pytest.mark.parametrize("front", ["named"], indirect=True)
 
 
@@ -215,6 +215,7 @@ async def test_the_tool_hears_its_own_name(front: Edge) -> None:
     assert names <= {own(front).encode()}
 
 
+@in_one_block
 async def test_no_other_path_is_judged(front: Edge) -> None:
     """No spelling of a path brings a stranger past the rule of what the tool serves for it."""
     await check_that_it_works(front)
@@ -228,6 +229,7 @@ async def test_no_other_path_is_judged(front: Edge) -> None:
     assert reached == []
 
 
+@in_one_block
 async def test_nor_for_somebody_who_is_signed_in(front: Edge) -> None:
     """Who may have other pages of the tool does not reach the one that is closed to them."""
     async with session(front) as cookie:
@@ -242,6 +244,7 @@ async def test_nor_for_somebody_who_is_signed_in(front: Edge) -> None:
     assert reached == []
 
 
+@in_one_block
 async def test_no_other_method_is_judged(front: Edge) -> None:
     """What a stranger may only read is not changed by a method in the line, a field or a query."""
     await check_that_it_works(front)
@@ -263,6 +266,7 @@ def harmless(received: Received) -> bool:
     return received.line.startswith(b"GET /write HTTP/1.") and not names & claims
 
 
+@in_one_block
 async def test_a_path_in_a_field_is_judged(front: Edge) -> None:
     """What a request names beside its target is asked about too, by the field it stands in."""
     closed = "/closed/x"
@@ -289,6 +293,7 @@ async def test_no_other_account_of_a_request_counts(front: Edge) -> None:
     assert reached == []
 
 
+@in_one_block
 async def test_only_to_a_websocket_is_switched(front: Edge) -> None:
     """Behind a switch to another protocol a visitor would speak with the tool past every rule."""
     for upgrade in UPGRADES:
@@ -301,6 +306,7 @@ async def test_only_to_a_websocket_is_switched(front: Edge) -> None:
             assert switches or b"upgrade" not in b"".join(received.values("Connection")).lower()
 
 
+@in_one_block
 async def test_what_stands_behind_a_body_is_no_field(front: Edge) -> None:
     """Trailers under the gate's names do not reach the tool; the body does."""
     trailers = "".join(f"{name}: forged\r\n" for name in samples())
@@ -313,6 +319,7 @@ async def test_what_stands_behind_a_body_is_no_field(front: Edge) -> None:
         assert (received.body, received.trailers) == (b"abc", [])
 
 
+@in_one_block
 async def test_each_request_of_a_connection_is_judged(front: Edge) -> None:
     """What follows a public request at once is asked about as well."""
     lines = ("GET /open", "GET /page", "GET /open", "GET /closed")
@@ -343,6 +350,7 @@ async def test_the_scheme_and_the_port_are_those_of_the_connection(front: Edge) 
             assert start.startswith(front.url("wiki.test") + "/oauth2/start?")
 
 
+@in_one_block
 async def test_a_page_of_another_tool_sends_nothing_in_its_visitors_name(front: Edge) -> None:
     """What the gate judges by beside host, path and method is asked with, too."""
     async with session(front) as cookie:

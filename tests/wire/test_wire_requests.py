@@ -9,8 +9,6 @@ import pytest
 from gatekit import RawClient, RawUpstream, Received, RunningGate, ask, read_body, request_bytes
 from wirekit import CONTROLS, SMUGGLED, get, post, say, say_each
 
-pytestmark = pytest.mark.both_loops
-
 Start = Callable[..., Any]
 HOST = b"Host: gate.test\r\n"
 CHUNKED = b"Transfer-Encoding: chunked\r\n"
@@ -93,6 +91,7 @@ async def test_each_refusal_says_what_was_wrong(
     assert (line["status"], line["reason"]) == (status, reason)
 
 
+@pytest.mark.both_loops
 @pytest.mark.parametrize("piece", [1, 7, 100])
 async def test_limits_hold_for_a_head_in_pieces(
     small: RunningGate, upstream: RawUpstream, piece: int
@@ -112,6 +111,7 @@ async def test_limits_hold_for_a_head_in_pieces(
     assert len(upstream.requests) == 1
 
 
+@pytest.mark.both_loops
 @pytest.mark.parametrize("start", [b"", b"\r\n"])
 async def test_a_line_as_long_as_may_be_comes_in_pieces(
     small: RunningGate, upstream: RawUpstream, start: bytes
@@ -184,6 +184,7 @@ async def test_trailers_reach_the_tool_as_trailers(
         assert request.value("X-Sum") is None
 
 
+@pytest.mark.both_loops
 async def test_many_tiny_chunks_are_one_body(start_gate: Start, upstream: RawUpstream) -> None:
     """20,000 chunks of one byte arrive whole, and the connection goes on (B 7.1)."""
     gate = await start_gate(upstream.url, route=[{"name": "tool", "allow": ["public"]}])
@@ -196,6 +197,7 @@ async def test_many_tiny_chunks_are_one_body(start_gate: Start, upstream: RawUps
     assert upstream.requests[0].body == b"a" * 20_000
 
 
+@pytest.mark.both_loops
 async def test_pipelined_requests_are_answered_in_order(
     small: RunningGate, upstream: RawUpstream
 ) -> None:
@@ -227,6 +229,7 @@ async def test_pipelined_requests_are_answered_in_order(
     assert bodies == [b"/%d" % number for number in range(500)]
 
 
+@pytest.mark.both_loops
 async def test_nothing_is_answered_behind_connection_close(
     small: RunningGate, upstream: RawUpstream
 ) -> None:
@@ -240,6 +243,7 @@ async def test_nothing_is_answered_behind_connection_close(
     assert len(upstream.requests) == 1
 
 
+@pytest.mark.both_loops
 async def test_a_slow_head_is_cut_off(start_gate: Start, upstream: RawUpstream) -> None:
     """A head that does not come in time gets 408, though bytes keep coming; so do 50 at once."""
     gate = await start_gate(upstream.url, server={"header_timeout": "1s"})
@@ -258,6 +262,7 @@ async def test_a_slow_head_is_cut_off(start_gate: Start, upstream: RawUpstream) 
     assert upstream.requests == []
 
 
+@pytest.mark.both_loops
 async def test_a_connection_that_says_nothing_is_closed(
     start_gate: Start, upstream: RawUpstream
 ) -> None:
@@ -272,6 +277,7 @@ async def test_a_connection_that_says_nothing_is_closed(
             assert {*await asyncio.gather(silent.reader.read(), idle.reader.read())} == {b""}
 
 
+@pytest.mark.both_loops
 async def test_a_body_that_stops_is_cut_off(start_gate: Start, upstream: RawUpstream) -> None:
     """Silence within a body gets 408, and the tool never sees the request as whole (B 8)."""
     gate = await start_gate(
@@ -285,6 +291,7 @@ async def test_a_body_that_stops_is_cut_off(start_gate: Start, upstream: RawUpst
     assert [request.body for request in upstream.requests] == [b""]
 
 
+@pytest.mark.both_loops
 async def test_an_early_answer_is_not_lost(start_gate: Start, upstream: RawUpstream) -> None:
     """An answer amid an upload arrives whole, and says that the end follows (B 9.3)."""
 
@@ -308,6 +315,7 @@ async def test_an_early_answer_is_not_lost(start_gate: Start, upstream: RawUpstr
     assert rest == b""
 
 
+@pytest.mark.both_loops
 @pytest.mark.parametrize("decision", [b"100 Continue", b"413 Too Large"])
 async def test_expect_is_decided_by_the_tool(
     start_gate: Start, upstream: RawUpstream, decision: bytes
@@ -339,6 +347,7 @@ async def test_expect_is_decided_by_the_tool(
             assert b"Connection: close" in head
 
 
+@pytest.mark.both_loops
 async def test_a_body_for_an_own_page_is_asked_for(gate: RunningGate) -> None:
     """The gate itself says 100 Continue where one of its own forms waits for its body."""
     body = b"csrf=x"
@@ -408,6 +417,7 @@ FRAMING = {
 }
 
 
+@pytest.mark.both_loops
 async def test_a_body_framed_in_doubt_ends_the_connection(
     public: RunningGate, upstream: RawUpstream
 ) -> None:
@@ -569,6 +579,7 @@ async def test_an_odd_expectation_is_no_obstacle(
     assert [request.body for request in upstream.requests] == [b"hello", b""]
 
 
+@pytest.mark.both_loops
 async def test_a_stranger_is_refused_before_the_body(
     gate: RunningGate, upstream: RawUpstream
 ) -> None:
@@ -584,6 +595,7 @@ async def test_a_stranger_is_refused_before_the_body(
     assert upstream.requests == []
 
 
+@pytest.mark.both_loops
 async def test_a_body_over_the_limit_is_refused_before_it_is_sent(
     small: RunningGate, upstream: RawUpstream
 ) -> None:
@@ -596,6 +608,7 @@ async def test_a_body_over_the_limit_is_refused_before_it_is_sent(
     assert upstream.requests == []
 
 
+@pytest.mark.both_loops
 async def test_a_refused_body_that_comes_all_the_same_is_no_request(
     public: RunningGate, upstream: RawUpstream
 ) -> None:
@@ -703,6 +716,7 @@ async def test_an_encoded_body_is_not_decoded(
         assert received.value("Content-Length") == b"%d" % len(GZIPPED)
 
 
+@pytest.mark.both_loops
 @pytest.mark.parametrize("start", [b"GET /", b"GET / HTTP/1.1\r\n" + HOST + b"X: "])
 async def test_an_endless_head_is_refused_on_the_way(
     public: RunningGate, upstream: RawUpstream, start: bytes

@@ -11,8 +11,6 @@ import pytest
 from gatekit import Clock, RawClient, RawUpstream, Received, RunningGate, ask, request_bytes, until
 from wirekit import CONTROLS, SMUGGLED, answers_by_path, get, paths, say
 
-pytestmark = pytest.mark.both_loops
-
 Start = Callable[..., Any]
 FOLLOW_UP = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nclean"
 
@@ -139,6 +137,7 @@ BAD_CHUNKS = [
 ]
 
 
+@pytest.mark.both_loops
 @pytest.mark.parametrize("reset", [False, True])
 @pytest.mark.parametrize("data", BEFORE_THE_HEAD)
 async def test_a_reply_cut_in_its_head_is_a_502(
@@ -152,6 +151,7 @@ async def test_a_reply_cut_in_its_head_is_a_502(
     assert (response.status, response.json["error"]) == (502, "upstream-broken")
 
 
+@pytest.mark.both_loops
 @pytest.mark.parametrize("reset", [False, True])
 @pytest.mark.parametrize("data", AFTER_THE_HEAD.values(), ids=AFTER_THE_HEAD.keys())
 async def test_a_cut_reply_never_looks_whole(
@@ -168,6 +168,7 @@ async def test_a_cut_reply_never_looks_whole(
     assert (line["reason"], line["status"]) in {("upstream-broken", 200), ("upstream-broken", 502)}
 
 
+@pytest.mark.both_loops
 async def test_a_reset_is_no_end_of_a_body(public: RunningGate, upstream: RawUpstream) -> None:
     """A body that runs until the upstream closes ends with its FIN alone (B 6.3, 8)."""
     upstream.answer = _says(b"HTTP/1.1 200 OK\r\n\r\nhello", reset=True)
@@ -182,6 +183,7 @@ async def test_a_reset_is_no_end_of_a_body(public: RunningGate, upstream: RawUps
     assert response.body == b"hello"
 
 
+@pytest.mark.both_loops
 @pytest.mark.parametrize("size", BAD_CHUNKS)
 async def test_a_broken_chunk_ends_in_a_reset(
     public: RunningGate, upstream: RawUpstream, size: bytes
@@ -246,6 +248,7 @@ async def test_a_body_where_none_may_be_is_not_the_next_answer(
     assert upstream.connections == 2
 
 
+@pytest.mark.both_loops
 @pytest.mark.parametrize(
     ("fields", "connections"),
     [
@@ -365,6 +368,7 @@ async def test_connection_fields_of_a_reply_end_here(
     assert response.head == b"HTTP/1.1 200 OK\r\nX-Stays: 3\r\nContent-Length: 2\r\n"
 
 
+@pytest.mark.both_loops
 async def test_stray_bytes_end_the_connection_they_came_on(
     public: RunningGate, upstream: RawUpstream
 ) -> None:
@@ -375,6 +379,7 @@ async def test_stray_bytes_end_the_connection_they_came_on(
     assert upstream.connections == 2
 
 
+@pytest.mark.both_loops
 async def test_each_chunk_passes_as_it_comes(public: RunningGate, upstream: RawUpstream) -> None:
     """Events are not gathered: each reaches the client before the next is made."""
     seen = asyncio.Event()
@@ -398,6 +403,7 @@ async def test_each_chunk_passes_as_it_comes(public: RunningGate, upstream: RawU
         assert await client.reader.readuntil(b"0\r\n\r\n") == b"0\r\n\r\n"
 
 
+@pytest.mark.both_loops
 async def test_an_upstream_that_falls_silent_is_given_up(
     start_gate: Start, upstream: RawUpstream
 ) -> None:
@@ -422,6 +428,7 @@ async def test_an_upstream_that_falls_silent_is_given_up(
     assert upstream.open_connections == 0
 
 
+@pytest.mark.both_loops
 async def test_a_stale_connection_is_replaced_for_what_may_be_repeated(
     public: RunningGate, upstream: RawUpstream
 ) -> None:
@@ -735,6 +742,7 @@ async def test_what_switches_nothing_has_no_upgrade(
     assert response.values("Connection") == []
 
 
+@pytest.mark.both_loops
 @pytest.mark.parametrize("status", [b"200 OK", b"426 Upgrade Required"])
 async def test_raw_bytes_behind_a_declined_switch_are_no_tunnel(
     public: RunningGate, upstream: RawUpstream, status: bytes
@@ -857,6 +865,7 @@ AFTER_A_CHUNK = {
 }
 
 
+@pytest.mark.both_loops
 async def test_a_fault_behind_a_chunk_is_no_clean_end(
     public: RunningGate, upstream: RawUpstream
 ) -> None:
@@ -917,6 +926,7 @@ async def test_no_trailer_of_a_reply_is_a_field(
     assert rest == b"5\r\nhello\r\n0\r\nX-A: 1\r\n\r\n"
 
 
+@pytest.mark.both_loops
 @pytest.mark.parametrize(("fields", "stays"), [(b"", False), (b"Connection: keep-alive\r\n", True)])
 async def test_the_connection_of_a_client_of_http_1_0(
     public: RunningGate, upstream: RawUpstream, fields: bytes, stays: bool
@@ -932,6 +942,7 @@ async def test_the_connection_of_a_client_of_http_1_0(
     assert not found.reset
 
 
+@pytest.mark.both_loops
 async def test_many_tiny_chunks_of_a_reply(public: RunningGate, upstream: RawUpstream) -> None:
     """20,000 chunks of one byte arrive whole, and both connections go on (RFC 9112 7.1)."""
     upstream.answer = _says(TE + b"1\r\na\r\n" * 20_000 + b"0\r\n\r\n")

@@ -11,8 +11,6 @@ from wirekit import get
 
 from tailchat_gate.proxy.message.websocket_frames import close_frame
 
-pytestmark = pytest.mark.both_loops
-
 Start = Callable[..., Any]
 UPGRADE = {
     "Connection": "Upgrade",
@@ -323,6 +321,7 @@ async def test_pages_of_other_origins_open_no_websocket(
     assert len(upstream.requests) == (1 if status == 101 else 0)
 
 
+@pytest.mark.both_loops
 @pytest.mark.parametrize(
     ("fields", "switched"),
     [
@@ -368,6 +367,7 @@ async def test_only_offered_protocols_are_switched_to(
     assert (await gate.log())[-1]["status"] == 101
 
 
+@pytest.mark.both_loops
 @pytest.mark.parametrize(("keys", "ends"), [({"websocket_max_age": "1h"}, 3600), ({}, 43_200)])
 async def test_a_websocket_ends_with_its_session_and_its_age(
     start_gate: Start, upstream: RawUpstream, clock: Clock, keys: dict[str, str], ends: int
@@ -401,6 +401,7 @@ async def test_a_websocket_ends_with_its_session_and_its_age(
     assert seen[0][0] == 0x88
 
 
+@pytest.mark.both_loops
 async def test_a_silent_websocket_ends(start_gate: Start, upstream: RawUpstream) -> None:
     """A WebSocket whose both ends are silent for the route's idle_timeout gets close 3008."""
     upstream.answer = _echo
@@ -427,6 +428,7 @@ async def test_a_route_that_the_gate_answers_itself(start_gate: Start) -> None:
     assert (line["status"], line["reason"], line["route"]) == (204, "signed-in", "tool")
 
 
+@pytest.mark.both_loops
 async def test_a_route_of_files(start_gate: Start, tmp_path: Path) -> None:
     """file: serves a directory under the route's path to whoever may enter, and nothing above."""
     folder = tmp_path / "docs"

@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from functools import cache
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -174,6 +175,7 @@ def _state(gate: RunningGate, start: Response) -> tuple[LoginState, str, str]:
     return pending.state, sealed, cookie
 
 
+@cache
 def _links(page: bytes) -> list[str]:
     """Return every URL in a page: of links, forms, sources, and of a refresh."""
     # The icon is the pages' own picture, a data URL that nobody is sent to.
