@@ -12,6 +12,7 @@ import click
 from click.shell_completion import (
     BashComplete,
     CompletionItem,
+    ZshComplete,
     add_completion_class,
     get_completion_class,
     split_arg_string,
@@ -37,6 +38,41 @@ _BASH: Final = """\
         %(complete_var)s=bash_complete "$1" 2>/dev/null)
 }
 complete -o default -o bashdefault -F %(complete_func)s %(prog_name)s
+"""
+
+#: Click's own looks for the program in $PATH alone, needs a compinit before it, and completes no
+#: file after `--config=`.
+_ZSH: Final = """\
+#compdef %(prog_name)s
+
+%(complete_func)s() {
+    local -a answer names described
+    local kind name description
+    answer=("${(@f)$(COMP_WORDS="${words[*]}" COMP_CWORD=$((CURRENT - 1)) \\
+        %(complete_var)s=zsh_complete ${(Q)~words[1]} 2>/dev/null)}")
+    for kind name description in "${answer[@]}"; do
+        case $kind in
+        plain)
+            if [[ $description == _ ]]; then
+                names+=("$name")
+            else
+                described+=("$name:$description")
+            fi
+            ;;
+        dir) compset -P '*='; _path_files -/ ;;
+        file) compset -P '*='; _path_files -f ;;
+        esac
+    done
+    if (( $#described )); then _describe -V unsorted described -U; fi
+    if (( $#names )); then compadd -U -V unsorted -a names; fi
+}
+
+(( $+functions[compdef] )) || { autoload -U compinit && compinit -i; }
+if [[ $zsh_eval_context[-1] == loadautofunc ]]; then
+    %(complete_func)s "$@"
+else
+    compdef %(complete_func)s %(prog_name)s
+fi
 """
 
 
@@ -142,6 +178,13 @@ class _Bash(BashComplete):
         if ":" in os.environ.get("COMP_BREAKS", ""):
             return str(item.value).removeprefix(word[: word.rfind(":") + 1])
         return str(item.value)
+
+
+@add_completion_class
+class _Zsh(ZshComplete):
+    """Completion in zsh."""
+
+    source_template = _ZSH
 
 
 @click.command()

@@ -1,15 +1,20 @@
-"""Completion in a real bash and a real fish, and what zsh asks for."""
+"""Completion in a real bash, fish and zsh."""
 
+import os
+import select
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from clikit import environ, invoke
+from clikit import environ
 from parts import missing
 
 BASH = shutil.which("bash") or "/bin/bash"
+#: Seconds for a shell to say something; only a fault takes so long.
+PATIENCE = 60
 ID, OTHER = "660000000000000000000001", "660000000000000000000002"
 CONFIG = f"""
 [server]
@@ -133,20 +138,79 @@ def test_fish_completes(folder: Path, line: str, offered: list[str]) -> None:
     assert [one.partition("\t")[0] for one in done.stdout.splitlines()] == offered, done.stderr
 
 
-def test_zsh_gets_what_its_script_asks_for(folder: Path) -> None:
-    """The script is click's own, and asks the program with the words of the line."""
-    _, script, _ = invoke("completion", "zsh")
-    asked = (
-        'COMP_WORDS="${words[*]}" COMP_CWORD=$((CURRENT-1)) _TAILCHAT_GATE_COMPLETE=zsh_complete'
-    )
-    words = {"COMP_WORDS": "tailchat-gate lock token:bu", "COMP_CWORD": "2"}
-    done = subprocess.run(
-        [folder / "tailchat-gate"],
-        env={**_variables(folder), **words, "_TAILCHAT_GATE_COMPLETE": "zsh_complete"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+#: As a .zshrc: completes lines as if Tab were pressed at the end of each, and leaves.
+ZSHRC = r"""
+eval "$(tailchat-gate completion zsh)"
+compadd() {
+    local -a hits
+    builtin compadd -O hits "$@"
+    offered+=("${hits[@]}")
+    builtin compadd "$@"
+}
+zle-line-init() {
+    local line
+    for line in "${(@f)$(<$LINES_FILE)}"; do
+        offered=() BUFFER=$line CURSOR=$#line
+        zle complete-word
+        print -r -- "$BUFFER|${(j:|:)offered}" >>$OUTPUT
+    done
+    BUFFER=exit
+    zle accept-line
+}
+zle -N zle-line-init
+"""
 
-    assert asked in script
-    assert done.stdout.split() == ["plain", "token:build", "_"], done.stderr
+
+def test_zsh_completes(folder: Path) -> None:
+    """An interactive zsh offers the same, and files; with the program by its path, too."""
+    zsh = shutil.which("zsh")
+    if zsh is None:
+        missing("zsh")
+    file = folder / "gate.toml"
+    completed = {
+        "tailchat-gate gra": ("tailchat-gate grant", "grant", "grants"),
+        "tailchat-gate lock token:bu": ("tailchat-gate lock token:build ", "token:build"),
+        f"{folder}/tailchat-gate lock tok": (
+            *(f"{folder}/tailchat-gate lock token:b", "token:backup", "token:build"),
+        ),
+        "tailchat-gate explain https:": (
+            "tailchat-gate explain https://",
+            *("https://wiki.example.com/", "https://grafana.example.com/g"),
+        ),
+        f"tailchat-gate check --config={folder}/ga": (f"tailchat-gate check --config={file} ",),
+    }
+    (folder / ".zshrc").write_text(ZSHRC)
+    (folder / "lines").write_text("\n".join(completed))
+    output = folder / "offered"
+    ours, its = os.openpty()
+    places = {"LINES_FILE": str(folder / "lines"), "OUTPUT": str(output), "TERM": "dumb"}
+    with subprocess.Popen(
+        [zsh, "-i"],
+        stdin=its,
+        stdout=its,
+        stderr=its,
+        cwd=folder,
+        env={**_variables(folder), **places, "ZDOTDIR": str(folder)},
+    ) as process:
+        os.close(its)
+        try:
+            shown = _all_of(ours)
+            process.wait(PATIENCE)
+        finally:
+            process.kill()
+            os.close(ours)
+
+    assert output.exists(), shown
+    found = [line.split("|") for line in output.read_text().splitlines()]
+    for (line, wanted), (buffer, *offered) in zip(completed.items(), found, strict=True):
+        assert buffer == wanted[0], (line, shown)
+        assert len(wanted) == 1 or tuple(offered) == wanted[1:], line
+
+
+def _all_of(terminal: int) -> bytes:
+    """Read what is written to a terminal until its last program ends."""
+    shown = b""
+    with suppress(OSError):  # the end of the terminal
+        while select.select([terminal], [], [], PATIENCE)[0]:
+            shown += os.read(terminal, 4096)
+    return shown
