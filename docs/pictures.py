@@ -289,7 +289,7 @@ def front(camera: Camera) -> None:
     """The README's picture: a sign-in, the launcher and a tool, side by side, by day and night."""
     for scheme in ("light", "dark"):
         page = camera.context(scheme, width=420, height=600)
-        page.goto(f"{camera.demo.url()}oauth2/sign_in?rd={camera.demo.url('wiki')}")
+        page.goto(camera.demo.url("wiki"))
         shots = [_screen(camera, page)]
         camera.sign_in(page, OWNER, camera.demo.url())
         page.wait_for_selector(f"a[href='{camera.demo.url('admin')}']")

@@ -15,6 +15,7 @@ import click
 from aiohttp import web
 
 from tailchat_gate.commands.common import toml
+from tailchat_gate.commands.demo_lines import DemoLines
 from tailchat_gate.config.load import Source, load
 from tailchat_gate.config.values.url import is_loopback
 from tailchat_gate.demo.store import App
@@ -97,15 +98,20 @@ class _Places:
         return self.folder / "config.toml"
 
 
-def run_demo(port: int, upstream: str = "", host: str = _LOOPBACK) -> None:
+def run_demo(
+    port: int, upstream: str = "", host: str = _LOOPBACK, *, as_json: bool = False
+) -> None:
     """Run the demo on a port (0 = any) until Ctrl-C. Raises DemoError.
 
     `upstream` is the URL of the tool to protect, "" for sample tools: one for everybody who signs
-    in, one for a role in Tailchat, one for the public. `host` is the address to listen on.
+    in, one for a role in Tailchat, one for the public. `host` is the address to listen on,
+    `as_json` whether what happens is printed as in a gate's log.
     """
     signals = Signals()
     signals.take()
-    set_up_logging("warning")
+    names = {tool.name: tool.title for tool in (*_TOOLS, _ADMIN)}
+    names |= {user.sub: user.name for user in USERS}
+    set_up_logging("warning", formatter=None if as_json else DemoLines(names))
     port = _usable(port, host)
     if upstream and not is_loopback(host):
         raise DemoError("everybody knows the demo's passwords: --upstream is for this machine only")
@@ -194,10 +200,11 @@ def _greeting(places: _Places, shown: tuple[_Tool, ...]) -> str:
     lines = [
         "\nTailchat Gate, the demo.\n",
         click.style(f"  Open {places.url()}/", bold=True),
-        f"\n  You come to a stand-in Tailchat at {places.api_url}",
-        "  and sign in as any of its people:\n",
-        f"    {'EMAIL':<28} PASSWORD",
-        *(f"    {user.email:<28} {user.password}" for user in USERS),
+        f"\n  A stand-in Tailchat at {places.api_url} signs you in as one of:\n",
+        f"    {'EMAIL':<23} PASSWORD",
+        f"    {_OWNER.email:<23} {_OWNER.password:<15} has the role “on call”, and decides",
+        f"    {_MEMBER.email:<23} {_MEMBER.password:<15} has no role\n",
+        f"  And {', '.join(one.name for one in _OTHERS)}, whose names are hard to show.",
         "\n  Behind the gate are:\n",
         *(f"    {places.url(tool.name) + '/':<34} {tool.description}" for tool in shown),
         f"    {places.url(_ADMIN.name) + '/':<34} The gate's own page, for {_OWNER.name}\n",
@@ -214,6 +221,7 @@ def _greeting(places: _Places, shown: tuple[_Tool, ...]) -> str:
         "  Everything listens on this machine alone. Ctrl-C ends it.\n"
         if is_loopback(places.host)
         else f"  It listens on {places.host}, and its passwords are public. Ctrl-C ends it.\n",
+        "  What happens:\n",
     ]
     return "\n".join(lines)
 

@@ -164,15 +164,17 @@ def _address(_context: click.Context, _option: click.Parameter, value: str) -> s
     callback=_address,
     help="Address to listen on; 0.0.0.0 in a container, with both its ports published.",
 )
-def demo(port: int, upstream: str, host: str) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print what happens as a gate logs it.")
+def demo(port: int, upstream: str, host: str, *, as_json: bool) -> None:
     """Try it without a configuration: a stand-in Tailchat, sample tools and the gate.
 
-    All of them listen on this machine only and keep nothing; Ctrl-C ends them.
+    Prints who there is, what to try, and a line for whatever happens. All of them listen on this
+    machine only and keep nothing; Ctrl-C ends them.
     """
     # The stand-in Tailchat and the tool.
     from tailchat_gate.commands.demo import DemoError, run_demo  # noqa: PLC0415 - not for `serve`
 
     try:
-        run_demo(port, upstream, host)
+        run_demo(port, upstream, host, as_json=as_json)
     except (DemoError, StartError) as error:
         fail(str(error), EXIT_FAILED)

@@ -131,11 +131,17 @@ class SinkHandler(logging.Handler):
 
 
 def set_up_logging(
-    level: str, *, audit_file: str = "", descriptor: int = _STANDARD_ERROR, form: str = "json"
+    level: str,
+    *,
+    audit_file: str = "",
+    descriptor: int = _STANDARD_ERROR,
+    form: str = "json",
+    formatter: logging.Formatter | None = None,
 ) -> None:
     """Send the log to `descriptor` (standard error) from `level` ("debug" to "error") upwards.
 
-    `form` is "json", "text", or "auto" for text on a terminal; `audit_file` always has JSON.
+    `form` is "json", "text", or "auto" for text on a terminal, unless there is a `formatter`;
+    `audit_file` always has JSON.
     Audit events are logged at every level, to `audit_file` if that is not "". The file is opened
     again after it was moved away, so that it can be rotated. Raises OSError if it cannot be
     opened.
@@ -146,8 +152,7 @@ def set_up_logging(
     close_logging()
     root = logging.getLogger()
     in_journal = is_journal(descriptor, os.environ)
-    formatter = None
-    if is_text(form, descriptor):
+    if formatter is None and is_text(form, descriptor):
         formatter = TextFormatter(colour=in_colour(descriptor, os.environ))
     sink = Sink("gate", SinkFile(descriptor))
     root.handlers[:] = [SinkHandler(sink, in_journal=in_journal, formatter=formatter)]

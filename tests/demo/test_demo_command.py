@@ -1,6 +1,7 @@
 """`tailchat-gate demo`, as a program: its people, its tools, and what it says to try."""
 
 import asyncio
+import json
 import re
 import shlex
 import signal
@@ -121,7 +122,30 @@ async def test_the_demo_shows_a_refusal_a_request_and_an_approval() -> None:
         assert page.status == 200
         assert "oncall" in page.text
         assert (await members.open(found.url("admin"))).status == 403
-        assert (await found.end())[0] == 0
+        code, _, err = await found.end()
+
+    assert code == 0
+    lines = [line.split("  ", 2)[2] for line in err.splitlines()]
+    assert [line for line in lines if "group" not in line] == [
+        "hoshino signed in",
+        "bob signed in",
+        "bob was refused by On call: denied",
+        "bob asks for On call: “to see it”",
+        "hoshino signed in",
+        "bob may enter On call for a while",
+        "hoshino approved the request of bob for On call",
+        "bob was refused by Gate admin: denied",
+    ]
+
+
+async def test_the_demo_prints_json_when_it_is_asked_to() -> None:
+    """With --json the lines are those of a gate's audit log."""
+    async with demo("--json") as found, Visitor() as visitor:
+        await visitor.sign_in(found.url("wiki"), OWNER.email, OWNER.password)
+        _, _, err = await found.end()
+
+    lines = [json.loads(line) for line in err.splitlines()]
+    assert [one["sub"] for one in lines if one["event"] == "signed-in"] == [OWNER.sub]
 
 
 async def test_the_commands_that_the_demo_says_to_try_work() -> None:
@@ -183,6 +207,8 @@ async def test_the_demo_listens_on_this_machine_alone() -> None:
 
     assert refused
     assert "this machine alone" in found.said
+    people = re.findall(r"(\S+)@demo\.example +(\S+)", found.said)
+    assert people == [("hoshino", "hoshino-demo"), ("bob", "bob-demo")]
 
 
 async def test_a_tool_of_the_admins_is_not_put_behind_public_passwords() -> None:
