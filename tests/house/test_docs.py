@@ -1,7 +1,6 @@
 """What the documents say is true: commands, examples, names and links."""
 
 import re
-import runpy
 import tomllib
 from pathlib import Path
 
@@ -271,52 +270,6 @@ def test_troubleshooting_quotes_pages_as_they_are() -> None:
     assert len(rows) > 10
     for quoted in (text for row in rows for text in re.findall(r'"([^"]+)"', row)):
         assert f'title = "{quoted}"' in catalogue, quoted
-
-
-def _page_templates() -> set[str]:
-    """Return the templates that are pages: those that no other is made with."""
-    folder = ROOT / "tailchat_gate/pages"
-    texts = {
-        f"{prefix}{path.stem}": path.read_text(encoding="utf-8")
-        for prefix, name in (("", "templates"), ("admin-", "admin"))
-        for path in (folder / name).glob("*.html")
-    }
-    parts = {
-        f"{'admin-' if name.startswith('admin-') else ''}{part}"
-        for name, text in texts.items()
-        for part in re.findall(r'{%-? (?:extends|include|from) "(\w+)\.html"', text)
-    }
-    return texts.keys() - parts
-
-
-def test_each_page_is_in_the_gallery() -> None:
-    """Each page has a picture or more; `python docs/pictures.py` makes them, and the gallery."""
-    shown = re.findall(
-        r"\(pictures/([\w-]+)\.webp\)", (ROOT / "docs/gallery.md").read_text("utf-8")
-    )
-
-    assert len(_page_templates()) > 15
-    for name in _page_templates():
-        assert [one for one in shown if one == name or one.startswith(f"{name}-")], name
-
-
-def test_the_gallery_is_what_its_command_writes() -> None:
-    """docs/gallery.md is the list of docs/pictures.py."""
-    gallery = runpy.run_path(str(ROOT / "docs/pictures.py"))["gallery"]
-
-    assert (ROOT / "docs/gallery.md").read_text(encoding="utf-8") == gallery()
-
-
-def test_pictures_are_small_and_used() -> None:
-    """No picture is of more than 100 kB, all together of no more than 1.5 MB, and each is shown."""
-    pictures = sorted((ROOT / "docs/pictures").iterdir())
-    sizes = [path.stat().st_size for path in pictures]
-    texts = [path.read_text(encoding="utf-8") for path in DOCUMENTS]
-
-    assert max(sizes) < 100_000
-    assert sum(sizes) < 1_500_000
-    for path in pictures:
-        assert any(f"pictures/{path.name}" in text for text in texts), path.name
 
 
 def test_every_line_of_the_proxys_requirements_is_there() -> None:

@@ -39,6 +39,11 @@ def keep_screenshots() -> None:
     os.environ[_KEEP] = "1"
 
 
+def keeps_screenshots() -> bool:
+    """Whether pictures are asked for."""
+    return _KEEP in os.environ
+
+
 def missing(part: str) -> NoReturn:
     """Skip the test because a part is missing; in CI that is a failure."""
     if os.environ.get("CI") == "true":
@@ -65,6 +70,6 @@ async def keep_screenshot(tab: Page, name: str) -> None:
 
     `pytest --screenshots` asks for them: to draw a tall page takes longer than all else of a test.
     """
-    if _KEEP not in os.environ:
+    if not keeps_screenshots():
         return
     await tab.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)

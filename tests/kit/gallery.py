@@ -1,8 +1,6 @@
 """Makes the documents' pictures of the demo in Chromium, and docs/gallery.md.
 
-    python docs/pictures.py
-
-It needs the extra `test` and a Chromium of the system.
+`pytest --screenshots tests/house/test_gallery.py` runs it, as a program of its own.
 """
 
 import base64
@@ -22,7 +20,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from tailchat_gate.demo.users import USERS, User
 from tailchat_gate.pages.render import Pages
 
-DOCS: Final = Path(__file__).parent
+DOCS: Final = Path(__file__).parents[2] / "docs"
 FOLDER: Final = DOCS / "pictures"
 OWNER, MEMBER, *_ = USERS
 _PROGRAM: Final = (sys.executable, "-m", "tailchat_gate")
@@ -35,7 +33,7 @@ _HEAD: Final = """\
 # All pages in pictures
 
 Each page of the gate that a person sees, with the demo's tools and people.
-`python docs/pictures.py` makes the pictures and this page.
+`pytest --screenshots tests/house/test_gallery.py` makes the pictures and this page.
 [The pages a person sees](pages.md) says when each of them appears.
 [The admin page](operate/admin-page.md) explains the last ones."""
 
@@ -94,6 +92,8 @@ _LOCKS: Final = (
     ),
     ("problem-maintenance", "all", ("--for", "30m", "--message", "The disks are replaced.")),
 )
+#: Pictures of the README, by the browser's colour scheme.
+FRONT: Final[Mapping[str, Scheme]] = {"front-light": "light", "front-dark": "dark"}
 _FRONT_WIDTH: Final = 1346
 #: The README's picture, of three pictures in base64.
 _FRONT: Final = """
@@ -287,7 +287,7 @@ def _visits(page: Page, demo: Demo) -> None:
 
 def front(camera: Camera) -> None:
     """The README's picture: a sign-in, the launcher and a tool, side by side, by day and night."""
-    for scheme in ("light", "dark"):
+    for name, scheme in FRONT.items():
         page = camera.context(scheme, width=420, height=600)
         page.goto(camera.demo.url("wiki"))
         shots = [_screen(camera, page)]
@@ -302,7 +302,7 @@ def front(camera: Camera) -> None:
         page.set_content(_FRONT.format(*(base64.b64encode(shot).decode() for shot in shots)))
         page.wait_for_function("[...document.images].every(image => image.complete)")
         clip = {"x": 0, "y": 0, "width": _FRONT_WIDTH, "height": 642, "scale": 1}
-        camera.keep(page, f"front-{scheme}", clip)
+        camera.keep(page, name, clip)
 
 
 def _screen(camera: Camera, page: Page) -> bytes:
@@ -311,7 +311,7 @@ def _screen(camera: Camera, page: Page) -> bytes:
     return camera.keep(page, "", {"x": 0, "y": 0, "width": 420, "height": 600, "scale": 1})
 
 
-def gallery() -> str:
+def document() -> str:
     """Return docs/gallery.md."""
     parts = [_HEAD]
     for name, caption in CAPTIONS.items():
@@ -330,9 +330,7 @@ def main() -> None:
         for part in (people, drawn, front, admin, locks):
             part(camera)
         browser.close()
-    (DOCS / "gallery.md").write_text(gallery(), encoding="utf-8")
-    size = sum(file.stat().st_size for file in FOLDER.iterdir())
-    print(f"{len(list(FOLDER.iterdir()))} pictures, {size / 1000:.0f} kB")
+    (DOCS / "gallery.md").write_text(document(), encoding="utf-8")
 
 
 if __name__ == "__main__":
