@@ -113,6 +113,7 @@ class Authorizer:
         return replace(verdict, allowed=False, rejection=rejection)
 
     def _judge(self, context: RequestContext, host: Host, method: str, target: Target) -> Verdict:
+        self.routes.meter.asker = context
         match = match_request(self.routes, context.head.fields, host.name, method, target)
         host_session = self.sessions.at(host.name)
         context.route = match.route.name if match else ""
@@ -216,13 +217,12 @@ class Authorizer:
             allowed, context.reason, context.token = False, refused.reason, refused.name
             rejection = Rejection(refused.reason, None, refused.lock) if refused.lock else None
         else:
-            name = machine.name
+            name, fields = machine.name, context.head.fields
             decision = decide(match.rules if match else (), None, name)
-            if match is not None and decision.allowed and claimed_paths(context.head.fields):
-                decision, told = self._decide_with_claims(
-                    context, match, method, target, None, name
-                )
-            allowed, context.reason, context.token = decision.allowed, decision.reason, machine.name
+            if match is not None and decision.allowed and claimed_paths(fields):
+                found = self._decide_with_claims(context, match, method, target, None, name)
+                decision, told = found
+            allowed, context.reason, context.token = decision.allowed, decision.reason, name
             if decision is AS_NOBODY:
                 machine = None
         if context.token and context.reason in _ABOUT_WHO:
@@ -255,6 +255,7 @@ class Authorizer:
         head, fields = context.head, context.head.fields
         sub: str | None = None
         token, refused = "", None
+        self.routes.meter.asker = None
         try:
             match = match_request(self.routes, fields, fields.host.name, head.method, head.target)
         except RefusedError as error:
@@ -345,5 +346,5 @@ def match_request(
 
 
 def person_of(record: SessionRecord) -> Person:
-    """Return the person of a session as the audit log names them."""
+    """Return the person of a session, for the audit log."""
     return Person(record.sub, record.nickname, record.discriminator)

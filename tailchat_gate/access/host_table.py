@@ -5,10 +5,17 @@ from typing import Final, NamedTuple, TypeVar
 
 from tailchat_gate.access.plain_paths import PlainPaths
 from tailchat_gate.access.policy import NO_METHOD, Rule
+from tailchat_gate.access.reading_meter import ReadingMeter
 from tailchat_gate.access.route import ODD_METHOD, Layer, Match, RouteGroup, RouteGroups
 from tailchat_gate.bounded import ENTRY_BYTES, BoundedCache
 from tailchat_gate.config.values.path import inside
-from tailchat_gate.request.readings import TooManyReadingsError, readings, shortened
+from tailchat_gate.reasons import Reason, RefusedError
+from tailchat_gate.request.readings import (
+    MAX_READINGS,
+    TooManyReadingsError,
+    readings,
+    shortened,
+)
 from tailchat_gate.syntax import COMMON_METHODS
 
 #: Bytes that judged paths take, over all hosts and methods together; and one of them.
@@ -176,19 +183,26 @@ class HostTable:
         key = b"%d%b" % (by_name, path.encode("utf-8", "surrogateescape"))
         if self._kept.refused.get(key):
             raise TooManyReadingsError
+        meter = self._kept.meter
+        most = meter.most()
         try:
-            spots = self._read(path, by_name=by_name)
+            spots = self._read(path, most, by_name=by_name)
         except TooManyReadingsError:
+            if most < MAX_READINGS:
+                text = "too many paths that can be read in many ways"
+                raise RefusedError(text, Reason.RATE_LIMITED) from None
+            meter.count(MAX_READINGS)
             self._kept.refused.keep(key, True)  # noqa: FBT003 - what is kept
             raise
+        meter.count(len(spots), len(path))
         self._kept.last = (self, path, spots)
         return spots
 
-    def _read(self, path: str, *, by_name: bool) -> Sequence[_Spot]:
-        found = readings(path)
+    def _read(self, path: str, most: int, *, by_name: bool) -> Sequence[_Spot]:
+        found = readings(path, most)
         spots = [self._spot(reading) for reading in found]
         if by_name:
-            further = shortened(found)
+            further = shortened(found, most)
             spots += [self._spot(reading)._replace(by_name=True) for reading in further]
             for reading in (*found, *further):
                 spots += self._near(reading)
@@ -257,10 +271,11 @@ class PathCache:
     `paths` are those that came again, `forms` the forms of plain ones. A stranger who sends new
     paths all the time makes them be judged again, which costs time and no memory. `last` is the
     path that was read last, at which table and what came of it; `refused` are paths with too many
-    readings.
+    readings; `meter` bounds how many paths with many readings a client may send.
     """
 
     def __init__(self) -> None:
+        self.meter: Final = ReadingMeter()
         self.paths: Final[BoundedCache[_Key, _Found]] = BoundedCache(
             MAX_KEPT, cost=_cost, largest=_LARGEST_KEPT, twice=True
         )

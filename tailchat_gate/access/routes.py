@@ -76,6 +76,8 @@ class RouteTable:
             own = [layers[host]] if host else []
             return HostTable([*own, *above.covering(name), any_host], kept)
 
+        #: Counts what one client has read, where it is told who asks.
+        self.meter: Final = kept.meter
         self._any_host = table("")
         self._patterns = HostPatterns({host: table(host) for host in layers if host})
         #: By whole host names that were asked for.
@@ -121,6 +123,7 @@ class RouteTable:
 
     def path_matches(self, host: str, path: str, method: str) -> list[PathMatch]:
         """Return what each reading of a raw path meets, the path itself first; as `match` does."""
+        self.meter.asker = None
         return self._table(host).path_matches(path, method)
 
     def touched(self, host: str, path: str, methods: Iterable[str]) -> list[Rule]:

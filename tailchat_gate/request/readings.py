@@ -4,6 +4,7 @@ import re
 import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
@@ -55,7 +56,11 @@ MAX_READINGS: Final = 64
 MAX_CHARACTERS: Final = 65_536
 
 
+#: Characters and sequences of bytes of which is kept what they are read as: 200 bytes each.
+_KEPT_SIGNS: Final = 1024
+
 _NOTHING: Final[frozenset[str]] = frozenset()
+_Step = Callable[[str], str]
 
 
 class TooManyReadingsError(RefusedError):
@@ -76,7 +81,7 @@ def names_script(path: str) -> bool:
     return may and _SCRIPT.search(path) is not None
 
 
-def readings(path: str) -> frozenset[str]:
+def readings(path: str, most: int = MAX_READINGS) -> frozenset[str]:
     """Return all readings of a raw path, the path itself among them.
 
     Servers differ in what they undo and in which order: percent-encoding (once or twice, all of
@@ -84,14 +89,14 @@ def readings(path: str) -> frozenset[str]:
     (nginx), a host behind two slashes (WHATWG URL), dot segments, backslashes and dots at a
     segment's end (Windows), look-alike and overlong characters. So every step is tried on every
     result until nothing new comes up. Letter case is kept: code that looks a reading up has to do
-    so with it and without. Raises TooManyReadingsError past MAX_READINGS or MAX_CHARACTERS.
+    so with it and without. Raises TooManyReadingsError past `most`, or that part of MAX_CHARACTERS.
     """
     if is_plain(path):
         return frozenset((path,))
-    return _all_of((path,), _STEPS, len(path))
+    return _all_of((path,), _STEPS, len(path), most)
 
 
-def shortened(found: frozenset[str]) -> frozenset[str]:
+def shortened(found: frozenset[str], most: int = MAX_READINGS) -> frozenset[str]:
     """Return the further readings of a path, whose readings are `found`, without names of scripts.
 
     "/index.php/admin" is "/admin" to the application of the script, and so is
@@ -99,28 +104,30 @@ def shortened(found: frozenset[str]) -> frozenset[str]:
     """
     if not any(map(_SCRIPT.search, found)):
         return _NOTHING
-    return _all_of(found, _ALL_STEPS, min(map(len, found))) - found
+    return _all_of(found, _ALL_STEPS, min(map(len, found)), most) - found
 
 
 def _all_of(
-    start: Iterable[str], steps: Sequence[Callable[[str], str]], length: int
+    start: Iterable[str], steps: Sequence[Sequence[_Step]], length: int, most: int
 ) -> frozenset[str]:
     """Return what steps make of texts in any order; `length` is what each counts for at least."""
     found = set(start)
     waiting = list(found)
     characters = sum(map(_weight, found))
+    longest = most * (MAX_CHARACTERS // MAX_READINGS)
     while waiting:
         current = waiting.pop()
-        for step in steps:
+        # Most of a path made to be read in many ways is ASCII, and soon without an escape.
+        for step in steps[("%" in current) + 2 * (not current.isascii())]:
             result = step(current)
             if result not in found:
                 found.add(result)
                 waiting.append(result)
                 # Counted as made: normalising makes eighteen characters of one (U+FDFA).
                 characters += _weight(result)
-                if characters > MAX_CHARACTERS:
+                if characters > longest:
                     raise TooManyReadingsError
-        if len(found) > MAX_READINGS or len(found) * length > MAX_CHARACTERS:
+        if len(found) > most or len(found) * length > longest:
             raise TooManyReadingsError
     return frozenset(found)
 
@@ -158,8 +165,13 @@ def _reread(sequence: re.Pattern[bytes], path: str) -> str:
 
 
 def _character(match: re.Match[bytes]) -> bytes:
+    return _spelled(match[0])
+
+
+# Kept, because all readings of a path spell the same few.
+@lru_cache(_KEPT_SIGNS)
+def _spelled(octets: bytes) -> bytes:
     """Return the character that a sequence spells, in UTF-8; what spells none as it is."""
-    octets = match[0]
     code = octets[0] & _LEAD_BITS[len(octets)]
     for octet in octets[1:]:
         code = (code << 6) | (octet & 0x3F)
@@ -205,12 +217,13 @@ def _best_fit(path: str) -> str:
         return path
     parts = unicodedata.normalize("NFKD", path)
     # By the distinct characters, which are few even in a long path.
-    fitting = {
-        ord(sign): None if unicodedata.combining(sign) else sign.upper().lower()
-        for sign in set(parts)
-        if not sign.isascii()
-    }
+    fitting = {ord(sign): _fitting(sign) for sign in set(parts) if not sign.isascii()}
     return parts.translate(fitting)
+
+
+@lru_cache(_KEPT_SIGNS)
+def _fitting(sign: str) -> str | None:
+    return None if unicodedata.combining(sign) else sign.upper().lower()
 
 
 def _backslashes(path: str) -> str:
@@ -280,23 +293,20 @@ def _resolve_dots(path: str) -> str:
     return "/" + "/".join(kept)
 
 
-_STEPS: Final[tuple[Callable[[str], str], ...]] = (
-    _decode,
-    _decode_all_but_slashes,
-    _decode_unreserved,
-    _decode_wide,
-    _shorten_overlong,
-    _decode_unchecked,
-    _fold_lookalikes,
-    _best_fit,
-    _backslashes,
-    _without_parameters,
-    _cut_at_query,
-    _merge_slashes,
-    _without_authority,
-    _without_unseen,
-    _trim_segments,
-    _without_streams,
-    _resolve_dots,
+#: Steps that change nothing of a text without "%", and of one in ASCII.
+_OF_ESCAPES: Final = (_decode, _decode_all_but_slashes, _decode_unreserved, _decode_wide)
+_OF_FOREIGN: Final = (_shorten_overlong, _decode_unchecked, _fold_lookalikes, _best_fit)
+_OF_ALL: Final = (
+    *(_backslashes, _without_parameters, _cut_at_query, _merge_slashes, _without_authority),
+    *(_without_unseen, _trim_segments, _without_streams, _resolve_dots),
 )
-_ALL_STEPS: Final = (*_STEPS, _without_script, _without_script_folder)
+
+
+def _by_kind(*steps: _Step) -> tuple[tuple[_Step, ...], ...]:
+    """Return the steps for texts that are neither, with "%", not in ASCII, and both."""
+    escaped, foreign = (*_OF_ESCAPES, *steps), (*_OF_FOREIGN, *steps)
+    return (steps, escaped, foreign, (*_OF_ESCAPES, *foreign))
+
+
+_STEPS: Final = _by_kind(*_OF_ALL)
+_ALL_STEPS: Final = _by_kind(*_OF_ALL, _without_script, _without_script_folder)

@@ -32,6 +32,7 @@ _BEARER: Final = MappingProxyType(
     }
 )
 _SIGN_IN_PAGE: Final = "/sign_in"
+_ASK_LATER: Final = frozenset((Reason.GROUPS_UNKNOWN, Reason.RATE_LIMITED))
 #: What may be gone when a page is asked for again.
 _RETRYABLE: Final = BUSY | {
     *(Reason.UPSTREAM_DOWN, Reason.UPSTREAM_BROKEN, Reason.UPSTREAM_SLOW, Reason.GROUPS_UNKNOWN)
@@ -110,7 +111,7 @@ class Refusals:
         if reason in _RETRYABLE and context.method == "GET":
             retry_url = self.answers.same_again(context)
         headers: Mapping[str, str] | None = (
-            RETRY_LATER if reason in BUSY or reason is Reason.GROUPS_UNKNOWN else None
+            RETRY_LATER if reason in BUSY or reason in _ASK_LATER else None
         )
         if reason is Reason.METHOD_REFUSED:
             headers = {"Allow": allowed}
