@@ -48,6 +48,7 @@ from tailchat_gate.request.target import HostPatterns
 ROOMS = ("access", "identity", "pages", "proxy", "request")
 #: Pure modules of those that read no bytes.
 NO_PARSERS = {
+    "access.reading_meter": "it counts readings",
     "access.rates": "it counts, by names that others read",
     "access.remedies": "it writes lines of a configuration, by what access.routes matches",
     "pages.admin_page": "it writes",
