@@ -153,8 +153,11 @@ def _by_ending(patterns: HostPatterns[str], host: str) -> str | None:
 
 
 def _break_path(patch: pytest.MonkeyPatch) -> None:
-    steps = [step for step in readings._STEPS if step is not readings._without_parameters]
-    patch.setattr(readings, "_STEPS", tuple(steps))
+    kinds = [
+        [step for step in kind if step is not readings._without_parameters]
+        for kind in readings._STEPS
+    ]
+    patch.setattr(readings, "_STEPS", kinds)
     made = tuple((routes, path_target._table(routes)) for routes in path_target._TABLES)
     patch.setattr(path_target, "_MADE", made)
 
