@@ -39,6 +39,9 @@ class _Asked:
     def may_widen(self, scope: bytes) -> bool:
         return not scope.startswith(b"/oauth2")
 
+    def note_stream(self) -> None:
+        """Nothing here counts streams."""
+
     @classmethod
     def of(cls, flags: int) -> "_Asked":
         http10 = bool(flags & 2)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from tailchat_gate.access.policy import decide
 from tailchat_gate.access.route import Route
@@ -12,7 +12,7 @@ from tailchat_gate.config.tables.admin_page import takes_grants
 from tailchat_gate.config.values.group import Group
 from tailchat_gate.config.values.identifier import GROUP, SUB, TOKEN
 from tailchat_gate.identity.revocation.state import Lock
-from tailchat_gate.reasons import Reason, RefusedError
+from tailchat_gate.reasons import KEPT_OUT, Reason, RefusedError
 
 
 class Remedy(NamedTuple):
@@ -31,6 +31,34 @@ class RefusedRequest(NamedTuple):
     path: str
     method: str = "GET"
     lock: Lock | None = None
+
+
+#: Refusals that the rules, the locks and what Tailchat says of the account explain alone.
+_EXPLAINED: Final = KEPT_OUT | {
+    *(Reason.DENIED, Reason.DENY_LISTED, Reason.GROUPS_UNKNOWN, Reason.LOCKED),
+    *(Reason.MAINTENANCE, Reason.TOKEN_ELSEWHERE, Reason.TOKEN_EXPIRED, Reason.TOKEN_UNKNOWN),
+}
+
+
+def reason_now(table: RouteTable, refused: RefusedRequest, kept_out: str | None) -> str | None:
+    """Return why the same request would be refused now, None if it would be let in.
+
+    `kept_out` is what keeps its person or machine out whatever the rules say, None for nothing.
+    """
+    if refused.reason not in _EXPLAINED:
+        return refused.reason
+    if refused.lock is not None:
+        return refused.lock.reason
+    if kept_out is not None:
+        return kept_out
+    try:
+        match = table.match(refused.host, refused.path, refused.method)
+    except RefusedError as error:
+        return error.reason
+    if match is None:
+        return Reason.NO_ROUTE
+    decision = decide(match.rules, *_sub_and_token(refused.who))
+    return None if decision.allowed else decision.reason
 
 
 def remedies(settings: Settings, table: RouteTable, refused: RefusedRequest) -> tuple[Remedy, ...]:

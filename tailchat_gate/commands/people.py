@@ -2,12 +2,11 @@
 
 import asyncio
 import os
-import re
 import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Final, NamedTuple, TypeVar
+from typing import TypeVar
 
 import click
 
@@ -15,27 +14,13 @@ from tailchat_gate.commands.common import EXIT_FAILED, EXIT_USAGE, fail
 from tailchat_gate.config.load import ConfigError, load
 from tailchat_gate.config.model import Settings
 from tailchat_gate.config.values.identifier import SUB
-from tailchat_gate.people.api import ApiResult, CannotTell, Done, Refused, TailchatApi
+from tailchat_gate.people.api import ApiResult, CannotTell, Refused, TailchatApi
 from tailchat_gate.people.bot import Bot
-from tailchat_gate.people.facts import Facts, is_asked, kept_out_because, read_people
+from tailchat_gate.people.search import FoundAccount, read_account, search
 from tailchat_gate.proxy.upstream.resolver import Names, NamesResolver
-from tailchat_gate.reasons import Reason
 from tailchat_gate.serving.tailchat_parts import back_channel
 
-_SEARCH: Final = "user/searchUserWithUniqueName"
-
 T = TypeVar("T")
-
-
-class FoundAccount(NamedTuple):
-    """The account that has a name now; `refusal` is why the gate refuses it, None if it does not.
-
-    `since` says when it was registered, for a sentence about it.
-    """
-
-    sub: str
-    since: str
-    refusal: Reason | None
 
 
 def confirmed_target(text: str, config: Path) -> str:
@@ -71,12 +56,12 @@ def known_person(settings: Settings, name: str) -> str:
 def find_person(settings: Settings, name: str) -> FoundAccount:
     """Return who has a name in Tailchat; end the command where that is not known."""
 
-    async def search(api: TailchatApi) -> tuple[ApiResult, str]:
+    async def ask(api: TailchatApi) -> tuple[ApiResult, str]:
         tailchat = settings.tailchat
         bot = Bot(api, tailchat.client_id, tailchat.client_secret, time.time)
-        return await bot.call(_SEARCH, {"uniqueName": name}), bot.problem
+        return await search(bot, name), bot.problem
 
-    result, problem = asked(settings, search)
+    result, problem = asked(settings, ask)
     if isinstance(result, CannotTell):
         fail(f"Tailchat cannot be asked who {name} is: {result.why}", EXIT_FAILED)
     if isinstance(result, Refused):
@@ -84,29 +69,10 @@ def find_person(settings: Settings, name: str) -> FoundAccount:
         fail(f"the gate's bot cannot ask Tailchat who {name} is: {why}; write sub:ID", EXIT_FAILED)
     if result.data is None:
         fail(f"nobody in Tailchat has the name {name}; capitals count", EXIT_FAILED)
-    found = _read(settings, name, result)
+    found = read_account(settings, name, result)
     if found is None:
         fail(f"Tailchat's answer about {name} cannot be used: write sub:ID", EXIT_FAILED)
     return found
-
-
-def _read(settings: Settings, name: str, result: Done) -> FoundAccount | None:
-    record = result.data if isinstance(result.data, dict) else {}
-    sub, since = record.get("_id"), record.get("createdAt")
-    if not isinstance(sub, str) or not is_asked(sub):
-        return None
-    if f"{record.get('nickname')}#{record.get('discriminator')}" != name:
-        return None
-    read = read_people([sub], [record], api_url=settings.tailchat.api_url)
-    facts = read.get(sub) if read else None
-    if not isinstance(facts, Facts):
-        return None
-    dated = isinstance(since, str) and re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T.{1,20}", since)
-    return FoundAccount(
-        sub,
-        f", registered on {since[:10]}" if dated and isinstance(since, str) else "",
-        kept_out_because(facts, guests=settings.access.guests),
-    )
 
 
 def asked(settings: Settings, ask: Callable[[TailchatApi], Awaitable[T]]) -> T:

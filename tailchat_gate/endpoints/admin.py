@@ -12,6 +12,7 @@ from tailchat_gate.config.model import RouteSettings
 from tailchat_gate.config.values.identifier import TOKEN
 from tailchat_gate.endpoints.access import is_fresh
 from tailchat_gate.endpoints.account import FormTokens
+from tailchat_gate.endpoints.said import SaidNotes
 from tailchat_gate.identity.host_sessions import Sites
 from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.reasons import Reason
@@ -47,7 +48,7 @@ class AdminRequest(NamedTuple):
 
     `switch` is the path at which its visitors choose their language. `holds` tells whether a form
     has the operator's `csrf`; `origins` are those that the page may have, none for that of the Host
-    asked for.
+    asked for. `notes` are what orders have done, for the session or listener `reader`.
     """
 
     method: str
@@ -58,6 +59,8 @@ class AdminRequest(NamedTuple):
     operator: Operator
     holds: Callable[[str], bool]
     origins: frozenset[str]
+    notes: SaidNotes
+    reader: str
 
 
 class AdminPage(Protocol):
@@ -90,6 +93,7 @@ class AdminRoute:
         if page is None:
             return web.Response(status=HTTPStatus.SERVICE_UNAVAILABLE)
         base = route.path.rstrip("/")
+        context.stream = context.path == f"{base}/events"
         # As visitors know the host, and as it was asked for, maybe by another port.
         scheme, host = context.client_address.scheme, context.head.fields.host
         asked_for = f"{scheme}://{host.raw.decode('ascii')}"
@@ -102,6 +106,8 @@ class AdminRoute:
             self._operator(context, record, base),
             lambda text: record is not None and self.forms.holds(text, record, context.host),
             frozenset((self.sites.origin(context.host), asked_for)),
+            self.forms.notes,
+            record.sid if record is not None else "",
         )
         return await page.answer(request, asked)
 

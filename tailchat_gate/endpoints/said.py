@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.syntax import COMPACT
@@ -22,6 +22,12 @@ class Said(NamedTuple):
 
     code: str
     values: Mapping[str, Value]
+
+    @classmethod
+    def from_shown(cls, shown: Mapping[str, Value]) -> Self:
+        """Return what a page was given."""
+        values = {name: value for name, value in shown.items() if name != "code"}
+        return cls(str(shown["code"]), values)
 
     def shown(self) -> dict[str, Value]:
         """Return what a page is given."""

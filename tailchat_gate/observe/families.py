@@ -128,6 +128,11 @@ def by_one(counts: Mapping[str, float], known: Iterable[str]) -> Iterator[tuple[
     return with_zeros(by_labels, ((value,) for value in known))
 
 
+def by_label(histograms: Mapping[str, Histogram]) -> Iterator[tuple[Labels, Histogram]]:
+    """Return histograms by the value of a family's only label."""
+    yield from (((value,), histogram) for value, histogram in tuple(histograms.items()))
+
+
 def to_plain(collected: Iterable[Collected]) -> Plain:
     """Return all values of a process as plain data."""
     return {

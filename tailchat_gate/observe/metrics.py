@@ -22,13 +22,14 @@ from tailchat_gate.observe.families import (
     Merge,
     MetricKind,
     Source,
+    by_label,
     by_one,
     gauge,
     text,
     with_zeros,
 )
 from tailchat_gate.observe.history import RouteFigures
-from tailchat_gate.observe.request_counts import RouteCounts
+from tailchat_gate.observe.request_counts import LONG_SECONDS, RouteCounts, is_stream
 from tailchat_gate.observe.sink import Sink
 from tailchat_gate.reasons import KEPT_OUT, STATUS, Reason
 from tailchat_gate.request.context import RequestContext
@@ -62,9 +63,16 @@ REQUESTS: Final = Family("gate_requests", "Requests answered.", ("route", "metho
 _DECISIONS: Final = Family("gate_decisions", "Why requests ended as they did.", ("route", "reason"))
 SECONDS: Final = Family(
     "gate_request_seconds",
-    "Time from a request to the end of its response, without WebSockets.",
+    "Time from a request to the end of its response, without WebSockets and streams.",
     ("route",),
     MetricKind.HISTOGRAM,
+)
+_STREAM_SECONDS: Final = Family(
+    "gate_stream_seconds",
+    "How long event streams and long polls that have ended took.",
+    ("route",),
+    MetricKind.HISTOGRAM,
+    buckets=LIFETIMES,
 )
 _RECEIVED: Final = Family(
     "gate_request_body_bytes", "Bytes of bodies that went on to tools.", ("route",)
@@ -219,6 +227,9 @@ class Metrics:
         if context.received_bytes:
             counts.received += context.received_bytes
         seconds, histogram = context.seconds, counts.seconds
+        if context.stream or (seconds >= LONG_SECONDS and is_stream(context, seconds)):
+            counts.streams.observe(seconds)
+            return
         bucket = bisect_left(BUCKETS, seconds)
         histogram.counts[bucket] += 1
         histogram.total += seconds
@@ -289,10 +300,10 @@ class Metrics:
         yield _SESSIONS_ENDED, by_one(self._sessions_ended, self._session_ends)
         yield _LIVE_ENDED, by_one(self._live_ended, self._live_ends)
         yield _STATE_ERRORS, by_one(self._state_errors, self._known_state_errors)
-        yield _STATE_SECONDS, _by_label(self._state_seconds)
+        yield _STATE_SECONDS, by_label(self._state_seconds)
         yield _RECHECKS, by_one(self._rechecks, _RECHECK_OUTCOMES)
         yield _TAILCHAT_CALLS, with_zeros(self._tailchat, product(_CALLS, _CALL_OUTCOMES))
-        yield _TAILCHAT_SECONDS, _by_label(self._tailchat_seconds)
+        yield _TAILCHAT_SECONDS, by_label(self._tailchat_seconds)
         yield _LOG_LINES, (((sink.name,), sink.written) for sink in self._sinks())
         yield _LOG_LINES_LOST, (((sink.name,), sink.lost) for sink in self._sinks())
         for source in self._sources:
@@ -326,6 +337,7 @@ class Metrics:
             ),
         )
         yield SECONDS, (((name,), counts.seconds) for name, counts in routes)
+        yield _STREAM_SECONDS, (((name,), counts.streams) for name, counts in routes if name)
         yield _RECEIVED, (((name,), counts.received) for name, counts in routes)
         yield _SENT, (((name,), counts.sent) for name, counts in routes)
         yield _WEBSOCKETS, (((name,), counts.tunnels) for name, counts in routes if name)
@@ -336,7 +348,3 @@ class Metrics:
 def _zero_requests(route: str) -> Iterator[Labels]:
     if route:
         yield from ((method, code) for method in _COUNTED_METHODS for code in _FAULT_STATUSES)
-
-
-def _by_label(histograms: dict[str, Histogram]) -> Iterator[tuple[Labels, Histogram]]:
-    yield from (((value,), histogram) for value, histogram in tuple(histograms.items()))

@@ -5,6 +5,7 @@ from typing import Final
 
 from tailchat_gate.observe.families import BUCKETS, LIFETIMES, Histogram, Labels
 from tailchat_gate.request.context import RequestContext
+from tailchat_gate.request.intent import is_long_poll
 from tailchat_gate.syntax import COMMON_METHODS
 
 #: Classes of an upstream's responses; "none" is none that could be relayed.
@@ -14,20 +15,40 @@ FAILED: Final = 500
 _OTHER: Final = len(STATUS_CLASSES) - 1
 
 
+#: Seconds from which a request may be a long poll: no quick one is looked at for that.
+LONG_SECONDS: Final = 1.0
+
+
+def is_stream(context: RequestContext, seconds: float) -> bool:
+    """Whether a request that took or has taken some time is an event stream or a long poll."""
+    if context.stream or seconds < LONG_SECONDS:
+        return context.stream
+    return is_long_poll(context.head.fields.headers, context.target.query)
+
+
 class RouteCounts:
     """The requests and WebSockets of one route, or of none."""
 
-    __slots__ = ("lifetimes", "received", "rows", "seconds", "sent", "tunnel_bytes", "tunnels")
+    __slots__ = (
+        "lifetimes", "received", "rows", "seconds", "sent", "streams", "tunnel_bytes", "tunnels",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         #: Requests by method, status and reason.
         self.rows: Final[dict[tuple[str, int, str], int]] = {}
         self.seconds: Final = Histogram()
+        #: The times of event streams and long polls.
+        self.streams: Final = Histogram(LIFETIMES)
         #: Bytes of bodies: of requests that went on to a tool, and of responses.
         self.received = self.sent = 0
         #: WebSockets that began, and the lifetimes and bytes to clients of those that ended.
         self.tunnels = self.tunnel_bytes = 0
         self.lifetimes: Final = Histogram(LIFETIMES)
+
+    @property
+    def open_tunnels(self) -> int:
+        """How many WebSockets are open."""
+        return self.tunnels - sum(self.lifetimes.counts)
 
     def tunnel_began(self, context: RequestContext) -> None:
         """Count a WebSocket, whose request is answered, while it is open."""

@@ -9,6 +9,7 @@ from typing import Final
 from jinja2 import DictLoader, Environment, StrictUndefined, Template
 from markupsafe import Markup
 
+from tailchat_gate.pages.brand import Brand
 from tailchat_gate.pages.catalogues import catalogues, names, switch_links
 from tailchat_gate.pages.filters import (
     clean,
@@ -22,16 +23,17 @@ from tailchat_gate.pages.filters import (
 from tailchat_gate.pages.language import choose_language
 from tailchat_gate.pages.plots import bars, lines, spark
 
+_NO_BRAND: Final = Brand()
 #: The pages, in the order of their links.
 PAGES: Final = ("overview", "people", "configuration", "checks")
 
 
 def render(
-    page: str, accept_language: str, values: Mapping[str, object]
+    page: str, accept_language: str, values: Mapping[str, object], brand: Brand = _NO_BRAND
 ) -> Generator[None, None, str]:
     """Return the HTML of one of PAGES, or of "message", in steps that are each short.
 
-    Any text in `values` may be hostile.
+    Any text in `values` may be hostile. `brand` is the organisation's, for its logo and colours.
     """
     package = _package()
     catalogue = catalogues("admin")[choose_language(accept_language)]
@@ -39,6 +41,7 @@ def render(
     for name, value in values.items():
         shown[name] = yield from _cleaned(value)
     parts: list[str] = []
+    shown |= {"logo": brand.logo, "site": clean(brand.title), "style": _style(brand)}
     for part in package.templates[page].generate(shown, t=catalogue, pages=PAGES):
         parts.append(part)
         yield
@@ -61,14 +64,18 @@ def _cleaned(value: object) -> Generator[None, None, object]:
     return items
 
 
-def headers(accept_language: str) -> dict[str, str]:
+def _style(brand: Brand) -> Markup:
+    return _package().style + Markup(brand.style())  # noqa: S704 - of checked colours alone
+
+
+def headers(accept_language: str, brand: Brand = _NO_BRAND) -> dict[str, str]:
     """Return the response fields of a page."""
     package = _package()
     return {
         "X-Frame-Options": "DENY",
         "Content-Type": "text/html; charset=utf-8",
         "Content-Language": catalogues("admin")[choose_language(accept_language)]["tag"],
-        "Content-Security-Policy": package.policy,
+        "Content-Security-Policy": package.policy.format(style=csp_source(_style(brand))),
         "X-Content-Type-Options": "nosniff",
         # Orders need an Origin, which no-referrer would make null (Fetch, "append a request
         # Origin header").
@@ -84,14 +91,12 @@ def prepare() -> None:
     catalogues("admin")
 
 
-def said_codes() -> frozenset[str]:
-    """Return the names of what a page may say of an order."""
-    return frozenset(catalogues("admin")["en"]["said"])
-
-
 @dataclass(frozen=True, slots=True)
 class _Package:
+    """The templates, the style of all pages, and the policy, with a place for its hash."""
+
     templates: Mapping[str, Template]
+    style: Markup
     policy: str
 
 
@@ -118,7 +123,6 @@ def _package() -> _Package:
     environment.globals.update(
         names=names(),
         switch_links=switch_links,
-        style=Markup(style),  # noqa: S704 - the package's own file
         script=Markup(script),  # noqa: S704 - the package's own file
         spark=spark,
         bars=bars,
@@ -136,7 +140,7 @@ def _package() -> _Package:
     policy = "; ".join(
         (
             "default-src 'none'",
-            f"style-src {csp_source(style)}",
+            "style-src {style}",
             f"script-src {csp_source(script)}",
             "connect-src 'self'",
             "img-src data:",
@@ -146,7 +150,7 @@ def _package() -> _Package:
         )
     )
     templates = {page: environment.get_template(f"{page}.html") for page in (*PAGES, "message")}
-    return _Package(templates, policy)
+    return _Package(templates, Markup(style), policy)  # noqa: S704 - the package's own file
 
 
 _MILLI: Final = 1000

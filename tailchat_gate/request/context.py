@@ -81,6 +81,7 @@ class RequestContext:
     `upstream_at` is when the request went to the upstream, 0 for at once; `first_byte_at` is when
     the first bytes came from there, and `connect_seconds` is 0 where no connection was opened.
     `upstream` is the address of its socket. `limit` is the key of the rate that refused it.
+    `stream`: the response lasts as long as somebody reads it, so that its time is not the tool's.
     """
 
     request_id: str
@@ -102,6 +103,7 @@ class RequestContext:
     connect_seconds: float = 0.0
     original: Original | None = None
     trace: Trace | None = None
+    stream: bool = False
 
     def apart(self) -> "RequestContext":
         """Return the context without what a configuration has cached on its header section."""

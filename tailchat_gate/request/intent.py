@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Final
 
 from tailchat_gate.request.fields import FieldSection
+from tailchat_gate.request.target import query_pairs
 from tailchat_gate.syntax import HOST_PREFIX, LANGUAGE_COOKIE, READ_METHODS
 
 #: More is not looked at: what is longest in a head that is too long need not be searched.
@@ -60,6 +61,17 @@ def glimpse(sent: bytes) -> Mapping[str, str]:
     return found
 
 
+#: Parameters of requests that wait for news: Engine.IO, CouchDB, Kubernetes, Consul.
+_WAITS: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
+    {
+        "transport": frozenset(("polling",)),
+        "feed": frozenset(("longpoll", "continuous", "eventsource")),
+        "watch": frozenset(("1", "true")),
+    }
+)
+_WAIT: Final = "wait"
+
+
 class Intent(Enum):
     """Who waits for the answer: a person's tab, a frame in a page, a program, or an upgrade."""
 
@@ -67,6 +79,16 @@ class Intent(Enum):
     FRAME = "frame"
     CALL = "call"
     UPGRADE = "upgrade"
+
+
+def is_long_poll(headers: Mapping[str, str], query: str) -> bool:
+    """Whether a request asks to be answered once there is news (RFC 7240 section 4.3 and usage).
+
+    Nothing else tells one from a request of a slow tool.
+    """
+    if "wait=" in headers.get("Prefer", ""):
+        return True
+    return any(name == _WAIT or value in _WAITS.get(name, ()) for name, value in query_pairs(query))
 
 
 def read_intent(method: str, headers: Mapping[str, str]) -> Intent:

@@ -76,11 +76,21 @@ class Desk:
         )
 
     async def order(self, name: str, **fields: str) -> str:
-        """Give an order as a form of the page does; return what the page then says of it."""
+        """Give an order as a form of the page does; return the name of what is said of it."""
+        return (await self.ordered(name, **fields))[0]
+
+    async def ordered(self, name: str, **fields: str) -> tuple[str, str]:
+        """Return the name of what is said of an order, and the whole page that says it."""
         page = {"order": name, "page": "people", "csrf": await self.token(), **fields}
         response = await self.send(page)
-        assert response.status == 303, response.head
-        return response.value("Location").partition("said=")[2]
+        if response.status == 303:
+            place = response.value("Location")
+            text = await self.text(place)
+        else:
+            assert response.status == 422, response.head
+            text = html.unescape(response.body.decode())
+        (said,) = re.findall(' data-code="([a-z-]+)"', text)
+        return said, text
 
     def _fields(self, **fields: str) -> dict[str, str]:
         return {**({"Cookie": self.cookie} if self.cookie else {}), **fields}

@@ -103,6 +103,43 @@ def test_a_websocket_is_counted_while_it_is_open() -> None:
     assert after["gate_websocket_sent_bytes_total", route] == 70
 
 
+@pytest.mark.parametrize(
+    ("stream", "query", "fields", "seconds", "histogram"),
+    [
+        (True, "", [], 0.2, "stream"),
+        (True, "", [], 3.0, "stream"),
+        (False, "?EIO=4&transport=polling", [], 25.0, "stream"),
+        (False, "?feed=longpoll", [], 25.0, "stream"),
+        (False, "?watch=1", [], 25.0, "stream"),
+        (False, "?index=7&wait=30s", [], 25.0, "stream"),
+        (False, "", [(b"Prefer", b"respond-async, wait=10")], 9.0, "stream"),
+        (False, "?transport=polling", [], 0.2, "request"),
+        (False, "?transport=websocket&timeout=30", [], 25.0, "request"),
+        (False, "", [], 25.0, "request"),
+    ],
+)
+def test_what_lasts_as_long_as_somebody_waits_is_no_slow_request(
+    stream: bool,
+    query: str,
+    fields: list[tuple[bytes, bytes]],
+    seconds: float,
+    histogram: str,
+) -> None:
+    """Event streams and long polls have a histogram of their own; all are counted as requests."""
+    metrics = Metrics()
+    head = RequestHead("GET", False, Target(b"/", "/", query), FieldSection(fields))
+    context = RequestContext("0123456789abcdef01234567", 0.0, head, stream=stream)
+    context.route, context.status, context.reason = "tool", 200, Reason.SIGNED_IN
+    context.seconds = seconds
+    metrics.request(context, seconds)
+    found, route = samples(metrics), (("route", "tool"),)
+
+    counts = {one: found[f"gate_{one}_seconds_count", route] for one in ("request", "stream")}
+    assert counts == {"request": 0, "stream": 0, histogram: 1}
+    (figures,) = [one for one in metrics.of_routes() if one.route == "tool"]
+    assert (figures.requests, sum(figures.times)) == (1, counts["request"])
+
+
 def test_requests() -> None:
     """Requests are counted by route, method and status, their decisions by reason."""
     metrics = Metrics()
@@ -220,7 +257,7 @@ def test_exposition_is_documented() -> None:
     count(metrics, "t", "GET", 200, Reason.PUBLIC, 0.1)
     families = {f.name: f for f in text_string_to_metric_families(metrics.render().decode())}
 
-    assert len(families) == 20
+    assert len(families) == 21
     assert all(name.startswith("gate_") for name in families)
     assert all(family.documentation.endswith(".") for family in families.values())
     histograms = [name for name, found in families.items() if found.type == "histogram"]

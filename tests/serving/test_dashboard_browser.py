@@ -43,7 +43,15 @@ async def gate(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Runnin
     folder: Path = tmp_path_factory.mktemp("gate")
     settings = make_settings(
         server={"admin_listen": "127.0.0.1:0", "admin_orders": True},
-        **{**SECTIONS, "route": [*ROUTES, {"name": "home", "host": "home.test"}]},
+        pages={"title": "Example Ltd", "accent": "#8a1c4a", "accent_dark": "#f0a3c4"},
+        **{
+            **SECTIONS,
+            "route": [
+                {**ROUTES[0], "title": "Team notes"},
+                *ROUTES[1:],
+                {"name": "home", "host": "home.test"},
+            ],
+        },
     )
     async with running_gate(settings, folder / "access.log", Clock()) as found:
         state, now = found.generation.process_state, int(found.clock())
@@ -119,7 +127,9 @@ async def test_an_order_without_a_script(browser: Browser, gate: RunningGate) ->
         locks = tab.locator("section", has=tab.get_by_role("heading", name="Locks", exact=True))
         await locks.get_by_label("Target").fill("token:ci")
         await locks.get_by_label("For how long").press("Enter")
-        await expect(tab.get_by_role("status")).to_have_text("Done.", timeout=40_000)
+        await expect(tab.get_by_role("status")).to_contain_text(
+            "Done: token:ci is locked out", timeout=40_000
+        )
         row = tab.get_by_role("row", name="token:ci")
         await row.get_by_role("button", name="Unlock").click()
         await expect(tab.get_by_role("row", name="token:ci")).to_have_count(0, timeout=40_000)

@@ -122,21 +122,24 @@ async def _orders(scene: Scene) -> None:
         async with scene.live():
             live = (await desk.text("/people")).partition('id="live"')[2]
             assert live.count("<bdi>Bob</bdi>") == _PEOPLE
-            assert await desk.order("end-all", who=BOB.sub) == "done"
-            assert "Nobody has a request" in await desk.text("/people")
+            said, page = await desk.ordered("end-all", who=BOB.sub)
+            assert said == "ended"
+            # Those of all workers together.
+            assert f"Done: <bdi>{_PEOPLE}</bdi> connections of" in page
+            assert "Nobody has a request" in page
     assert await scene.route.order("end", id="none") == "unchanged"
 
-    assert await scene.listener.order("lock", target=f"sub:{BOB.sub}") == "done"
+    assert await scene.listener.order("lock", target=f"sub:{BOB.sub}") == "locked-forever"
     assert "sub:" + BOB.sub in (await scene.listener.text("/people")).partition('id="locks"')[2]
     await _until_all(scene, BOB, 403)
-    assert await scene.listener.order("unlock", target=f"sub:{BOB.sub}") == "done"
+    assert await scene.listener.order("unlock", target=f"sub:{BOB.sub}") == "unlocked"
     await _until_all(scene, BOB, 200)
     given = {"sub": f"sub:{SUB}", "route": "wiki", "for": "8h"}
-    assert await scene.route.order("grant", **given) == "done"
+    assert await scene.route.order("grant", **given) == "granted"
     await _until_all(scene, ALICE, 200)
-    assert await scene.listener.order("reload") == "reloaded"
+    said, page = await scene.listener.ordered("reload", page="configuration")
+    assert (said, "The file is in force." in page) == ("reloaded", True)
     assert await scene.found.gate.metric("gate_generation") == 2
-    assert "The file is in force." in await scene.route.text("/configuration?said=reloaded")
 
 
 async def _until_all(scene: Scene, person: Profile, status: int) -> None:
@@ -155,7 +158,7 @@ async def _events(scene: Scene) -> None:
             client.send(request_bytes("/events", host=desk.host, **cookie))
             await client.reader.readuntil(b"retry: 5000\n\n")
             streams.append(client)
-        assert await listener.order("lock", target="token:ci") == "done"
+        assert await listener.order("lock", target="token:ci") == "locked-forever"
         for client in streams:
             await client.reader.readuntil(b"event: changed\ndata: 1\n\n")
 
@@ -167,7 +170,7 @@ async def _hang(scene: Scene) -> None:
     try:
         assert "worker 1: does not answer" in await listener.text("/")
         # The other one takes orders meanwhile.
-        assert await listener.order("unlock", target="token:ci") == "done"
+        assert await listener.order("unlock", target="token:ci") == "unlocked"
         assert "token:ci" not in await listener.text("/people")
     finally:
         os.kill(first, signal.SIGCONT)

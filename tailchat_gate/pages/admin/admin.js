@@ -10,7 +10,7 @@
       field.tagName === "SELECT" ? field.selectedIndex > 0 : field.value !== field.defaultValue);
   const renew = async () => {
     waiting = false;
-    const response = await fetch(location.href, { redirect: "error" });
+    const response = await fetch(main.dataset.here, { redirect: "error" });
     if (!response.ok) return;
     const found = new DOMParser().parseFromString(await response.text(), "text/html");
     for (const part of found.querySelectorAll("[data-part]")) {

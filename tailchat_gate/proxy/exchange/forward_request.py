@@ -143,3 +143,7 @@ class Admitted:
         if session is None and self.forward_request.visitor is not None:
             return None
         return Admission(self.context, session)
+
+    def note_stream(self) -> None:
+        """The response lasts as long as somebody reads it: its time says nothing of the tool."""
+        self.context.stream = True

@@ -11,6 +11,7 @@ from tailchat_gate.syntax import BROWSER_AUTHORITY_ENDS, DEFAULT_PORTS, HOST_PRE
 # Globals: see reasons.py.
 _SET_COOKIE: Final = LineAction.SET_COOKIE
 _EDIT: Final = LineAction.EDIT
+_STREAM: Final = LineAction.STREAM
 _WORKER_SCOPE: Final = LineAction.WORKER_SCOPE
 
 
@@ -65,6 +66,9 @@ class Expected(Protocol):
     def may_widen(self, scope: bytes) -> bool:
         """Whether a value of Service-Worker-Allowed is passed on."""
 
+    def note_stream(self) -> None:
+        """The response lasts as long as somebody reads it."""
+
 
 def pass_on(line: Line, expected: Expected) -> bytes:
     """Return what to send for a field that depends on the route, b"" for nothing."""
@@ -76,6 +80,9 @@ def pass_on(line: Line, expected: Expected) -> bytes:
         return b"Set-Cookie: " + editor.set_cookie(line.value) if editor else line.sent
     if line.action is _EDIT:
         return _edited(line, name, editor, expected.origin) if editor else line.sent
+    if line.action is _STREAM:
+        expected.note_stream()
+        return line.sent
     if line.action is _WORKER_SCOPE:
         return line.sent if expected.may_widen(line.value) else b""
     return line.sent if name.lower() in expected.passed_fields else b""

@@ -41,12 +41,13 @@ class LineAction(IntEnum):
     CHALLENGE = 8
     ORDER = 9
     WORKER_SCOPE = 10
+    STREAM = 11
 
 
 # Globals: see reasons.py.
 (
     _KEEP, _DROP, _SET_COOKIE, _CONTENT_LENGTH, _TRANSFER_ENCODING, _CONNECTION, _UPGRADE, _EDIT,
-    _CHALLENGE, _ORDER, _WORKER_SCOPE,
+    _CHALLENGE, _ORDER, _WORKER_SCOPE, _STREAM,
 ) = LineAction  # fmt: skip
 
 #: A Set-Cookie is a secret; the challenge of a handshake differs each time.
@@ -63,7 +64,12 @@ _ACTIONS: Final = {
     b"persistent-auth": _CHALLENGE,
     b"www-authenticate": _CHALLENGE,
     b"service-worker-allowed": _WORKER_SCOPE,
+    b"content-type": _STREAM,
 }
+
+
+#: Responses of these media types last as long as somebody reads them.
+_STREAMS: Final = (b"text/event-stream", b"multipart/x-mixed-replace")
 
 
 class BadResponseError(ValueError):
@@ -112,6 +118,8 @@ class ResponseLines:
         action = self._actions.get(name)
         if action is None:
             action = self._action(name)
+        if action is _STREAM and not match[2].lower().startswith(_STREAMS):
+            action = _KEEP
         if action is _KEEP:
             _store(self.plain, raw, raw)
             return _AS_SENT

@@ -1,18 +1,33 @@
 """Draws the admin page, and carries out its orders."""
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final
 
+from tailchat_gate.config.files import FileError
+from tailchat_gate.config.model import Pages
 from tailchat_gate.config.tables.admin_page import is_admin_page
+from tailchat_gate.endpoints.admin import Operator
+from tailchat_gate.endpoints.said import Said, Value
 from tailchat_gate.pages import admin_page as pages
+from tailchat_gate.pages.brand import Brand
 from tailchat_gate.people.slices import in_slices
 from tailchat_gate.request.target import query_pairs
 from tailchat_gate.responses.chosen_language import fitting
+from tailchat_gate.serving.brand import brand_of
 from tailchat_gate.serving.dashboard.doctor_run import DoctorRun
 from tailchat_gate.serving.dashboard.facts import SOON_SECONDS, overview
 from tailchat_gate.serving.dashboard.inside import Inside, Values
-from tailchat_gate.serving.dashboard.orders import APPROVERS_UNKNOWN, HARMLESS
+from tailchat_gate.serving.dashboard.orders import (
+    APPROVERS_UNKNOWN,
+    DONE,
+    FORMS,
+    HARMLESS,
+    NOTHING_TYPED,
+    OrderResult,
+    said_of,
+)
 from tailchat_gate.serving.dashboard.page_request import PageAnswer, PageRequest, refusal
 from tailchat_gate.serving.dashboard.sampler import Sampler
 from tailchat_gate.serving.dashboard.settings_shown import effective
@@ -36,6 +51,7 @@ class DrawnPage:
         self._clock = clock
         self._sampler = Sampler(inside.figures, self._own_routes)
         self._doctor = DoctorRun(reloader.source if reloader else None, clock)
+        self._brand, self._branded = Brand(), Pages()
 
     def start(self) -> None:
         """Begin to take samples; needs a running event loop."""
@@ -65,10 +81,8 @@ class DrawnPage:
             return refusal(HTTPStatus.NOT_FOUND, "no such page\n")
         if wanted.method not in READ_METHODS:
             return refusal(HTTPStatus.METHOD_NOT_ALLOWED, Allow=", ".join(sorted(READ_METHODS)))
-        query = dict(query_pairs(wanted.query))
-        said = query.get("said", "")
-        values = await self._values(name, query)
-        return await self._page(wanted, name, said if said in pages.said_codes() else "", values)
+        values = await self._values(name, dict(query_pairs(wanted.query)), wanted.operator)
+        return await self._page(wanted, name, wanted.said, values)
 
     async def _ordered(self, wanted: PageRequest) -> PageAnswer:
         """Carry out an order, and lead to the page that shows what came of it."""
@@ -78,40 +92,62 @@ class DrawnPage:
         came_from = form.get("page", "")
         back = came_from if came_from in pages.PAGES else pages.PAGES[0]
         if not wanted.is_own:
-            return await self._message(wanted, "foreign", back, HTTPStatus.FORBIDDEN)
-        said = await self._carried_out(wanted, form)
-        if said in _UNAVAILABLE:
+            foreign = said_of("foreign").said
+            return await self._message(wanted, foreign, back, HTTPStatus.FORBIDDEN)
+        result = await self._carried_out(wanted, form)
+        said = result.said
+        if said.code in _UNAVAILABLE:
             return await self._message(wanted, said, back, HTTPStatus.SERVICE_UNAVAILABLE)
+        if form.get("order") in FORMS and said.code not in DONE:
+            return await self._once_more(wanted, form, result)
         path = "" if back == pages.PAGES[0] else back
-        location = f"{wanted.operator.base}/{path}?said={said}"
+        location = f"{wanted.operator.base}/{path}"
         headers = {"Location": location, "Cache-Control": "no-store"}
-        return PageAnswer(HTTPStatus.SEE_OTHER, "", headers)
+        return PageAnswer(HTTPStatus.SEE_OTHER, "", headers, said.shown())
 
-    async def _carried_out(self, wanted: PageRequest, form: Mapping[str, str]) -> str:
+    async def _once_more(
+        self, wanted: PageRequest, form: Mapping[str, str], result: OrderResult
+    ) -> PageAnswer:
+        """Show a form again as it was typed, with what is wrong with it."""
+        order, values = form["order"], await self._values("people", {}, wanted.operator)
+        typed = {name: form.get(name, "") for name in FORMS[order]}
+        if result.instead:
+            typed[result.field] = result.instead
+        values["typed"] = {**NOTHING_TYPED, order: typed}
+        values["wrong"] = {"order": order, "field": result.field, "said": result.said.shown()}
+        page = await self._page(wanted, "people", {}, values)
+        return page._replace(status=HTTPStatus.UNPROCESSABLE_ENTITY)
+
+    async def _carried_out(self, wanted: PageRequest, form: Mapping[str, str]) -> OrderResult:
         order, operator = form.get("order", ""), wanted.operator
         if order not in HARMLESS:
             return await self._inside.carry_out(form, operator)
         if not operator.is_known:
-            return "not-a-person"
+            return said_of("not-a-person")
         if self._reloader is None:
-            return "no-file"
+            return said_of("no-file")
         await self._inside.note(order, operator)
         if order == "doctor":
             self._doctor.start()
-            return "started"
+            return said_of("started")
         outcome = await self._reloader.reload("an order on the admin page")
-        return "refused" if outcome.problems else "reloaded"
+        return said_of("refused" if outcome.problems else "reloaded")
 
     async def _message(
-        self, wanted: PageRequest, said: str, back: str, status: HTTPStatus
+        self, wanted: PageRequest, said: Said, back: str, status: HTTPStatus
     ) -> PageAnswer:
         path = "" if back == pages.PAGES[0] else back
-        return (await self._page(wanted, "message", said, {"back": path}))._replace(status=status)
+        page = await self._page(wanted, "message", said.shown(), {"back": path})
+        return page._replace(status=status)
 
-    async def _page(self, wanted: PageRequest, name: str, said: str, values: Values) -> PageAnswer:
+    async def _page(
+        self, wanted: PageRequest, name: str, said: Mapping[str, Value], values: Values
+    ) -> PageAnswer:
         operator = wanted.operator
-        # The message stands at the path of orders, which no GET shows.
-        path, query = (wanted.path, wanted.query) if name in pages.PAGES else ("/", "")
+        # At the path of orders, no GET shows anything.
+        path, query = wanted.path, wanted.query
+        if path == "/orders":
+            path, query = f"/{name}" if name in pages.PAGES[1:] else "/", ""
         shared: Values = {
             "page": name,
             "base": operator.base,
@@ -126,15 +162,26 @@ class DrawnPage:
             "said": said,
             "switch": wanted.switch,
             "here": fitting(f"{operator.base}{path}", query),
-            "site": self._inside.settings.pages.title,
         }
-        text = await in_slices(pages.render(name, wanted.accept_language, {**shared, **values}))
-        return PageAnswer(HTTPStatus.OK, text, pages.headers(wanted.accept_language))
+        language, brand = wanted.accept_language, await self._brand_now()
+        text = await in_slices(pages.render(name, language, {**shared, **values}, brand))
+        return PageAnswer(HTTPStatus.OK, text, pages.headers(language, brand))
 
-    async def _values(self, name: str, query: Mapping[str, str]) -> Values:
+    async def _brand_now(self) -> Brand:
+        """Return the organisation's brand; without its logo if that was taken away since."""
+        settings = self._inside.settings.pages
+        if self._branded is not settings:
+            try:
+                self._brand = await asyncio.to_thread(brand_of, settings)
+            except FileError:
+                self._brand = brand_of(settings.model_copy(update={"logo": ""}))
+            self._branded = settings
+        return self._brand
+
+    async def _values(self, name: str, query: Mapping[str, str], operator: Operator) -> Values:
         inside = self._inside
         if name == "people":
-            return await inside.tell(name, {})
+            return {**await inside.tell(name, {}), "typed": NOTHING_TYPED, "wrong": {}}
         if name == "configuration":
             return self._configuration(await inside.tell(name, {}))
         if name == "overview":
@@ -142,15 +189,27 @@ class DrawnPage:
             every = query.get("routes") == "all"
             if inside.reloads.problems:
                 told["notices"].append({"kind": "reload", "text": "", "what": "", "name": ""})
-            steps = overview(inside.settings, told["up"], self._sampler, every=every)
-            return {"notices": told["notices"], **await in_slices(steps)}
+            given = inside.settings, told["up"], told["streams"], self._sampler
+            return {
+                "notices": told["notices"],
+                "waiting": sum(sub != operator.sub for sub in told["asking"]),
+                "approvals": self._approvals_url(operator),
+                **await in_slices(overview(*given, every=every)),
+            }
         asked = {
             "url": query.get("url", ""),
             "who": query.get("as", ""),
             "method": query.get("method", "") or "GET",
         }
-        found = await inside.tell(name, asked) if asked["url"] else {"explained": None}
+        found = await inside.tell(name, asked if asked["url"] else {})
         return {"asked": asked, **found, "doctor": self._doctor.shown()}
+
+    def _approvals_url(self, operator: Operator) -> str:
+        """Return where requests are decided: here, or on the page of approvers."""
+        server = self._inside.settings.server
+        if operator.approves and operator.changes_people:
+            return f"{operator.base}/people#requests"
+        return f"{server.public_url}{server.prefix}/approvals"
 
     def _own_routes(self) -> frozenset[str]:
         """Return the page's own routes: an event stream is no slow request."""

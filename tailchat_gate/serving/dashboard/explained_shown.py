@@ -1,31 +1,55 @@
 """What the explain box shows: the verdict on a request, why, and what would let it pass."""
 
+from collections.abc import Iterable
 from typing import Final
 
+from tailchat_gate.config.model import Settings
 from tailchat_gate.config.values.identifier import SUB, TOKEN, is_sub
+from tailchat_gate.endpoints.said import Said
 from tailchat_gate.people.group_watch import KEY_IS_PUBLIC
+from tailchat_gate.proxy.client.connection import ClientConnection
+from tailchat_gate.serving.dashboard.named import CONFIRM, person_meant
 from tailchat_gate.serving.explain_request import Asked, NotAskedError, read_asked
 from tailchat_gate.serving.explanation import Asker, explained, lets_in, lock_on, remedy_line
 from tailchat_gate.serving.generations import Generation
+from tailchat_gate.syntax import METHOD
 
 _LONGEST: Final = 8192
 _MOST_LINES: Final = 200
 
 
-def explained_shown(
-    generation: Generation, *, url: str, who: str, method: str
+async def explained_shown(
+    generation: Generation,
+    connections: Iterable[ClientConnection],
+    *,
+    url: str,
+    who: str,
+    method: str,
 ) -> dict[str, object]:
     """Return whether a request is let through, and the lines of `explain`.
 
-    Without the request that the tool gets: a route's `headers` may hold a secret.
+    `wrong` is what is wrong with an input, `field` which one. Without the request that the tool
+    gets: a route's `headers` may hold a secret.
     """
-    settings = generation.settings
+    settings, method = generation.settings, method.strip().upper()
+    said = _wrong_token(settings, who.strip())
+    meant = "" if said else who.strip()
+    if meant and not meant.startswith(TOKEN):
+        meant, said = await _sub_of(meant, generation, connections)
+    if said is not None and said.code != CONFIRM:
+        return {"wrong": said.shown(), "field": "as"}
+    if METHOD.fullmatch(method) is None:
+        return {"wrong": Said("invalid-method", {"text": method}).shown(), "field": "method"}
     try:
-        asker = _asker(generation, who.strip())
-        asked: Asked = read_asked(url.strip()[:_LONGEST], method.strip().upper(), settings)
-    except (NotAskedError, ValueError) as error:
-        return {"allowed": False, "lines": [str(error)]}
-    table = generation.gate.authorizer.routes
+        asked: Asked = read_asked(_whole(url.strip()[:_LONGEST], settings), method, settings)
+    except NotAskedError:
+        return {"wrong": Said("invalid-url", {"text": url.strip()}).shown(), "field": "url"}
+    shown = _explained(generation, asked, _asker(generation, meant))
+    return {**shown, "meant": said.values["who"] if said else ""}
+
+
+def _explained(generation: Generation, asked: Asked, asker: Asker) -> dict[str, object]:
+    settings, table = generation.settings, generation.gate.authorizer.routes
     allowed, lines = explained(settings, asked, asker, table)
     if "" in lines:
         lines = lines[: lines.index("")]
@@ -34,13 +58,39 @@ def explained_shown(
     return {"allowed": allowed, "lines": lines[:_MOST_LINES]}
 
 
+def _whole(text: str, settings: Settings) -> str:
+    """Return a URL for a URL, for a host with a path, or for a path of the public host."""
+    public = settings.server.public_url
+    if text.startswith("/"):
+        return public + text
+    scheme, mark, _ = text.partition("://")
+    if mark and "/" not in scheme:
+        return text
+    return f"{public.partition(':')[0]}://{text}"
+
+
+def _wrong_token(settings: Settings, who: str) -> Said | None:
+    name = who.removeprefix(TOKEN)
+    if name == who or any(token.name == name for token in settings.token):
+        return None
+    return Said("unknown-token", {"text": name})
+
+
+async def _sub_of(
+    text: str, generation: Generation, connections: Iterable[ClientConnection]
+) -> tuple[str, Said | None]:
+    """Return the person of a text; what the configuration names may be no ID of Tailchat."""
+    if text.startswith(SUB) and is_sub(text.removeprefix(SUB)):
+        return text, None
+    meant = await person_meant(text, generation, connections)
+    return meant.target, meant.said
+
+
 def _asker(generation: Generation, who: str) -> Asker:
-    """Return who asks. Raises ValueError."""
+    """Return who asks: a person, a machine, or nobody for ""."""
     process_state = generation.process_state
     token = who.removeprefix(TOKEN) if who.startswith(TOKEN) else ""
     sub = None if token or not who else who.removeprefix(SUB)
-    if sub is not None and not is_sub(sub):
-        raise ValueError("expected an ID, such as sub:660000000000000000000001, or token:NAME")
     lock = lock_on(process_state.revocation, sub, token)
     groups, watch = generation.groups, process_state.tailchat.group_watch
     about = KEY_IS_PUBLIC if sub is not None and groups.sources and watch.key_is_public else ""

@@ -4,7 +4,6 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from tailchat_gate.config.model import RouteSettings, Settings
-from tailchat_gate.config.tables.admin_page import is_admin_page
 from tailchat_gate.config.values.address import OwnAddress, upstream_address
 from tailchat_gate.observe.history import STEP_SECONDS, Course
 from tailchat_gate.reasons import Reason
@@ -26,11 +25,16 @@ def rows(shown: Sequence[Mapping[str, object]], total: int) -> dict[str, object]
 
 
 def overview(
-    settings: Settings, up: Mapping[str, bool | None], sampler: Sampler, *, every: bool
+    settings: Settings,
+    up: Mapping[str, bool | None],
+    streams: Mapping[str, int],
+    sampler: Sampler,
+    *,
+    every: bool,
 ) -> Generator[None, None, dict[str, object]]:
     """Return values of the page; `every`: with all routes, not only the busiest.
 
-    `up` is whether a tool answers, by its address.
+    `up` is whether a tool answers, by its address; `streams` are those that are open, by route.
     """
     courses = yield from sampler.history.courses(sampler.figures)
     named = {route.name: route for route in settings.route}
@@ -41,7 +45,8 @@ def overview(
     listed = sorted(urgency)
     shown: list[dict[str, object]] = []
     for _, name in listed[: MOST_ROWS if every else SHOWN]:
-        shown.append(_row(named[name], courses.routes.get(name), up))
+        row = _row(named[name], courses.routes.get(name), up)
+        shown.append({**row, "open": streams.get(name, 0)})
         yield
     return {
         "plots": _plots(courses.all),
@@ -142,14 +147,14 @@ def _row(
     seconds = max(len(course.steps), 1) * STEP_SECONDS
     return {
         "name": route.name,
+        "title": route.shown_name,
         "where": f"{route.host or '*'}{route.path}",
         "tool": route.upstream_text,
         "state": _state(route, up),
         "rate": requests / seconds,
         "failed": course.failed / requests if requests else None,
-        # How long a page was open is no time of a request.
-        "median": None if is_admin_page(route) else course.quantile(_MEDIAN),
-        "slowest": None if is_admin_page(route) else course.quantile(_SLOWEST),
+        "median": course.quantile(_MEDIAN),
+        "slowest": course.quantile(_SLOWEST),
         "series": [step.requests for step in course.steps],
         "total": requests,
     }

@@ -11,9 +11,10 @@ from tailchat_gate.people.slices import in_slices
 from tailchat_gate.proxy.client.connection import ClientConnection
 from tailchat_gate.serving.dashboard.explained_shown import explained_shown
 from tailchat_gate.serving.dashboard.facts import backends_up, expiries, notices
-from tailchat_gate.serving.dashboard.orders import OrderDesk
+from tailchat_gate.serving.dashboard.named import suggested
+from tailchat_gate.serving.dashboard.orders import OrderDesk, OrderResult
 from tailchat_gate.serving.dashboard.page_request import Form
-from tailchat_gate.serving.dashboard.people_shown import people
+from tailchat_gate.serving.dashboard.people_shown import open_streams, people
 from tailchat_gate.serving.generations import Generations
 from tailchat_gate.serving.reloads import Reloads
 
@@ -43,8 +44,8 @@ class Inside(Protocol):
     async def tell(self, page: str, query: Query) -> Values:
         """Return the values of a page that only those who serve know."""
 
-    async def carry_out(self, form: Form, operator: Operator) -> str:
-        """Carry out an order, and return a word for what came of it."""
+    async def carry_out(self, form: Form, operator: Operator) -> OrderResult:
+        """Carry out an order, and return what came of it."""
 
     async def note(self, order: str, operator: Operator) -> None:
         """Write an order into the audit log."""
@@ -86,10 +87,15 @@ class ProcessInside:
 
     async def tell(self, page: str, query: Query) -> Values:
         """Return the values of a page that only those who serve know."""
-        return await in_slices(self._told(page, query))
+        told = await in_slices(self._told(page))
+        if query:
+            url, who, method = query["url"], query["who"], query["method"]
+            found = self._generations.in_force, self._connections()
+            told["explained"] = await explained_shown(*found, url=url, who=who, method=method)
+        return told
 
-    async def carry_out(self, form: Form, operator: Operator) -> str:
-        """Carry out an order, and return a word for what came of it."""
+    async def carry_out(self, form: Form, operator: Operator) -> OrderResult:
+        """Carry out an order, and return what came of it."""
         return await self._orders.carry_out(form, operator)
 
     async def note(self, order: str, operator: Operator) -> None:
@@ -107,15 +113,25 @@ class ProcessInside:
             [(one.person.sub, one.last, one.count) for one in refusals],
         )
 
-    def _told(self, page: str, query: Query) -> Generator[None, None, Values]:
+    def _told(self, page: str) -> Generator[None, None, Values]:
         generation, process_state = self._generations.in_force, self._process_state
-        if page == "people":
-            return (yield from people(generation, self._connections()))
         if page == "overview":
             found = [one._asdict() for one in notices(generation.settings, process_state)]
-            return {"notices": found, "up": backends_up(process_state)}
+            now = process_state.monotonic()
+            streams = yield from open_streams(self._connections(), now)
+            for route in generation.settings.route:
+                streams[route.name] += process_state.metrics.route(route.name).open_tunnels
+            asking = [one.sub for one in process_state.access_requests.open]
+            return {
+                "notices": found,
+                "up": backends_up(process_state),
+                "streams": streams,
+                "asking": asking,
+            }
         if page == "configuration":
             ends = expiries(generation.settings, process_state)
             return {"expiries": [one._asdict() for one in ends]}
-        url, who, method = query["url"], query["who"], query["method"]
-        return {"explained": explained_shown(generation, url=url, who=who, method=method)}
+        suggestions = yield from suggested(generation, self._connections())
+        if page == "people":
+            return {**(yield from people(generation, self._connections())), **suggestions}
+        return {**suggestions, "explained": {}}

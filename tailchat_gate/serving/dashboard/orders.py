@@ -1,21 +1,29 @@
-"""The orders of the admin page: each changes one thing, and says with one word what came of it."""
+"""The orders of the admin page: each changes one thing, and says what came of it."""
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final, NamedTuple, Self
 
-from tailchat_gate.config.values.identifier import SUB, is_sub, no_tailchat_id
+from tailchat_gate.config.values.identifier import SUB, TOKEN
 from tailchat_gate.config.values.quantities import read_duration
 from tailchat_gate.endpoints.access import CHOICES, Decided
 from tailchat_gate.endpoints.admin import Operator
+from tailchat_gate.endpoints.said import Said
 from tailchat_gate.identity.grants import Grant
-from tailchat_gate.identity.revocation.records import is_message, is_target
+from tailchat_gate.identity.revocation.records import is_message
 from tailchat_gate.identity.revocation.state import Lock, Unlock
+from tailchat_gate.people.slices import in_slices
 from tailchat_gate.proxy.client.connection import ClientConnection
 from tailchat_gate.reasons import Reason
+from tailchat_gate.serving.dashboard.named import (
+    called,
+    known_names,
+    person_meant,
+    target_meant,
+)
 from tailchat_gate.serving.dashboard.page_request import Form
 from tailchat_gate.serving.dashboard.people_shown import grantable, under_way
-from tailchat_gate.serving.generations import Generations
+from tailchat_gate.serving.generations import Generation, Generations
 from tailchat_gate.serving.rooms import askable
 
 #: Orders that give nobody a right: everybody who reaches the page may give them.
@@ -25,6 +33,54 @@ HARMLESS: Final = frozenset(("reload", "doctor"))
 _LET_IN: Final = frozenset(("grant", "decide", "unlock"))
 #: What an order says that only an approver may give, while Tailchat does not say who is one.
 APPROVERS_UNKNOWN: Final = "approvers-unknown"
+
+#: The orders whose inputs people type, and these inputs.
+FORMS: Final = MappingProxyType(
+    {"lock": ("target", "for", "message"), "grant": ("sub", "route", "for", "reason")}
+)
+NOTHING_TYPED: Final = {
+    "lock": {"target": "", "for": "", "message": ""},
+    "grant": {"sub": "", "route": "", "for": "8h", "reason": ""},
+}
+#: What an order says that ended connections.
+ENDED: Final = "ended"
+#: What such an order says when it was carried out.
+DONE: Final = frozenset(("locked", "locked-forever", "granted"))
+
+
+class OrderResult(NamedTuple):
+    """What came of an order.
+
+    `field` is the input that is wrong or is to be looked at; `instead` is what to put into it, ""
+    for what was typed.
+    """
+
+    said: Said
+    field: str = ""
+    instead: str = ""
+
+    def to_json(self) -> list[object]:
+        """Return the result for another process."""
+        return [self.said.shown(), self.field, self.instead]
+
+    @classmethod
+    def from_json(cls, sent: Sequence[Any]) -> Self:
+        """Return the result of another process."""
+        said, field, instead = sent
+        return cls(Said.from_shown(said), str(field), str(instead))
+
+
+def said_of(code: str, **values: str | int) -> OrderResult:
+    """Return a result that is about no input."""
+    return OrderResult(Said(code, values))
+
+
+def _wrong(field: str, code: str, **values: str | int) -> OrderResult:
+    return OrderResult(Said(code, values), field)
+
+
+Order = Callable[[Form, Operator], Awaitable[OrderResult]]
+_UNCHANGED: Final = said_of("unchanged")
 
 
 class OrderDesk:
@@ -38,7 +94,7 @@ class OrderDesk:
         self._generations = generations
         self._process_state = generations.in_force.process_state
         self._connections = connections
-        self._orders: Mapping[str, Callable[[Form, Operator], Awaitable[str]]] = MappingProxyType(
+        self._orders: Mapping[str, Order] = MappingProxyType(
             {
                 "lock": self._lock,
                 "unlock": self._unlock,
@@ -50,33 +106,34 @@ class OrderDesk:
             }
         )
 
-    async def carry_out(self, form: Form, operator: Operator) -> str:
-        """Carry out the order of a form of the page; return a word for what came of it."""
+    async def carry_out(self, form: Form, operator: Operator) -> OrderResult:
+        """Carry out the order of a form of the page; return what came of it."""
         order = form.get("order", "")
         action = self._orders.get(order)
         if action is None:
-            return "unchanged"
+            return _UNCHANGED
         if not operator.is_known:
-            return "not-a-person"
+            return said_of("not-a-person")
         if not operator.changes_people:
-            return "off"
+            return said_of("off")
         if order in _LET_IN and operator.fresh_url:
-            return "not-fresh"
+            return said_of("not-fresh")
         return await action(form, operator)
 
-    async def _lock(self, form: Form, operator: Operator) -> str:
-        target, message = form.get("target", "").strip(), form.get("message", "")
-        seconds = _seconds(form.get("for", ""))
-        if not is_target(target) or (target.startswith(SUB) and _is_nobody(target)):
-            return "invalid-target"
+    async def _lock(self, form: Form, operator: Operator) -> OrderResult:
+        message, time = form.get("message", ""), form.get("for", "").strip()
+        seconds = _seconds(time)
+        meant = await target_meant(form.get("target", ""), *self._seen())
+        if meant.said is not None:
+            return OrderResult(meant.said, "target", meant.target)
         if not is_message(message):
-            return "invalid-message"
+            return _wrong("message", "invalid-message")
         if seconds is None:
-            return "invalid-duration"
+            return _wrong("for", "invalid-duration", text=time)
         now = self._now()
-        lock = Lock(target, now, now + seconds if seconds else None, message)
+        lock = Lock(meant.target, now, now + seconds if seconds else None, message)
         if operator.fresh_url and self._ends_earlier(lock):
-            return "not-fresh"
+            return said_of("not-fresh")
         return await self._store(self._process_state.locks.order, lock, "lock", operator)
 
     def _ends_earlier(self, lock: Lock) -> bool:
@@ -87,10 +144,10 @@ class OrderDesk:
         known = next((one for one in locks if one.target == lock.target), None)
         return known is not None and (known.until is None or known.until > lock.until)
 
-    async def _unlock(self, form: Form, operator: Operator) -> str:
+    async def _unlock(self, form: Form, operator: Operator) -> OrderResult:
         target = form.get("target", "")
         if target not in {one.target for one in self._process_state.revocation.locks}:
-            return "unchanged"
+            return _UNCHANGED
         entry = Unlock(target, self._now())
         return await self._store(self._process_state.locks.order, entry, "unlock", operator)
 
@@ -100,84 +157,93 @@ class OrderDesk:
         entry: Lock | Unlock,
         order: str,
         operator: Operator,
-    ) -> str:
+    ) -> OrderResult:
         if self._process_state.store.faults:
             # As the command: a lock that the next start does not know is a trap.
-            return "not-stored"
+            return said_of("not-stored")
         self.note(order, operator, target=entry.target)
         await write(entry)
-        return self._done()
+        until = entry.until if isinstance(entry, Lock) else None
+        code = "unlocked" if isinstance(entry, Unlock) else "locked" if until else "locked-forever"
+        return await self._done(code, entry.target, until=until or 0)
 
-    async def _grant(self, form: Form, operator: Operator) -> str:
-        sub, route = form.get("sub", "").strip().removeprefix(SUB), form.get("route", "")
-        reason, seconds = form.get("reason", ""), _seconds(form.get("for", ""))
-        if not is_sub(sub) or _is_nobody(sub):
-            return "invalid-person"
+    async def _grant(self, form: Form, operator: Operator) -> OrderResult:
+        route, reason = form.get("route", ""), form.get("reason", "")
+        time = form.get("for", "").strip()
+        seconds = _seconds(time)
+        meant = await person_meant(form.get("sub", ""), *self._seen())
+        if meant.said is not None:
+            return OrderResult(meant.said, "sub", meant.target)
         if route not in grantable(self._generations.in_force):
-            return "invalid-route"
+            return _wrong("route", "invalid-route", tool=route)
         if not seconds:
-            return "invalid-duration"
+            return _wrong("for", "invalid-duration", text=time)
         if not is_message(reason):
-            return "invalid-message"
+            return _wrong("reason", "invalid-message")
+        sub = meant.target.removeprefix(SUB)
         if sub == operator.sub:
-            return "own"
+            return _wrong("sub", "own")
         now = self._now()
         self.note("grant", operator, target=sub, route=route)
         grant = Grant(sub, route, now, now + seconds, reason, operator.by)
         await self._process_state.grants.put(grant)
-        return self._done()
+        return await self._done("granted", meant.target, route, until=grant.until)
 
-    async def _revoke(self, form: Form, operator: Operator) -> str:
+    async def _revoke(self, form: Form, operator: Operator) -> OrderResult:
         sub, route = form.get("sub", ""), form.get("route", "")
         grants = self._process_state.grants
         found = next((one for one in grants.state.of(sub) if one.route == route), None)
         if found is None:
-            return "unchanged"
+            return _UNCHANGED
         self.note("revoke", operator, target=sub, route=route)
         await grants.put(found.revoked(self._now()))
-        return self._done()
+        return await self._done("revoked", SUB + sub, route)
 
-    async def _decide(self, form: Form, operator: Operator) -> str:
+    async def _decide(self, form: Form, operator: Operator) -> OrderResult:
         if operator.approvers_unknown:
-            return APPROVERS_UNKNOWN
+            return said_of(APPROVERS_UNKNOWN)
         if not operator.approves:
-            return "no-approver"
+            return said_of("no-approver")
         requests = self._process_state.access_requests
         found, seconds = requests.find(form.get("id", "")), CHOICES.get(form.get("for", ""))
         if found is None or seconds is None:
-            return "unchanged"
+            return _UNCHANGED
         if found.sub == operator.sub:
-            return "own"
+            return said_of("own")
         if seconds and found.route not in askable(self._generations.in_force.settings):
-            return "invalid-route"
+            return said_of("invalid-route", tool=found.route)
         decision, grants = Decided(found, seconds, operator.by), self._process_state.grants
-        done = await decision.carry_out(requests, grants, self._process_state.clock())
-        if done:
-            order = "approve" if seconds else "decline"
-            self.note(order, operator, target=found.sub, route=found.route)
-        return self._done() if done else "unchanged"
+        now = self._process_state.clock()
+        if not await decision.carry_out(requests, grants, now):
+            return _UNCHANGED
+        order, code = ("approve", "granted") if seconds else ("decline", "declined")
+        self.note(order, operator, target=found.sub, route=found.route)
+        return await self._done(code, SUB + found.sub, found.route, until=int(now) + seconds)
 
-    async def _end(self, form: Form, operator: Operator) -> str:
-        return self._end_those("end", operator, request_id=form.get("id", ""))
+    async def _end(self, form: Form, operator: Operator) -> OrderResult:
+        return await self._end_those("end", operator, request_id=form.get("id", ""))
 
-    async def _end_all(self, form: Form, operator: Operator) -> str:
-        return self._end_those("end-all", operator, who=form.get("who", ""))
+    async def _end_all(self, form: Form, operator: Operator) -> OrderResult:
+        return await self._end_those("end-all", operator, who=form.get("who", ""))
 
-    def _end_those(
+    async def _end_those(
         self, order: str, operator: Operator, *, who: str = "", request_id: str = ""
-    ) -> str:
+    ) -> OrderResult:
         """End what is under way, of one person or machine or of one request."""
+        named = await in_slices(known_names(*self._seen()))
         found = [
             (owner, request)
-            for owner, name, request in under_way(self._generations.in_force, self._connections())
+            for owner, name, request in under_way(*self._seen())
             if (owner == who if who else name == request_id)
         ]
         if not found:
-            return "unchanged"
-        self.note(order, operator, target=found[0][0], count=len(found))
+            return _UNCHANGED
+        whose = found[0][0]
+        self.note(order, operator, target=whose, count=len(found))
         for _, request in found:
             request.session_over(Reason.SESSION_ENDED)
-        return "done"
+        shown = called(whose if whose.startswith(TOKEN) else SUB + whose, named)
+        return said_of(ENDED, who=shown, count=len(found))
 
     def note(self, order: str, operator: Operator, **facts: object) -> None:
         """Write an order into the audit log."""
@@ -187,18 +253,24 @@ class OrderDesk:
     def _now(self) -> int:
         return int(self._process_state.clock())
 
-    def _done(self) -> str:
-        return "unsaved" if self._process_state.store.faults else "done"
+    def _seen(self) -> tuple[Generation, Iterable[ClientConnection]]:
+        return self._generations.in_force, self._connections()
 
-
-def _is_nobody(target: str) -> bool:
-    """Whether nobody can sign in as a sub; the commands only warn of that."""
-    return bool(no_tailchat_id(target.removeprefix(SUB)))
+    async def _done(
+        self, code: str, target: str, route: str = "", *, until: int = 0
+    ) -> OrderResult:
+        """Return what is said of an order that was carried out."""
+        names = await in_slices(known_names(*self._seen()))
+        titles = self._generations.in_force.settings.titles
+        values: dict[str, str | int] = {"who": called(target, names), "until": until}
+        if self._process_state.store.faults:
+            values["unsaved"] = 1
+        return said_of(code, tool=titles.get(route, route), **values)
 
 
 def _seconds(text: str) -> int | None:
     """Return the seconds of a duration, 0 for "", None for any other text."""
     try:
-        return int(read_duration(text.strip())) if text.strip() else 0
+        return int(read_duration(text)) if text else 0
     except ValueError:
         return None

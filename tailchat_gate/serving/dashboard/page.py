@@ -11,6 +11,9 @@ from aiohttp import hdrs, web
 from tailchat_gate.config.model import Server
 from tailchat_gate.endpoints.account import form_fields
 from tailchat_gate.endpoints.admin import AdminRequest, Operator
+from tailchat_gate.endpoints.said import Said, SaidNotes
+from tailchat_gate.identity.seal import KeyRing
+from tailchat_gate.request.target import query_pairs
 from tailchat_gate.serving.dashboard.events import Events
 from tailchat_gate.serving.dashboard.page_request import Behind, PageRequest
 
@@ -30,6 +33,7 @@ class GateAdminPage:
         self._settings = settings
         self.events: Final = Events(behind.state)
         self._token = os.urandom(24).hex()
+        self._notes = SaidNotes(KeyRing((os.urandom(32),), LISTENER))
 
     def close(self) -> None:
         """End every stream, then what draws the page."""
@@ -55,7 +59,7 @@ class GateAdminPage:
             fresh_url="",
         )
         asked = request.method, path, mark + query if query else "", accept_language, switch
-        return AdminRequest(*asked, operator, self._holds, frozenset())
+        return AdminRequest(*asked, operator, self._holds, frozenset(), self._notes, LISTENER)
 
     def _holds(self, text: str) -> bool:
         return compare_digest(text.encode("utf-8", "replace"), self._token.encode())
@@ -67,12 +71,18 @@ class GateAdminPage:
                 # A picture on any page would hold a stream, and there are few.
                 return web.Response(status=HTTPStatus.FORBIDDEN)
             return await self.events.answer(request)
-        wanted = PageRequest(*asked[:6])
+        said = asked.notes.read(asked.reader, dict(query_pairs(asked.query)))
+        wanted = PageRequest(*asked[:6], said=said.shown() if said is not None else {})
         if asked.path == "/orders" and asked.method == "POST":
             form = await form_fields(request)
             own = is_own(request.headers, asked.origins) and asked.holds(form.get("csrf", ""))
             wanted = wanted._replace(form=form, is_own=own)
-        return (await self._behind.answer(wanted)).response()
+        answer = await self._behind.answer(wanted)
+        response = answer.response()
+        if answer.said:
+            query = asked.notes.query(asked.reader, Said.from_shown(answer.said))
+            response.headers[hdrs.LOCATION] += f"?{query}"
+        return response
 
 
 def is_own(headers: Mapping[str, str], origins: Collection[str]) -> bool:

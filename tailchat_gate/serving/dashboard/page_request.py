@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 from aiohttp import web
 
 from tailchat_gate.endpoints.admin import Operator
+from tailchat_gate.endpoints.said import Value
 
 Form = Mapping[str, str]
 
@@ -14,7 +15,8 @@ Form = Mapping[str, str]
 class PageRequest(NamedTuple):
     """A request for a page, or with the form of an order: None for none.
 
-    `is_own`: whether a page of the gate's sent the form, and nobody else.
+    `is_own`: whether a page of the gate's sent the form, and nobody else. `said` is what the page
+    is to say of an order, as Said.shown has it.
     """
 
     method: str
@@ -25,14 +27,16 @@ class PageRequest(NamedTuple):
     operator: Operator
     form: Form | None = None
     is_own: bool = False
+    said: Mapping[str, Value] = {}
 
 
 class PageAnswer(NamedTuple):
-    """A whole response."""
+    """A whole response; `said` is what the page that it leads to is to say."""
 
     status: int
     text: str
     headers: Mapping[str, str]
+    said: Mapping[str, Value] = {}
 
     def response(self) -> web.Response:
         """Return it as aiohttp sends it."""

@@ -1,16 +1,20 @@
 """What the admin page shows of people: refusals, locks, grants, requests, live connections."""
 
-from collections.abc import Generator, Iterable, Iterator
+from collections import Counter
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from typing import Final
 
-from tailchat_gate.access.remedies import RefusedRequest, remedies
+from tailchat_gate.access.remedies import RefusedRequest, reason_now, remedies
 from tailchat_gate.config.tables.admin_page import is_admin_page
 from tailchat_gate.config.values.identifier import SUB, TOKEN
 from tailchat_gate.gate import Gate
 from tailchat_gate.identity.revocation.state import Lock
 from tailchat_gate.observe.audit import Refusal
+from tailchat_gate.observe.request_counts import is_stream
 from tailchat_gate.proxy.client.active_request import ActiveRequest
 from tailchat_gate.proxy.client.connection import ClientConnection
+from tailchat_gate.reasons import Reason
+from tailchat_gate.request.context import RequestContext
 from tailchat_gate.serving.dashboard.facts import SHOWN, rows
 from tailchat_gate.serving.generations import Generation
 from tailchat_gate.serving.process_state import ProcessState
@@ -31,21 +35,24 @@ def people(
         refusals.append(_refusal(generation, refusal))
         yield
     live = sorted(under_way(generation, connections), key=lambda one: one[:2])
-    now = process_state.monotonic()
+    now, titles = process_state.monotonic(), generation.settings.titles
     return {
         "refusals": rows(refusals, len(process_state.audit.refusals)),
-        "requests": [one.shown() for one in process_state.access_requests.open],
+        "requests": [
+            {**one.shown(), "title": titles.get(one.route, one.route)}
+            for one in process_state.access_requests.open
+        ],
         "locks": [
             {"target": one.target, "until": one.until, "message": one.message, "at": one.at}
             for one in process_state.revocation.locks
         ],
         "grants": [
             {"sub": one.sub, "route": one.route, "until": one.until, "by": one.by}
-            | {"reason": one.reason}
+            | {"reason": one.reason, "title": titles.get(one.route, one.route)}
             for one in process_state.grants.state.in_force
         ],
-        "live": rows([_live(*one, now) for one in live[:MOST_LIVE]], len(live)),
-        "grantable": grantable(generation),
+        "live": rows([_live(*one, now, titles) for one in live[:MOST_LIVE]], len(live)),
+        "grantable": [{"name": name, "title": titles[name]} for name in grantable(generation)],
     }
 
 
@@ -75,11 +82,26 @@ def under_way(
             yield who, context.request_id, request
 
 
+def open_streams(
+    connections: Iterable[ClientConnection], now: float
+) -> Generator[None, None, Counter[str]]:
+    """Return how many event streams and long polls are open, by route; `now` is monotonic."""
+    found: Counter[str] = Counter()
+    for connection in tuple(connections):
+        context: RequestContext | None = getattr(connection.active_request, "context", None)
+        if context is not None and is_stream(context, now - context.started):
+            found[context.route] += 1
+        yield
+    return found
+
+
 def _route_of(request: ActiveRequest) -> str:
     return request.admission.context.route if request.admission is not None else ""
 
 
-def _live(who: str, request_id: str, request: ActiveRequest, now: float) -> Row:
+def _live(
+    who: str, request_id: str, request: ActiveRequest, now: float, titles: Mapping[str, str]
+) -> Row:
     context = request.admission.context if request.admission is not None else None
     record = getattr(request.session, "record", None)
     return {
@@ -87,6 +109,7 @@ def _live(who: str, request_id: str, request: ActiveRequest, now: float) -> Row:
         "id": request_id,
         "nickname": getattr(record, "nickname", ""),
         "route": _route_of(request),
+        "title": titles.get(_route_of(request), _route_of(request)),
         "path": context.path if context else "",
         "client": context.client if context else "",
         "seconds": max(now - context.started, 0.0) if context else 0.0,
@@ -96,24 +119,42 @@ def _live(who: str, request_id: str, request: ActiveRequest, now: float) -> Row:
 def _refusal(generation: Generation, refusal: Refusal) -> Row:
     process_state, who = generation.process_state, refusal.person.sub
     is_machine = who.startswith(TOKEN)
-    found = remedies(
-        generation.settings,
-        generation.gate.authorizer.routes,
-        RefusedRequest(
-            who, refusal.reason, refusal.host, refusal.path, lock=_lock(process_state, who)
-        ),
+    settings, table = generation.settings, generation.gate.authorizer.routes
+    # The method is not stored: one that the route takes says most.
+    methods = next((one.methods for one in settings.route if one.name == refusal.route), ())
+    asked = RefusedRequest(
+        *(who, refusal.reason, refusal.host, refusal.path),
+        method=methods[0] if methods else "GET",
+        lock=_lock(process_state, who),
     )
+    reason = reason_now(table, asked, _kept_out(generation, who))
+    found = remedies(settings, table, asked._replace(reason=reason)) if reason else ()
     return {
         "who": who if is_machine else SUB + who,
         "nickname": refusal.person.nickname,
         "discriminator": refusal.person.discriminator,
         "route": refusal.route,
+        "title": settings.titles.get(refusal.route, refusal.route),
+        "is_let_in": reason is None,
         "where": f"{refusal.host}{refusal.path}",
         "reason": str(refusal.reason),
         "count": refusal.count,
         "last": refusal.last,
         "remedies": [{"table": one.table, "line": one.line} for one in found],
     }
+
+
+def _kept_out(generation: Generation, who: str) -> Reason | None:
+    """Return what keeps somebody out whatever the rules say: the account, or the token's end."""
+    process_state = generation.process_state
+    if not who.startswith(TOKEN):
+        return process_state.revocation.kept_out().get(who)
+    name = who.removeprefix(TOKEN)
+    token = next((one for one in generation.settings.token if one.name == name), None)
+    if token is None:
+        return Reason.TOKEN_UNKNOWN
+    over = token.expires is not None and token.expires <= process_state.clock()
+    return Reason.TOKEN_EXPIRED if over else None
 
 
 def _lock(process_state: ProcessState, who: str) -> Lock | None:

@@ -10,6 +10,7 @@ from tailchat_gate.observe.history import Figures
 from tailchat_gate.observe.summed_figures import SummedFigures
 from tailchat_gate.serving.dashboard.drawn import UNANSWERED
 from tailchat_gate.serving.dashboard.inside import Query, Values
+from tailchat_gate.serving.dashboard.orders import ENDED, OrderResult, said_of
 from tailchat_gate.serving.dashboard.page_request import Form
 from tailchat_gate.serving.reloads import Reloads
 from tailchat_gate.serving.workers.crew import Crew
@@ -53,15 +54,15 @@ class CrewInside:
         found = [answer["told"] for answer in answers.values() if answer is not None]
         return together(page, found, self._reports.problems(answers))
 
-    async def carry_out(self, form: Form, operator: Operator) -> str:
-        """Carry out an order, and return a word for what came of it."""
+    async def carry_out(self, form: Form, operator: Operator) -> OrderResult:
+        """Carry out an order, and return what came of it."""
         given: Mapping[str, Any] = {"form": dict(form), "operator": operator._asdict()}
         if form.get("order") in _TO_ALL:
             answers = await self._crew.ask("order", _ORDER_SECONDS, **given)
-            said: Sequence[str] = [one["said"] for one in answers.values() if one is not None]
-            return "done" if "done" in said else (*said, UNANSWERED)[0]
+            found = [one["result"] for one in answers.values() if one is not None]
+            return _of_all([OrderResult.from_json(one) for one in found])
         answer = await self._ask_one("order", given)
-        return str(answer["said"]) if answer is not None else UNANSWERED
+        return said_of(UNANSWERED) if answer is None else OrderResult.from_json(answer["result"])
 
     async def note(self, order: str, operator: Operator) -> None:
         """Write an order into the audit log."""
@@ -84,3 +85,11 @@ class CrewInside:
         """Return the first worker that answers."""
         answers = await self._crew.ask("state", ASK_SECONDS)
         return next((one for one, answer in answers.items() if answer is not None), None)
+
+
+def _of_all(results: Sequence[OrderResult]) -> OrderResult:
+    """Return as one what came of an order at each worker, about connections of its own."""
+    ended = [one.said.values for one in results if one.said.code == ENDED]
+    if not ended:
+        return (*results, said_of(UNANSWERED))[0]
+    return said_of(ENDED, **{**ended[0], "count": sum(int(one["count"]) for one in ended)})

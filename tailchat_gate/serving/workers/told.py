@@ -1,5 +1,6 @@
 """What several workers tell for the admin page, as if they were one process."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -15,6 +16,10 @@ _NO_PEOPLE: Final[Told] = {
     "grants": (),
     "live": rows((), 0),
     "grantable": (),
+    "people": (),
+    "machines": (),
+    "addresses": (),
+    "called": {},
 }
 
 
@@ -33,7 +38,11 @@ def _overview(found: Sequence[Told], problems: Iterable[str]) -> Values:
         # One that cannot reach a tool fails requests, whatever the others do.
         known = up.get(url)
         up[url] = is_up if known is None else known and is_up is not False
-    return {"notices": notices, "up": up}
+    streams: Counter[str] = Counter()
+    for told in found:
+        streams.update(told["streams"])
+    asking = found[0]["asking"] if found else ()
+    return {"notices": notices, "up": up, "streams": streams, "asking": asking}
 
 
 def _people(found: Sequence[Told], _: Iterable[str]) -> Values:
@@ -69,7 +78,7 @@ def _configuration(found: Sequence[Told], _: Iterable[str]) -> Values:
 def _checks(found: Sequence[Told], problems: Iterable[str]) -> Values:
     if found:
         return dict(found[0])
-    return {"explained": {"allowed": False, "lines": list(problems)}}
+    return {**_NO_PEOPLE, "explained": {"allowed": False, "lines": list(problems)}}
 
 
 _TOGETHER: Final[Mapping[str, Callable[[Sequence[Told], Iterable[str]], Values]]] = {

@@ -164,7 +164,8 @@ class Worker:
 
     async def _order(self, message: Message) -> Answer:
         operator = Operator(**message["operator"])
-        return {"said": await self._server.inside.carry_out(message["form"], operator)}
+        result = await self._server.inside.carry_out(message["form"], operator)
+        return {"result": result.to_json()}
 
     async def _note(self, message: Message) -> Answer:
         await self._server.inside.note(message["order"], Operator(**message["operator"]))

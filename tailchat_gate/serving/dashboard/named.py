@@ -1,0 +1,180 @@
+"""Whom a text on the admin page means: an ID, a name, an e-mail address, a machine, everybody."""
+
+from collections.abc import Generator, Iterable, Iterator
+from typing import Final, NamedTuple
+
+from tailchat_gate.config.values.identifier import (
+    SUB,
+    TOKEN,
+    is_person_name,
+    is_sub,
+    is_tailchat_id,
+)
+from tailchat_gate.endpoints.said import Said
+from tailchat_gate.identity.revocation.records import is_target
+from tailchat_gate.identity.revocation.state import ALL
+from tailchat_gate.people.api import CannotTell, Done
+from tailchat_gate.people.facts import Facts
+from tailchat_gate.people.search import FoundAccount, read_account, search
+from tailchat_gate.people.slices import in_slices
+from tailchat_gate.proxy.client.connection import ClientConnection
+from tailchat_gate.serving.dashboard.people_shown import under_way
+from tailchat_gate.serving.generations import Generation
+
+#: Suggestions on the page, and people whom an answer lists.
+MOST_SUGGESTED: Final = 200
+_MOST_LISTED: Final = 5
+#: Said of a name: the person has to be looked at.
+CONFIRM: Final = "confirm"
+
+
+class KnownName(NamedTuple):
+    """A person whom the gate has seen, by their name in Tailchat."""
+
+    sub: str
+    nickname: str
+    discriminator: str
+    email: str = ""
+
+    @property
+    def full(self) -> str:
+        """The name with its digits."""
+        return f"{self.nickname}#{self.discriminator}" if self.discriminator else self.nickname
+
+    def has(self, text: str) -> bool:
+        """Whether a text is this person's name or address, in any case."""
+        wanted = text.casefold()
+        own = (self.full, self.nickname, self.email)
+        return any(one and one.casefold() == wanted for one in own)
+
+
+class Meant(NamedTuple):
+    """What a text means: `target` as locks have it, "" for nothing; `said`, unless it was an ID."""
+
+    target: str = ""
+    said: Said | None = None
+
+
+def known_names(
+    generation: Generation, connections: Iterable[ClientConnection]
+) -> Generator[None, None, dict[str, KnownName]]:
+    """Return the people whom the gate knows, by their subs; those who are connected first."""
+    process_state = generation.process_state
+    found: dict[str, KnownName] = {}
+    for _, _, request in under_way(generation, tuple(connections)):
+        record = getattr(request.session, "record", None)
+        if record is not None:
+            name = KnownName(record.sub, record.nickname, record.discriminator)
+            found.setdefault(record.sub, name)
+        yield
+    for one in _asked_or_refused(generation):
+        found.setdefault(one.sub, one)
+    for sub, person in tuple(process_state.people):
+        if isinstance(person.facts, Facts):
+            # Without a check by Tailchat, an address is its owner's claim.
+            profile, verified = person.facts.profile, person.facts.email_verified
+            address = person.facts.email if verified else ""
+            name = KnownName(sub, profile.nickname, profile.discriminator, address)
+            if name.email or sub not in found:
+                found[sub] = name
+            yield
+    return found
+
+
+def _asked_or_refused(generation: Generation) -> Iterator[KnownName]:
+    process_state = generation.process_state
+    for asked in process_state.access_requests.open:
+        yield KnownName(asked.sub, asked.nickname, asked.discriminator)
+    for refusal in process_state.audit.refusals:
+        person = refusal.person
+        if not person.sub.startswith(TOKEN):
+            yield KnownName(person.sub, person.nickname, person.discriminator)
+
+
+def suggested(
+    generation: Generation, connections: Iterable[ClientConnection]
+) -> Generator[None, None, dict[str, object]]:
+    """Return what the page suggests: IDs with the names by which to find them, and addresses."""
+    known = yield from known_names(generation, connections)
+    settings = generation.settings
+    named = [one for one in known.values() if one.nickname][:MOST_SUGGESTED]
+    hosts = [route for route in settings.route if route.host and not route.host.startswith("*")]
+    scheme = settings.server.public_url.partition(":")[0]
+    return {
+        "called": {SUB + sub: known[sub].full for sub in _listed(generation) if sub in known},
+        "people": [{"value": SUB + one.sub, "name": one.full} for one in named],
+        "machines": [TOKEN + token.name for token in settings.token[:MOST_SUGGESTED]],
+        "addresses": [f"{scheme}://{one.host}{one.path}" for one in hosts[:MOST_SUGGESTED]],
+    }
+
+
+def _listed(generation: Generation) -> Iterator[str]:
+    """Yield the people whom the tables of locks and grants name by their IDs alone."""
+    process_state = generation.process_state
+    yield from (lock.target.removeprefix(SUB) for lock in process_state.revocation.locks)
+    for grant in process_state.grants.state.in_force:
+        yield from (grant.sub, grant.by)
+
+
+async def person_meant(
+    text: str, generation: Generation, connections: Iterable[ClientConnection]
+) -> Meant:
+    """Return the person whom a text means.
+
+    A name or an address authorises nothing and may be somebody else's by now: `said` then tells
+    whose ID it is, for somebody to look at it.
+    """
+    text = text.strip()
+    sub = text.removeprefix(SUB)
+    if is_tailchat_id(sub):
+        return Meant(SUB + sub)
+    if text.startswith(SUB) or not text:
+        return Meant("", Said("invalid-person", {"text": text}))
+    known = await in_slices(known_names(generation, connections))
+    fitting = [one for one in known.values() if one.has(text)]
+    if len(fitting) == 1:
+        return _named(text, fitting[0].sub, fitting[0].full)
+    if fitting:
+        listed = ", ".join(f"{one.full} ({SUB}{one.sub})" for one in fitting[:_MOST_LISTED])
+        return Meant("", Said("several", {"text": text, "who": listed}))
+    if is_person_name(text):
+        return await _asked(text, generation)
+    return Meant("", Said("nobody", {"text": text}))
+
+
+async def target_meant(
+    text: str, generation: Generation, connections: Iterable[ClientConnection]
+) -> Meant:
+    """Return whom or what a lock is to keep out: a person, a machine or everybody."""
+    text = text.strip()
+    if text == ALL:
+        return Meant(ALL)
+    if text.startswith(TOKEN):
+        unfit = Said("invalid-target", {"text": text})
+        return Meant(text) if is_target(text) else Meant("", unfit)
+    return await person_meant(text, generation, connections)
+
+
+def called(target: str, known: dict[str, KnownName]) -> str:
+    """Return a target for people to read, with the name if it is known."""
+    person = known.get(target.removeprefix(SUB)) if is_sub(target.removeprefix(SUB)) else None
+    return f"{person.full} ({target})" if person is not None and person.nickname else target
+
+
+async def _asked(text: str, generation: Generation) -> Meant:
+    """Ask Tailchat whose a name is."""
+    settings, bot = generation.settings, generation.groups.bot
+    result = await search(bot, text)
+    if isinstance(result, Done):
+        account = read_account(settings, text, result)
+        if isinstance(account, FoundAccount):
+            return _named(text, account.sub, text + account.since)
+        if result.data is None:
+            return Meant("", Said("nobody-there", {"text": text}))
+        return Meant("", Said("not-asked", {"text": text, "why": "an answer of another form"}))
+    why = result.why if isinstance(result, CannotTell) else bot.problem or str(result)
+    return Meant("", Said("not-asked", {"text": text, "why": why}))
+
+
+def _named(text: str, sub: str, full: str) -> Meant:
+    return Meant(SUB + sub, Said(CONFIRM, {"text": text, "who": f"{full}, {SUB}{sub}"}))
