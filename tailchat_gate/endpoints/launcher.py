@@ -1,10 +1,12 @@
 """The launcher: the tools that a person may open, as tiles."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import groupby
 from typing import Final, NamedTuple
 
 from aiohttp import web
+from markupsafe import Markup
 
 from tailchat_gate.access.policy import decide
 from tailchat_gate.access.route import Route
@@ -16,6 +18,7 @@ from tailchat_gate.identity.access_requests import OPEN
 from tailchat_gate.identity.grants import GrantState
 from tailchat_gate.identity.host_sessions import HostSessions, Sites
 from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.pages.render import draw_tile
 from tailchat_gate.reasons import Reason, RefusedError
 from tailchat_gate.request.context import RequestContext
 from tailchat_gate.request.intent import Intent, read_intent
@@ -23,6 +26,8 @@ from tailchat_gate.request.target import cookie_fields, query_pairs
 from tailchat_gate.responses.refusals import Refusals
 from tailchat_gate.syntax import WILDCARD
 
+#: Ends a tile, before another one.
+_BETWEEN: Final = Markup("</span></a></li>\n")
 #: More tiles than this are easier to search than to read.
 _FILTER_BEYOND: Final = 12
 
@@ -30,17 +35,16 @@ _FILTER_BEYOND: Final = 12
 class Tile(NamedTuple):
     """A tool as the launcher shows it; `url` is where it opens, `target` the path of that.
 
-    `icon` is an emoji, `picture` a data: URL; one of them, or none, is set.
+    `html` is its tile, without an end: what it says of a grant follows it.
     """
 
     route: Route
     title: str
     description: str
-    icon: str
-    picture: str
     host: str
     target: str
     url: str
+    html: Markup
 
 
 def make_tiles(routes: Iterable[Route], sites: Sites) -> Iterator[Tile]:
@@ -57,16 +61,11 @@ def make_tiles(routes: Iterable[Route], sites: Sites) -> Iterator[Tile]:
             continue
         target = settings.launch if isinstance(settings.launch, str) else settings.path
         picture = read_picture("icon", settings.icon)
-        yield Tile(
-            route,
-            settings.shown_name,
-            settings.description,
-            "" if picture else settings.icon,
-            picture,
-            host,
-            target,
-            f"{sites.origin(host)}{target}",
-        )
+        title, description, icon = settings.shown_name, settings.description, settings.icon
+        url = f"{sites.origin(host)}{target}"
+        # Drawn once: a page of a thousand would hold everybody else up.
+        html = draw_tile(title, description, url, icon="" if picture else icon, picture=picture)
+        yield Tile(route, title, description, host, target, url, html)
 
 
 class Launcher:
@@ -106,7 +105,13 @@ class Launcher:
             rejection = host_session.authenticator.explain_rejection(context.head.fields)
             return self._refusals.not_let_in(context, rejection)
         context.sub = record.sub
-        mine = [tile for tile in self._tiles if self._may_open(record, tile)]
+        mine: list[Tile] = []
+        waiting: list[str] = []
+        for tile in self._tiles:
+            if self._may_open(record, tile):
+                mine.append(tile)
+            elif self._waits(record, tile):
+                waiting.append(tile.title)
         if read_intent(context.method, request.headers) is not Intent.NAVIGATION:
             body = json.dumps([_described(tile) for tile in mine])
             return self._refusals.answers.json(body.encode("ascii"))
@@ -116,18 +121,8 @@ class Launcher:
             context,
             "launcher",
             nickname=record.nickname,
-            tools=[
-                {
-                    **_described(tile),
-                    "icon": tile.icon,
-                    "picture": tile.picture,
-                    "until": until.get(tile.route.name, 0),
-                }
-                for tile in _sought(mine, asked)
-            ],
-            waiting=[
-                tile.title for tile in self._tiles if tile not in mine and self._waits(record, tile)
-            ],
+            tools=list(drawn(_sought(mine, asked), until)),
+            waiting=waiting,
             query=asked,
             decisions=self._desk.waiting_for(record.sub),
             approvals_url=self._approvals_url,
@@ -147,6 +142,14 @@ class Launcher:
     def _waits(self, record: SessionRecord, tile: Tile) -> bool:
         found = self._desk.requests.of(record.sub, tile.route.name)
         return found is not None and found.state == OPEN
+
+
+def drawn(tiles: Iterable[Tile], until: Mapping[str, int]) -> Iterator[dict[str, object]]:
+    """Yield tiles for the page; many in one, so that it need not look at each."""
+    for end, run in groupby(tiles, lambda tile: until.get(tile.route.name, 0)):
+        drawn = [tile.html for tile in run]
+        for html in drawn if end else [_BETWEEN.join(drawn)]:
+            yield {"html": html, "until": end}
 
 
 def _described(tile: Tile) -> dict[str, object]:

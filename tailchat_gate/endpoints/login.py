@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from aiohttp import web
 
-from tailchat_gate.endpoints.login_answers import Bindings, LoginRefusals, Targets
+from tailchat_gate.endpoints.login_answers import Bindings, LoginRefusals, Targets, check_page
 from tailchat_gate.identity.host_sessions import (
     HandoffToken,
     HostSessions,
@@ -107,7 +107,7 @@ class LoginEndpoints:
         else:
             record = await self._record(request, context)
             if record is not None and not prompt and self.targets.is_handoff(return_to):
-                return self._go_on(return_to, record)
+                return self._go_on(context, return_to, record)
             if intent is Intent.FRAME:
                 # Tailchat's pages need a tab: in a frame, any page could cover them.
                 return self.answers.in_frame(
@@ -127,7 +127,7 @@ class LoginEndpoints:
     ) -> web.StreamResponse:
         """Finish a login: check the callback, redeem its code once, open the session."""
         try:
-            _check_page(context)
+            check_page(context)
             pending = open_callback(
                 query_pairs(context.target.query),
                 self.bindings.values(request),
@@ -149,7 +149,7 @@ class LoginEndpoints:
         if page := self.login_refusals.before(request, context):
             return page
         try:
-            _check_page(context, framed=True)
+            check_page(context, framed=True)
             handoff = open_handoff_token(
                 dict(query_pairs(context.target.query)).get("pass", ""),
                 self.bindings.values(request),
@@ -192,6 +192,8 @@ class LoginEndpoints:
             self.targets.safe(handoff.return_to, context.host), status=303
         )
         await self._open(request, context, answer, record)
+        if not record.embedded:
+            self.targets.keep_language(answer, handoff.language)
         return answer
 
     async def _finish_login(
@@ -201,7 +203,7 @@ class LoginEndpoints:
         session = await self._record(request, context)
         if session is not None and session.login == state.short_id:
             # The visitor reloaded the callback page or went back to it: the login is done.
-            return self._go_on(state.return_to, session)
+            return self._go_on(context, state.return_to, session)
         code = await self._code(pending)
 
         sent = False
@@ -235,12 +237,12 @@ class LoginEndpoints:
             if session is None:
                 raise
             # The visitor went back to it after another tab had signed in.
-            return self._go_on(state.return_to, session)
+            return self._go_on(context, state.return_to, session)
         context.sub = record.sub
         # OAuth says nothing of a ban. Without an answer the sign-in goes on, and the next one says.
         await self.people.confirm(record.sub)
         self._check_revocation(record, state.return_to)
-        answer = self._go_on(state.return_to, record)
+        answer = self._go_on(context, state.return_to, record)
         await self._open(request, context, answer, record)
         self.metrics.login(Reason.SIGNED_IN)
         self.audit.event("signed-in", context, nickname=record.nickname)
@@ -288,7 +290,7 @@ class LoginEndpoints:
         return_to = self.targets.safe(stray.return_to, context.host)
         record = await self._record(request, context)
         if record is not None and not stray.prompt:
-            return self._go_on(return_to, record)
+            return self._go_on(context, return_to, record)
         is_unknown = stray.reason is Reason.LOGIN_OTHER_BROWSER
         if is_unknown and not stray.again and self.bindings.of(request):
             return self.answers.redirect(
@@ -328,21 +330,16 @@ class LoginEndpoints:
             again=again,
         )
 
-    def _go_on(self, return_to: str, record: SessionRecord) -> web.Response:
+    def _go_on(
+        self, context: RequestContext, return_to: str, record: SessionRecord
+    ) -> web.Response:
         """Return the redirect to a return target, with a handoff token if it is on another host."""
         target = read_handoff_target(return_to, self.sites, self.prefix)
         if target is None:
             return self.answers.redirect(return_to, status=303)
-        sealed = seal_handoff_token(record, target, keys=self.handoffs, now=self.sessions.clock())
+        now, language = self.sessions.clock(), self.targets.chosen_language(context)
+        keys = self.handoffs
+        sealed = seal_handoff_token(record, target, keys=keys, now=now, language=language)
         origin = self.sites.origin(target.host)
         page = "handed_over" if target.framed else "arrive"
         return self.answers.redirect(f"{origin}{self.prefix}/{page}?pass={sealed}", status=303)
-
-
-def _check_page(context: RequestContext, *, framed: bool = False) -> None:
-    """Raise LoginRefused unless a page shows the step: otherwise a script can read its address.
-
-    `framed`: it may also be a frame in a page of the same site.
-    """
-    if not opens_page(context.head.fields.headers, framed=framed):
-        raise LoginRefused(Reason.LOGIN_NOT_A_PAGE)

@@ -29,9 +29,10 @@ from tailchat_gate.observe.log import FaultLog
 from tailchat_gate.observe.metrics import Metrics
 from tailchat_gate.reasons import Reason, RefusedError
 from tailchat_gate.request.context import RequestContext
-from tailchat_gate.request.intent import wants_html
+from tailchat_gate.request.intent import opens_page, wants_html
 from tailchat_gate.request.target import cookie_fields, query_pairs
 from tailchat_gate.responses.answers import Answers
+from tailchat_gate.responses.chosen_language import chosen_language, keep
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +151,19 @@ class Targets:
     def shown(self, return_to: str) -> str:
         """Return the text that shows a target to a person."""
         return self.returns.shown(return_to)
+
+    def chosen_language(self, context: RequestContext) -> str:
+        """Return the language that a person chose on this host, "" for none."""
+        return chosen_language(context.head.fields.cookies, secure=self._secure)
+
+    def keep_language(self, answer: web.StreamResponse, language: str) -> None:
+        """Let a choice that was made on the public host count on the host of the answer too."""
+        if language:
+            keep(answer, language, secure=self._secure)
+
+    @property
+    def _secure(self) -> bool:
+        return self.sites.public_url.startswith("https:")
 
     def tool(self, host: str, return_to: str) -> str:
         """Return what a person reads of the tool that a target on a host leads to, "" for none."""
@@ -280,3 +294,12 @@ def _retry_after(seconds: str) -> dict[str, str]:
 def outcome_codec(keys: KeyRing) -> Codec[SessionRecord]:
     """Return how the outcome of a login is stored for a repeated last step."""
     return Codec(keys, SessionRecord.to_bytes, SessionRecord.from_bytes, lambda record: record.sub)
+
+
+def check_page(context: RequestContext, *, framed: bool = False) -> None:
+    """Raise LoginRefused unless a page shows the step: otherwise a script can read its address.
+
+    `framed`: it may also be a frame in a page of the same site.
+    """
+    if not opens_page(context.head.fields.headers, framed=framed):
+        raise LoginRefused(Reason.LOGIN_NOT_A_PAGE)

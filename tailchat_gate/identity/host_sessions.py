@@ -103,6 +103,7 @@ class HandoffToken:
     record: SessionRecord
     return_to: str
     expires_at: float
+    language: str = ""
 
 
 def handoff_url(
@@ -139,12 +140,13 @@ def read_handoff_target(return_to: str, sites: Sites, prefix: str) -> HandoffTar
 
 
 def seal_handoff_token(
-    record: SessionRecord, target: HandoffTarget, *, keys: KeyRing, now: float
+    record: SessionRecord, target: HandoffTarget, *, keys: KeyRing, now: float, language: str = ""
 ) -> str:
     """Return the sealed token with which one browser on one host takes over `record`."""
     if target.framed:
         record = replace(record, embedded=True)
     body = {"record": asdict(record), "arrival": asdict(target), "at": int(now)}
+    body |= {"language": language} if language else {}
     return keys.seal(json.dumps(body, ensure_ascii=False, separators=COMPACT).encode())
 
 
@@ -153,8 +155,7 @@ def open_handoff_token(
 ) -> HandoffToken:
     """Return the sign-in in a token. Raises LoginRefused, StrayLogin for a token of this gate.
 
-    This gate must have sealed it, for this host and this browser, at most HANDOFF_LIFETIME
-    seconds ago.
+    This gate must have sealed it for this host and browser, at most HANDOFF_LIFETIME seconds ago.
     """
     data = keys.open(sealed)
     if data is None:
@@ -172,7 +173,8 @@ def open_handoff_token(
     if reason is not None:
         raise StrayLogin(reason, return_to=target.return_to, again=target.again)
     token_id = hashlib.sha256(sealed.encode()).hexdigest()[:32]
-    return HandoffToken(token_id, record, target.return_to, body["at"] + HANDOFF_LIFETIME)
+    ends_at = body["at"] + HANDOFF_LIFETIME
+    return HandoffToken(token_id, record, target.return_to, ends_at, body.get("language", ""))
 
 
 class HostSession(SealedSessionStorage):

@@ -30,6 +30,9 @@ def csp_source(content: str) -> str:
 
 def clean(value: object) -> object:
     """Return a value without characters that break the page or the encoder, at any depth."""
+    if isinstance(value, Markup):
+        # A template's, whose values were cleaned.
+        return value
     if isinstance(value, str):
         return value.translate(_HARMLESS)
     if isinstance(value, int | float):

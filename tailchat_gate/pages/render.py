@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from jinja2 import DictLoader, Environment, StrictUndefined, Template
 from markupsafe import Markup
@@ -185,8 +185,8 @@ class Pages:
         `sign_in_again`: start_url;
         `embedded`: start_url (where a new tab signs in), arrive_url (what takes the result),
         tab_url (the tool in a tab); `handed_over`: tab_url;
-        `launcher`: tools (mappings with name, title, description, url, icon, picture, until in
-        Unix seconds or 0), nickname?, waiting? (titles), query?, filters? (whether
+        `launcher`: tools (mappings with html, a result of draw_tile, and until in Unix seconds or
+        0), nickname?, waiting? (titles), query?, filters? (whether
         there is a box to filter by), decisions? (how many requests wait for this person, who
         decides them at approvals_url?);
         `onward`: next_url (which the browser goes to by itself);
@@ -255,11 +255,22 @@ class Pages:
         return json.dumps(body | {n: v for n, v in extra.items() if n not in body}).encode("ascii")
 
 
+def draw_tile(title: str, description: str, url: str, *, icon: str, picture: str) -> Markup:
+    """Return the HTML of a tool on the launcher, up to where it says until when.
+
+    `icon` is an emoji, `picture` a data: URL; one of them, or none, is set.
+    """
+    texts = {"title": title, "description": description, "url": url, "icon": icon}
+    shown = {name: clean(text) for name, text in texts.items()}
+    return Markup(_package().parts.tile(**shown, picture=picture))  # noqa: S704 - it escapes
+
+
 @dataclass(frozen=True, slots=True)
 class _Package:
-    """The templates of all pages and their `style`; `scripts` are sources for the CSP."""
+    """Templates of all pages, `parts` of them, `style`; `scripts` are sources for the CSP."""
 
     templates: Mapping[str, Template]
+    parts: Any
     style: Markup
     scripts: Mapping[str, str]
 
@@ -306,6 +317,7 @@ def _package() -> _Package:
     templates = {page: environment.get_template(f"{page}.html") for page in _PAGES}
     return _Package(
         templates,
+        environment.get_template("parts.html").module,
         Markup(style),  # noqa: S704 - the package's own file
         {name: csp_source(text) for name, text in scripts.items()},
     )

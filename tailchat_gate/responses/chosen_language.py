@@ -39,6 +39,13 @@ def chosen_language(cookies: Iterable[bytes], *, secure: bool) -> str:
     return ""
 
 
+def keep(answer: web.StreamResponse, language: str, *, secure: bool) -> None:
+    """Let the browser keep a choice, on the host of the answer alone."""
+    name = language_cookie(secure=secure)
+    cookie = set_cookie(name, language, max_age=_KEPT, secure=secure)
+    answer.headers.add("Set-Cookie", cookie)
+
+
 def switched(headers: Mapping[str, str], query: str, *, secure: bool) -> web.Response:
     """Return the answer to a link of the switch: the cookie, and the way back to the page.
 
@@ -52,9 +59,7 @@ def switched(headers: Mapping[str, str], query: str, *, secure: bool) -> web.Res
     answer = web.Response(status=HTTPStatus.SEE_OTHER, headers={**NO_STORE, "Location": back})
     language = asked.get("to", "")
     if language in LANGUAGES and headers.get("Sec-Fetch-Site", "") in _OWN_LINKS:
-        name = language_cookie(secure=secure)
-        cookie = set_cookie(name, language, max_age=_KEPT, secure=secure)
-        answer.headers.add("Set-Cookie", cookie)
+        keep(answer, language, secure=secure)
     return answer
 
 

@@ -9,14 +9,18 @@ from typing import Any
 
 import pytest
 from configkit import problems, write_smallest
-from gatekit import Clock
+from gatekit import Clock, make_settings
+from pagekit import NOON
 from parts import in_browser, keep_screenshot
 from playwright.async_api import Browser, expect
 from storykit import Story, story
 from visitor import FETCH, Page, Visitor
 
 from tailchat_gate.demo.users import User, user_named
+from tailchat_gate.endpoints.launcher import drawn, make_tiles
 from tailchat_gate.identity.grants import Grant
+from tailchat_gate.pages.render import Pages
+from tailchat_gate.serving.wiring import build
 
 HOSHINO, BOB = user_named("hoshino"), user_named("bob")
 DOT = bytes.fromhex("47494638396101000100000000002c00000000010001000002003b")
@@ -210,3 +214,20 @@ def test_what_no_tile_can_show_is_refused(
         one.key_path == f"route[0].{key}" and said in f"{one.found} {one.expected}"
         for one in problems(file)
     )
+
+
+def test_a_thousand_tools_are_drawn_once() -> None:
+    """With the configuration; the page takes them in one piece, but for those with an end."""
+    routes = [{"name": f"tool-{number}", "host": f"t{number}.test"} for number in range(1000)]
+    settings = make_settings(route=[{**one, "title": "<b>"} for one in routes])
+    generation = build(settings)
+    table = generation.gate.authorizer.routes
+    tiles = list(make_tiles(table.routes, generation.gate.authorizer.sites))
+    assert all("<bdi>&lt;b&gt;</bdi>" in tile.html for tile in tiles)
+    (whole,) = drawn(tiles, {})
+    assert (str(whole["html"]).count("<li>"), whole["until"]) == (1000, 0)
+    parts = list(drawn(tiles, {"tool-7": int(NOON), "tool-8": int(NOON)}))
+    assert [part["until"] for part in parts] == [0, NOON, NOON, 0]
+    page = Pages().render("launcher", accept_language="en", tools=parts)
+    assert page.count("<li><a href=") == page.count("</span></a></li>") == 1000
+    assert page.count("2026-03-01 12:00:00 UTC") == 2

@@ -53,12 +53,15 @@ async def _get(gate: RunningGate, url: str, cookie: str = "", **fields: str) -> 
     return response
 
 
-async def _arrive(gate: RunningGate, host: str = WIKI) -> tuple[str, str]:
-    """Return the arrival URL on a host, and the login cookie of the browser that asked."""
+async def _arrive(gate: RunningGate, host: str = WIKI, *, more: str = "") -> tuple[str, str]:
+    """Return the arrival URL on a host, and the login cookie of the browser that asked.
+
+    `more` are cookies that it has on the public host besides the session.
+    """
     first = await _get(gate, f"http://{host}/page?a=1&b=%2F")
     begun = await _get(gate, first.value("Location"))
     login = login_cookie(begun)
-    handed = await _get(gate, begun.value("Location"), gate.cookie())
+    handed = await _get(gate, begun.value("Location"), gate.cookie() + more)
     return handed.value("Location"), login
 
 
@@ -88,6 +91,22 @@ async def test_a_sign_in_at_the_public_host_reaches_a_tools_host(
     response = await _get(two_hosts, f"http://{WIKI}/page", session)
     assert response.status == 200
     assert upstream.requests[-1].value("X-Tailchat-Sub") == ALICE.sub.encode()
+
+
+async def test_a_language_chosen_at_the_front_door_comes_along(two_hosts: RunningGate) -> None:
+    """It is sealed in the pass, counts at the tool's host from then on, and only if chosen."""
+    arrival, login = await _arrive(two_hosts, more="; tailchat_gate_language=de")
+    assert "language" not in arrival
+    done = await _get(two_hosts, arrival, login)
+    assert done.status == 303
+    assert "tailchat_gate_language=de; HttpOnly; Max-Age=31536000; Path=/; SameSite=Lax" in (
+        done.head.decode("latin-1")
+    )
+    page = await _get(two_hosts, f"http://{WIKI}/oauth2/nothing", "tailchat_gate_language=de")
+    assert page.value("Content-Language") == "de"
+
+    arrival, login = await _arrive(two_hosts)
+    assert b"language" not in (await _get(two_hosts, arrival, login)).head
 
 
 async def test_a_session_of_one_host_is_no_good_on_another(two_hosts: RunningGate) -> None:

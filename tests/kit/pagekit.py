@@ -1,5 +1,7 @@
 """Values of pages, for tests that render every page."""
 
+from tailchat_gate.pages.render import draw_tile
+
 #: 2026-03-01 12:00:00 UTC.
 NOON = 1_772_366_400.0
 
@@ -20,15 +22,14 @@ def access_pages(text: str) -> dict[str, dict[str, object]]:
 
 def launcher(text: str) -> dict[str, object]:
     """Return the values of the launcher, `text` wherever somebody's words may be."""
-    tile = {**dict.fromkeys(("name", "title", "description"), text), "url": "https://wiki.test/"}
-    plain = {"icon": "", "picture": "", "until": 0}
+    url = "https://wiki.test/"
     dot = "data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAA="
     return {
         "nickname": text,
         "tools": [
-            {**tile, **plain},
-            {**tile, **plain, "icon": "\N{OPEN BOOK}", "until": NOON},
-            {**tile, **plain, "description": "", "picture": dot},
+            {"html": draw_tile(text, text, url, icon="", picture=""), "until": 0},
+            {"html": draw_tile(text, text, url, icon="\N{OPEN BOOK}", picture=""), "until": NOON},
+            {"html": draw_tile(text, "", url, icon="", picture=dot), "until": 0},
         ],
         "waiting": (text,),
         "query": text,
