@@ -69,7 +69,7 @@ def known_names(
         yield
     for one in _asked_or_refused(generation):
         found.setdefault(one.sub, one)
-    for sub, person in tuple(process_state.people):
+    for sub, person in tuple(process_state.tailchat.people):
         if isinstance(person.facts, Facts):
             # Without a check by Tailchat, an address is its owner's claim.
             profile, verified = person.facts.profile, person.facts.email_verified
