@@ -200,10 +200,8 @@ class OrderDesk:
         return await self._done("revoked", SUB + sub, route)
 
     async def _decide(self, form: Form, operator: Operator) -> OrderResult:
-        if operator.approvers_unknown:
-            return said_of(APPROVERS_UNKNOWN)
-        if not operator.approves:
-            return said_of("no-approver")
+        if operator.approvers_unknown or not operator.approves:
+            return said_of(APPROVERS_UNKNOWN if operator.approvers_unknown else "no-approver")
         requests = self._process_state.access_requests
         found, seconds = requests.find(form.get("id", "")), CHOICES.get(form.get("for", ""))
         if found is None or seconds is None:
