@@ -21,6 +21,7 @@ import weights
 from blockbuster import blockbuster_ctx
 from bothways import BothWays
 from edgekit import COMMANDS, SETUPS, Edge, Fronts
+from forking import forked
 from gatekit import (
     Clock,
     RawUpstream,
@@ -130,6 +131,13 @@ def _blocking_calls_raise() -> Iterator[None]:
     with blockbuster_ctx("tailchat_gate") as found:
         # A parent of workers serves no visitors; it waits until the other program runs.
         found.functions["os.read"].can_block_in("workers/spawned.py", "_popen")
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _gates_are_forked() -> Iterator[None]:
+    """Let processes of the gate begin with all that they would import."""
+    with forked():
         yield
 
 

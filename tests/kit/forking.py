@@ -1,0 +1,164 @@
+"""Processes of the gate, forked from one that has imported it: to import takes most of a start.
+
+Wherever a test starts a Python with the gate, as `subprocess` and asyncio do on Unix, fork_server
+forks one; it is a child of this process, with the arguments, environment, directory and descriptors
+that were asked for. What Python itself reads when it starts has to be as it is here; where it is
+not, or something is asked that is not known here, Python is started.
+"""
+
+import ctypes
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
+from unittest.mock import patch
+
+from fork_server import HIGH, MOST, MOST_DESCRIPTORS
+
+_SERVER: Final = Path(__file__).with_name("fork_server.py")
+_PYTHON: Final = (sys.executable, "-W", "error")
+#: Names that start so belong to variables that Python and its libraries read when they start.
+_READ_EARLY: Final = ("PYTHON", "LANG", "LC_", "LD_", "TZ", "MALLOC", "OPENSSL", "SSL_")
+_SUBREAPER: Final = 36
+#: Seconds; as long as a start may take on a busy machine.
+_PATIENCE: Final = 60
+
+
+class _Forks:
+    """The server and the way to it."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+        self._lock = threading.Lock()
+        self._environ = dict(os.environ)
+        self._asked: socket.socket | None = None
+
+    def _server(self) -> socket.socket:
+        if self._asked is None:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            for end in (ours, theirs):
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * MOST)
+            ours.settimeout(_PATIENCE)
+            process = subprocess.Popen(
+                [*_PYTHON, str(_SERVER)],
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                cwd=_SERVER.parents[2],
+                env=self._environ,
+            )
+            theirs.close()
+            # It ends when nobody can ask it.
+            self._stack.callback(process.wait)
+            self._stack.callback(ours.close)
+            self._asked = ours
+        return self._asked
+
+    def begin_so(self, environ: Mapping[str, str]) -> bool:
+        """Whether Python would begin with an environment as the server did."""
+        return _read_early(environ) == _read_early(self._environ)
+
+    def fork(self, request: Mapping[str, Any], descriptors: Sequence[int]) -> int:
+        """Return the process of a request, a child of this one."""
+        with self._lock:
+            server = self._server()
+            data = json.dumps(request).encode()
+            # The process between it and the server ends at once, and leaves it to this one.
+            with _subreaper():
+                socket.send_fds(server, [data], list(descriptors))
+                pid = int(server.recv(MOST))
+                _await_child(pid)
+            return pid
+
+
+@contextmanager
+def _subreaper() -> Iterator[None]:
+    libc = ctypes.CDLL(None)
+    libc.prctl(_SUBREAPER, 1, 0, 0, 0)
+    try:
+        yield
+    finally:
+        libc.prctl(_SUBREAPER, 0, 0, 0, 0)
+
+
+def _await_child(pid: int) -> None:
+    """Wait until a process is a child of this one."""
+    end = time.monotonic() + _PATIENCE
+    while time.monotonic() < end:
+        with suppress(ChildProcessError):
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            return
+        time.sleep(0.0005)
+    raise ChildProcessError(f"{pid} is no child of this process")
+
+
+def _request(
+    args: Any,  # noqa: ANN401 - as subprocess takes it
+    cwd: Any,  # noqa: ANN401 - as subprocess takes it
+    env: Mapping[str, str] | None,
+) -> dict[str, Any] | None:
+    """Return what a command asks of the server, None where it is nothing for it."""
+    command = [] if isinstance(args, str | bytes | os.PathLike) else list(map(os.fspath, args))
+    kind, *arguments = command[3:] or [""]
+    if tuple(command[:3]) != _PYTHON or kind not in {"-m", "-c"} or not arguments:
+        return None
+    if (arguments[0] != "tailchat_gate") if kind == "-m" else ("tailchat_gate" not in arguments[0]):
+        return None
+    environ = dict(os.environ) if env is None else dict(env)
+    directory = os.path.abspath(cwd or ".")  # noqa: PTH100 - may be bytes or text
+    return {
+        "command": command,
+        "kind": kind,
+        "arguments": arguments,
+        "environ": environ,
+        "directory": directory,
+    }
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def _read_early(environ: Mapping[str, str]) -> dict[str, str]:
+    return {name: text for name, text in environ.items() if name.startswith(_READ_EARLY)}
+
+
+@contextmanager
+def forked() -> Iterator[None]:
+    """Fork processes of the gate until the block ends."""
+    started = subprocess.Popen._execute_child  # type: ignore[attr-defined]
+
+    def start(process: Any, *given: Any) -> None:  # noqa: ANN401 - as in subprocess
+        (args, executable, preexec, close, passed, cwd, env, _, _, shell) = given[:10]
+        streams, (restored, *others) = given[10:16], given[16:]
+        descriptors = [
+            own if own >= 0 else number
+            for number, own in enumerate((streams[0], streams[3], streams[5]))
+        ]
+        usual = executable is preexec is None and close and restored and not shell
+        usual = usual and tuple(others) == (None, None, None, -1, False, -1)
+        request = _request(args, cwd, env)
+        if not (request and usual and forks.begin_so(request["environ"])) or any(
+            map(os.isatty, descriptors)
+        ):
+            started(process, *given)
+            return
+        numbers = sorted(map(int, passed))
+        request |= {"numbers": [0, 1, 2, *numbers], "umask": _umask()}
+        assert len(numbers) + 3 <= MOST_DESCRIPTORS
+        assert max(numbers, default=0) < HIGH
+        process.pid = forks.fork(request, [*descriptors, *numbers])
+        process._child_created = True
+        process._close_pipe_fds(*streams)
+
+    with ExitStack() as stack, patch.object(subprocess.Popen, "_execute_child", start):
+        forks = _Forks(stack)
+        yield
