@@ -73,7 +73,13 @@ class StoredSession:
         if not (self.sealed and other.sealed):
             return other if self.sealed else self
         newer = self if self.rank > other.rank else other
-        return replace(newer, seen=max(self.seen, other.seen))
+        # Cookies of several sign-ins may be tickets to it: it lasts as long as the latest.
+        return replace(
+            newer,
+            until=max(self.until, other.until),
+            began=max(self.began, other.began),
+            seen=max(self.seen, other.seen),
+        )
 
     @property
     def rank(self) -> tuple[int, int]:

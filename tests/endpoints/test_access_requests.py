@@ -295,6 +295,33 @@ async def test_a_copied_ticket_stays_as_old_as_it_is(tmp_path: Path, clock: Cloc
     assert "Please sign in again" in page.text
 
 
+async def test_a_copied_ticket_ends_when_it_would_have_ended(tmp_path: Path, clock: Clock) -> None:
+    """A later sign-in of its owner to the same session prolongs no copy, however it is renewed."""
+    stored: dict[str, Any] = {
+        "session": {"store": True, "lifetime": "2h", "idle": "1h"},
+        "state": {"path": str(tmp_path)},
+    }
+    async with (
+        story(tmp_path / "access.log", clock, **_sections(), **stored) as scene,
+        scene.visitor() as bobs,
+        scene.visitor() as thief,
+    ):
+        await _sign_in(bobs, scene, BOB)
+        copied = {one.key: one.value for one in bobs.session.cookie_jar}
+        thief.session.cookie_jar.update_cookies(copied, URL(scene.url))
+        scene.clock.now += 1_800
+        asked = await bobs.open(f"{scene.url}/oauth2/start?rd=/wiki&prompt=login")
+        await bobs.submit(asked, "/login", email=BOB.email, password=BOB.password)
+        came_to = []
+        for _ in range(4):
+            came_to.append([(await one.open(scene.url + "/wiki")).url for one in (bobs, thief)])
+            scene.clock.now += 1_801
+
+    there = scene.url + "/wiki"
+    assert came_to[:3] == [[there, there]] * 3
+    assert (came_to[3][0] == there, came_to[3][1] == there) == (True, False)
+
+
 @pytest.mark.parametrize("page", ["request", "approvals"])
 async def test_a_page_of_another_site_asks_and_decides_nothing(scene: Story, page: str) -> None:
     """Its form lacks the token of the gate's own, and the browser says where it comes from."""

@@ -165,8 +165,8 @@ class SessionRecord:
 class Ticket(SessionRecord):
     """What the cookie of a session in the store says: which one, and what differs by cookie.
 
-    When the password was given does, too: a copy from before must not become fresh by a later
-    sign-in to the same session. All else of it is empty.
+    When its sign-in was, and when the password was given: a copy must neither live on nor become
+    fresh by a later sign-in to the same session. All else of it is empty.
     """
 
     def to_bytes(self) -> bytes:
@@ -193,6 +193,7 @@ class Ticket(SessionRecord):
         """Return the stored session with what this cookie says."""
         return replace(
             stored,
+            signed_in_at=self.signed_in_at,
             seen_at=self.seen_at,
             login=self.login,
             embedded=self.embedded,
