@@ -36,8 +36,14 @@ config_option = click.option(
 
 
 def print_json(document: object) -> None:
-    """Print a document for programs."""
-    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    """Print a document for programs; a terminal obeys nothing in it either."""
+    text = json.dumps(document, indent=2, ensure_ascii=False)
+    plain = text if text.replace("\n", "").isprintable() else "".join(map(_escaped, text))
+    click.echo(plain)
+
+
+def _escaped(char: str) -> str:
+    return char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1]
 
 
 def print_list(
@@ -60,6 +66,7 @@ def print_list(
 
 def print_table(table: Sequence[tuple[str, ...]]) -> None:
     """Print rows with their columns below each other."""
+    table = [tuple(map(fit_for_a_terminal, row)) for row in table]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for row in table:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))

@@ -13,6 +13,7 @@ from tailchat_gate.commands.common import (
     EXIT_USAGE,
     config_option,
     fail,
+    fit_for_a_terminal,
     json_option,
     loaded_from,
     print_json,
@@ -143,7 +144,7 @@ def explain(
         print_json(_document(lines, remedies, allowed=allowed))
     else:
         for line in (*lines, *map(remedy_line, remedies)):
-            click.echo(line)
+            click.echo(fit_for_a_terminal(line))
     if not allowed:
         raise SystemExit(EXIT_FAILED)
 

@@ -9,6 +9,7 @@ from tailchat_gate.commands.common import (
     EXIT_FAILED,
     config_option,
     fail,
+    fit_for_a_terminal,
     json_option,
     loaded_from,
     print_json,
@@ -44,7 +45,7 @@ def tailchat_groups(config: Path, *, as_json: bool) -> None:
     if not seen.views:
         click.echo("the gate's bot is in no group of Tailchat", err=True)
     for line in lines_of(seen.views):
-        click.echo(line)
+        click.echo(fit_for_a_terminal(line))
 
 
 def _seen(settings: Settings) -> tuple[Seen, bool]:

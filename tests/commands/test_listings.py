@@ -12,6 +12,7 @@ from clikit import invoke
 from configkit import CORPUS, SECRETS
 
 from tailchat_gate.cli import main
+from tailchat_gate.commands.common import print_json, print_table
 
 RULES = CORPUS / "good" / "rules.toml"
 LISTINGS = (
@@ -102,3 +103,20 @@ def test_help_has_every_command_in_a_group() -> None:
 
     assert headings == ["Options", "Run", "Configuration", "People", "Machines", "Look"]
     assert sorted(names) == sorted(main.list_commands(click.Context(main)))
+
+
+@pytest.mark.parametrize("text", ["\x1b]0;x\x07", "\x9b31m", "\u202egnp", "\u2028", "\ufeff"])
+def test_a_terminal_obeys_no_text_of_a_person(
+    capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    """Nor a name or reason in JSON, of which a program reads the same; other languages stay."""
+    shown = f"名前{text}é"
+    print_json([shown])
+    printed = capsys.readouterr().out
+    print_table([(shown, "x")])
+    table = capsys.readouterr().out
+
+    assert json.loads(printed) == [shown]
+    for out in (printed, table):
+        assert out.replace("\n", "").isprintable()
+        assert "名前" in out

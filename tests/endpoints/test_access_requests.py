@@ -556,15 +556,17 @@ async def test_the_command_lists_what_waits(tmp_path: Path, clock: Clock) -> Non
     async with story(
         tmp_path / "access.log", clock, **_sections(), state={"path": str(state)}
     ) as scene:
-        person = replace(_account(7), nickname="E\x1b[31m")
+        person = replace(_account(7), nickname="E\x1b[31m\x9b1m")
         requests = scene.gate.generation.process_state.access_requests
         await requests.ask(person, "wiki", "on call")
         listed = await asyncio.to_thread(invoke, *file)
         printed = await asyncio.to_thread(invoke, *file, "--json")
 
     assert nobody[:2] == (0, "nobody asks for access\n")
-    assert listed[:2] == (0, f"sub:{person.sub}  wiki  'E\\x1b[31m#1'  'on call'\n")
+    assert listed[:2] == (0, f"sub:{person.sub}  wiki  'E\\x1b[31m\\x9b1m#1'  'on call'\n")
+    assert printed[1].replace("\n", "").isprintable()
     (row,) = json.loads(printed[1])
+    assert row["nickname"] == person.nickname
     assert (row["sub"], row["route"], row["reason"]) == (person.sub, "wiki", "on call")
     assert row["asked_at"] == int(clock.now)
 

@@ -64,14 +64,14 @@ async def test_the_list_has_the_line_to_copy_and_who_could_use_it(
     groups = scene.tailchat.groups
     groups.add_role(scene.group, "help\x1b[31m", BOB.sub, can=["core.managePanel"])
     scene.group.fallback.append("core.invite")
-    scene.group.name = "Ops\r\n☆"
+    scene.group.name = "Ops\r\n☆\u202e"
 
     code, out, _ = await run("tailchat-groups", "--config", config)
 
     helper = f"{BOB.sub} with the role help [31m (core.managePanel)"
     assert code == 0
     assert out.splitlines() == [
-        f"Ops  ☆: 3 members, owner {EVE.sub}",
+        f"Ops  ☆?: 3 members, owner {EVE.sub}",
         f'  "tailchat-group:{GROUP_ID}"',
         f"    let in by: the owner {EVE.sub}; every member, by fallbackPermissions (core.invite)",
         "  oncall: 2 members",
