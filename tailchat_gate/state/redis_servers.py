@@ -2,14 +2,14 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from aiohappyeyeballs import AddrInfoType, start_connection
 from pydantic import SecretStr
 
 from tailchat_gate.config.values.redis_url import Host, RedisAddress, redis_address
+from tailchat_gate.state.redis_connections import Lookup, connection_class
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -20,16 +20,10 @@ if TYPE_CHECKING:
 _ASK_SECONDS: Final = 1.0
 _AWAY_SECONDS: Final = 10.0
 _CONNECTIONS: Final = 4
-#: Seconds for which an address may be silent before the next is tried (RFC 8305 section 5).
-_STAGGER_SECONDS: Final = 0.25
 #: What the names of all keys begin with: a Cluster then has all of them in one slot.
 HASH_TAG: Final = "{tailchat-gate}"
 #: Nodes of a Cluster that are remembered.
 _MOST_NODES: Final = 64
-
-
-#: Finds the addresses of a host and port. Raises OSError.
-Lookup = Callable[[str, int], Awaitable[Sequence[AddrInfoType]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +116,7 @@ class _Sentinels:
         common = {**_common(place, each), "credential_provider": own}
         self._sentinels = Sentinel(  # type: ignore[no-untyped-call]
             (),
-            connection_class=_connection_class(place, by_sentinels=True),
+            connection_class=connection_class(place.address, place.lookup, by_sentinels=True),
             **{**_common(place, patience), "db": address.database, **_tls(address)},
         )
         self._sentinels.sentinels = [_redis(place, host, common) for host in address.hosts]
@@ -299,41 +293,6 @@ def _tls(address: RedisAddress) -> dict[str, Any]:
 def _redis(place: RedisPlace, host: Host, common: dict[str, Any]) -> "Redis":
     from redis.asyncio import ConnectionPool, Redis  # noqa: PLC0415 - as above
 
-    kind = _connection_class(place, by_sentinels=False)
+    kind = connection_class(place.address, place.lookup, by_sentinels=False)
     kwargs = {**common, **_tls(place.address), "host": host[0], "port": host[1]}
     return Redis.from_pool(ConnectionPool(connection_class=kind, **kwargs))
-
-
-def _connection_class(place: RedisPlace, *, by_sentinels: bool) -> Any:  # noqa: ANN401 - made here
-    """Return the library's class of a connection, which looks names up as the place says."""
-    from redis.asyncio import connection, sentinel  # noqa: PLC0415 - as above
-
-    kinds: tuple[Any, Any] = (connection.Connection, connection.SSLConnection)
-    if by_sentinels:
-        kinds = (sentinel.SentinelManagedConnection, sentinel.SentinelManagedSSLConnection)
-    base = kinds[place.address.tls]
-    return base if place.lookup is None else _looked_up(base, place.lookup)
-
-
-def _looked_up(base: Any, lookup: Lookup) -> Any:  # noqa: ANN401 - as above
-    class LookedUp(base):  # type: ignore[misc]
-        """Opens its socket itself."""
-
-        async def _connect(self) -> None:
-            async with asyncio.timeout(self.socket_connect_timeout):
-                found = await lookup(self.host, self.port)
-                self._opened = await start_connection(found, happy_eyeballs_delay=_STAGGER_SECONDS)
-            try:
-                await super()._connect()
-            except BaseException:
-                self._opened.close()
-                raise
-
-        def _connection_arguments(self) -> dict[str, Any]:
-            arguments = {**super()._connection_arguments(), "sock": self._opened}
-            del arguments["host"], arguments["port"]
-            if "ssl" in arguments:
-                arguments["server_hostname"] = self.host
-            return arguments
-
-    return LookedUp

@@ -8,7 +8,15 @@ from urllib.parse import urlsplit
 
 import pytest
 from click.testing import CliRunner
-from failoverkit import PASSWORD, SENTINEL_PASSWORD, SERVICE, Several, cluster, sentinels
+from failoverkit import (
+    PASSWORD,
+    SENTINEL_PASSWORD,
+    SERVICE,
+    Secured,
+    Several,
+    cluster,
+    sentinels,
+)
 from gatekit import (
     Clock,
     RunningGate,
@@ -150,14 +158,17 @@ async def _survives(several: Several, folder: Path, clock: Clock) -> None:
 
 
 async def test_a_primary_of_sentinels_is_killed(tmp_path: Path, clock: Clock) -> None:
-    """Signed-in people go on, a lock holds at every gate, and logins are single-use again."""
-    async with sentinels() as several:
+    """Signed-in people go on, a lock holds at every gate, and logins are single-use again.
+
+    Two of three Sentinels must agree, and everybody speaks TLS alone.
+    """
+    async with sentinels(await Secured.create(tmp_path), count=3) as several:
         await _survives(several, tmp_path, clock)
 
 
 async def test_a_primary_of_a_cluster_is_killed(tmp_path: Path, clock: Clock) -> None:
-    """The same; all keys are in one slot, and the gate finds the node that has it now."""
-    async with cluster() as several:
+    """The same; all keys are in one slot, and the gate finds the node that has it now, by TLS."""
+    async with cluster(await Secured.create(tmp_path)) as several:
         await _survives(several, tmp_path, clock)
 
 

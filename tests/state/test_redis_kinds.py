@@ -77,9 +77,19 @@ async def _said(url: str, password: str | None = PASSWORD) -> str:
     ],
 )
 async def test_a_server_with_tls(
-    secured: Secured, password: str, said: str, *, own_address: bool, own_authority: bool
+    secured: Secured,
+    monkeypatch: pytest.MonkeyPatch,
+    password: str,
+    said: str,
+    *,
+    own_address: bool,
+    own_authority: bool,
 ) -> None:
-    """Its certificate must be of the named authority and for its address; no password is told."""
+    """Its certificate must be of the named authority and for its address; no password is told.
+
+    Authorities that the system trusts count for nothing beside one that is named.
+    """
+    monkeypatch.setenv("SSL_CERT_FILE", str(secured.authority))
     authority = secured.authority if own_authority else secured.other
     text = await _said(secured.url(HOST if own_address else OTHER, authority), password)
 
