@@ -150,7 +150,7 @@ class GateServer:
         self._process_state.store.start()
         if not self._is_worker:
             drawn = DrawnPage(self.inside, self.reloader, self._process_state.clock)
-            drawn.start()
+            await drawn.start()
             self._admin = admin_server(
                 self.report,
                 lambda: self.in_force.settings.server,

@@ -28,7 +28,6 @@ from tailchat_gate.endpoints.login_rates import LoginRates
 from tailchat_gate.endpoints.router import Endpoints, KeySet
 from tailchat_gate.gate import Gate
 from tailchat_gate.identity.seal import KeyRing
-from tailchat_gate.pages.admin_page import prepare
 from tailchat_gate.proxy.client.connection import Service, Timeouts
 from tailchat_gate.request.client import ClientResolver
 from tailchat_gate.request.head import RequestReader
@@ -132,7 +131,6 @@ def _desk(parts: Parts) -> ApprovalDesk:
 
 def _admin(parts: Parts) -> AdminRoute:
     process_state = parts.process_state
-    prepare()
     return AdminRoute(
         page=lambda: process_state.admin_page,
         forms=FormTokens(_key_ring(parts.settings, "admin"), parts.identity.sites),

@@ -53,8 +53,9 @@ class DrawnPage:
         self._doctor = DoctorRun(reloader.source if reloader else None, clock)
         self._brand, self._branded = Brand(), Pages()
 
-    def start(self) -> None:
-        """Begin to take samples; needs a running event loop."""
+    async def start(self) -> None:
+        """Compile the pages, and begin to take samples."""
+        await asyncio.to_thread(pages.prepare)
         self._sampler.start()
 
     def close(self) -> None:

@@ -107,6 +107,7 @@ class Parent:
     async def start(self) -> None:
         """Bind, start all workers, and return once they serve. Raises StartError."""
         self._digest = await asyncio.to_thread(digest_of, self._source)
+        await self._drawn.start()
         self._admin = admin_server(
             self._reports,
             lambda: self.settings.server,
@@ -132,7 +133,6 @@ class Parent:
                 "state.path",
             )
         self._ready = True
-        self._drawn.start()
         await self._addresses.serve_admin()
         if not before:
             self._manager.ready("serving")
