@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 from typing import Final
 
 from tailchat_gate.access.browser_origin import changes_something, is_foreign
-from tailchat_gate.access.claimed_paths import Asked, judge_claims
+from tailchat_gate.access.claimed_paths import AS_SENT, Asked, judge_claims
 from tailchat_gate.access.policy import (
     AS_NOBODY,
     PREFLIGHT,
@@ -19,10 +18,11 @@ from tailchat_gate.access.rates import RequestRates
 from tailchat_gate.access.routes import Match, Route, RouteTable
 from tailchat_gate.config.values.identifier import TOKEN
 from tailchat_gate.identity.authenticator import Visitor
-from tailchat_gate.identity.host_sessions import HostSession, HostSessions, Sites
+from tailchat_gate.identity.host_sessions import HostSession, HostSessions
 from tailchat_gate.identity.machine_tokens import Machine, TokenRefused, Tokens
 from tailchat_gate.identity.revocation.state import Rejection, SessionHolder
 from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.identity.sites import Sites
 from tailchat_gate.observe.audit import Audit, Person
 from tailchat_gate.reasons import KEPT_OUT, Reason, RefusedError
 from tailchat_gate.request.authorization import TokenWay
@@ -42,7 +42,6 @@ _ABOUT_WHO: Final = frozenset(
     )
 )
 _CLAIM_REFUSED: Final = Decision(allowed=False, reason=Reason.CLAIM_REFUSED)
-_AS_SENT: Final[Mapping[bytes, bytes]] = MappingProxyType({})
 
 
 @dataclass(slots=True, eq=False)
@@ -127,7 +126,7 @@ class Authorizer:
             return verdict
         visitor = host_session.authenticator.visitor_of(fields)
         sub = visitor.record.sub if visitor else None
-        decision, told = decide(match.rules if match else (), sub), _AS_SENT
+        decision, told = decide(match.rules if match else (), sub), AS_SENT
         if match is not None and decision.allowed and claimed_paths(fields):
             decision, told = self._decide_with_claims(context, match, method, target, sub)
         if not decision.allowed and is_preflight(method, fields):
@@ -209,7 +208,7 @@ class Authorizer:
     ) -> Verdict:
         """Judge a request with a token: it is the machine's, even if it sends a cookie too."""
         machine: Machine | None = None
-        told: Mapping[bytes, bytes] = _AS_SENT
+        told: Mapping[bytes, bytes] = AS_SENT
         rejection: Rejection | None = None
         try:
             machine = self.tokens.machine_of(context.head.fields)

@@ -5,8 +5,8 @@ from urllib.parse import unquote, urlsplit
 from fuzz.cutting import steered
 from fuzz.reference.browser import origin_of
 from fuzz.target import Target
-from tailchat_gate.identity.host_sessions import Sites, read_handoff_target
 from tailchat_gate.identity.oauth.login import MAX_RETURN_TO, safe_return_to
+from tailchat_gate.identity.sites import Sites, read_handoff_target
 
 _ORIGINS = ("https://gate.test", "http://127.0.0.1:4180", "https://gate.test:8443")
 _ALLOWED = ("https://wiki.test", "http://[::1]:3000")
@@ -60,7 +60,7 @@ def _check_arrival(found: str, origin: str) -> None:
 
 TARGET = Target(
     check,
-    parsers=("identity.oauth.login", "identity.host_sessions"),
+    parsers=("identity.oauth.login", "identity.sites"),
     seeds=(
         b"\0/wiki?a=b#c",
         b"\0//evil.test",

@@ -20,6 +20,8 @@ _MAX_FOLDERS: Final = 6
 #: An account of Swift is "/v1/NAME".
 _ACCOUNT_FOLDERS: Final = 2
 _DEFAULT_PORTS: Final = frozenset(map(str, DEFAULT_PORTS.values()))
+#: Claimed values where the tool gets all as they came.
+AS_SENT: Final[Mapping[bytes, bytes]] = MappingProxyType({})
 
 
 class Claimed(NamedTuple):

@@ -33,7 +33,7 @@ def routes(config: Path, *, as_json: bool) -> None:
     The first route whose host, path and methods match a request serves it. The gate refuses a
     request whose host and path match, but whose method no route with them accepts.
     """
-    from tailchat_gate.serving.rooms import route_table  # noqa: PLC0415 - `schema` needs no table
+    from tailchat_gate.serving.config_parts import route_table  # noqa: PLC0415 - `schema` needs no table
 
     settings = loaded_from(config).settings
     found = [route.settings for route in route_table(settings).in_order]

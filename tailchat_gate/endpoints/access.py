@@ -24,8 +24,9 @@ from tailchat_gate.identity.access_requests import (
     TooManyRequestsError,
 )
 from tailchat_gate.identity.grants import Grant, Grants
-from tailchat_gate.identity.host_sessions import HostSessions, Sites
+from tailchat_gate.identity.host_sessions import HostSessions
 from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.identity.sites import Sites
 from tailchat_gate.people.panel import Panel, plain
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.context import RequestContext

@@ -12,11 +12,12 @@ from aiohttp import web
 
 from tailchat_gate.endpoints.said import Said, SaidNotes
 from tailchat_gate.identity.grants import GrantState
-from tailchat_gate.identity.host_sessions import HANDOFF_LIFETIME, HostSessions, Sites
+from tailchat_gate.identity.host_sessions import HostSessions
 from tailchat_gate.identity.machine_tokens import TokenRefused, Tokens
 from tailchat_gate.identity.revocation.store import Revocations
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.identity.sites import HANDOFF_LIFETIME, Sites
 from tailchat_gate.observe.audit import Audit
 from tailchat_gate.proxy.message.identity_headers import IdentityHeaders
 from tailchat_gate.reasons import Reason

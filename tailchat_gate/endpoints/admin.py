@@ -13,8 +13,8 @@ from tailchat_gate.config.values.identifier import TOKEN
 from tailchat_gate.endpoints.access import is_fresh
 from tailchat_gate.endpoints.account import FormTokens
 from tailchat_gate.endpoints.said import SaidNotes
-from tailchat_gate.identity.host_sessions import Sites
 from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.identity.sites import Sites
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.context import RequestContext
 from tailchat_gate.responses.answers import Answers

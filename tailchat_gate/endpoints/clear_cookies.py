@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from tailchat_gate.identity.host_sessions import Sites
+from tailchat_gate.identity.sites import Sites
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.context import RequestContext
 from tailchat_gate.request.intent import is_own_form

@@ -10,8 +10,8 @@ from aiohttp import web
 
 from tailchat_gate.access.browser_origin import Embedders
 from tailchat_gate.endpoints.login_answers import Bindings, Targets
-from tailchat_gate.identity.host_sessions import Sites, handoff_url
 from tailchat_gate.identity.oauth.login_state import browser_hash
+from tailchat_gate.identity.sites import Sites, handoff_url
 from tailchat_gate.request.context import RequestContext
 from tailchat_gate.request.intent import is_frame
 from tailchat_gate.responses.answers import Answers

@@ -5,7 +5,7 @@ from dataclasses import replace
 from http import HTTPStatus
 from typing import Final, Protocol
 
-from tailchat_gate.identity.host_sessions import Sites
+from tailchat_gate.identity.sites import Sites
 from tailchat_gate.proxy.client.active_request import Admission
 from tailchat_gate.proxy.client.connection import ClientConnection
 from tailchat_gate.reasons import Reason, RefusedError

@@ -7,15 +7,7 @@ from dataclasses import dataclass, replace
 from aiohttp import web
 
 from tailchat_gate.endpoints.login_answers import Bindings, LoginRefusals, Targets, check_page
-from tailchat_gate.identity.host_sessions import (
-    HandoffToken,
-    HostSessions,
-    Sites,
-    handoff_url,
-    open_handoff_token,
-    read_handoff_target,
-    seal_handoff_token,
-)
+from tailchat_gate.identity.host_sessions import HostSessions
 from tailchat_gate.identity.oauth.client import TailchatClient
 from tailchat_gate.identity.oauth.login import (
     LoginRefused,
@@ -32,6 +24,14 @@ from tailchat_gate.identity.oauth.shared_redemptions import Codec
 from tailchat_gate.identity.oauth.sign_in_watch import SignInWatch
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.identity.sessions.session import SessionRecord, SessionTooLargeError
+from tailchat_gate.identity.sites import (
+    HandoffToken,
+    Sites,
+    handoff_url,
+    open_handoff_token,
+    read_handoff_target,
+    seal_handoff_token,
+)
 from tailchat_gate.observe.audit import Audit
 from tailchat_gate.observe.metrics import Metrics
 from tailchat_gate.people.watch import PeopleWatch

@@ -8,7 +8,7 @@ from typing import Final
 from aiohttp import web
 
 from tailchat_gate.access.routes import RouteTable
-from tailchat_gate.identity.host_sessions import HostSessions, Sites, read_handoff_target
+from tailchat_gate.identity.host_sessions import HostSessions
 from tailchat_gate.identity.oauth.login import MAX_RETURN_TO, LoginRefused, safe_return_to
 from tailchat_gate.identity.oauth.login_state import (
     STATE_LIFETIME,
@@ -24,6 +24,7 @@ from tailchat_gate.identity.oauth.sign_in_check import Finding
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.identity.sessions.cookies import set_cookie
 from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.identity.sites import Sites, read_handoff_target
 from tailchat_gate.observe.audit import Audit
 from tailchat_gate.observe.log import FaultLog
 from tailchat_gate.observe.metrics import Metrics

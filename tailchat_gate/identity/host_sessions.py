@@ -1,20 +1,15 @@
-"""The sessions of each host, and how a session gets from the public host to a tool's host."""
+"""The sessions of each host: how one begins, is renewed and ends there, in sealed cookies."""
 
 import asyncio
-import hashlib
-import json
-import re
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Final
-from urllib.parse import quote, urlsplit
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, replace
+from typing import Any, Final
 
 from aiohttp import web
+from aiohttp_session import AbstractStorage, Session, SessionData
 
 from tailchat_gate.bounded import BoundedCache
 from tailchat_gate.identity.authenticator import Authenticator, SessionCache
-from tailchat_gate.identity.oauth.login import LoginRefused, StrayLogin
-from tailchat_gate.identity.oauth.login_state import is_bound_to
 from tailchat_gate.identity.rechecker import PatientRechecks
 from tailchat_gate.identity.revocation.state import RevocationState
 from tailchat_gate.identity.seal import KeyRing
@@ -25,156 +20,85 @@ from tailchat_gate.identity.sessions.session import (
     SessionRecord,
     Ticket,
 )
-from tailchat_gate.identity.sessions.storage import SealedSessionStorage
+from tailchat_gate.identity.sites import Sites
 from tailchat_gate.identity.stored_sessions import SessionVault, StoredSession
-from tailchat_gate.reasons import Reason
-from tailchat_gate.request.target import HostPatterns, query_pairs
-from tailchat_gate.syntax import CLOCK_SKEW, COMPACT, WILDCARD
+from tailchat_gate.request.target import cookie_fields
+from tailchat_gate.syntax import WILDCARD
 
 #: What a session may wait for: that the store is read, that Tailchat confirms it, and what Tailchat
 #: says of the person.
 _QUESTIONS: Final = range(3)
-#: The redirect that carries a handoff token uses it at once; a minute allows for a slow phone.
-HANDOFF_LIFETIME: Final = 60
-_PORT: Final = re.compile(r":[0-9]+$")
 
 
-class Sites:
-    """The origins that one gate serves: its public one, and one for each host of a route.
+class _QuietSession(Session):
+    """A session that may hold tokens."""
 
-    A session cookie belongs to one host, so that one tool's host cannot use another's. `hosts`
-    are the hosts in routes, wildcards included. `origin in sites` (in normal form) holds if a
-    route's host covers it: a login may return there.
+    def __repr__(self) -> str:
+        return f"<Session, new: {self.new}>"
+
+
+class SealedSessionStorage(AbstractStorage):
+    """aiohttp-session's storage interface over the sealed cookie.
+
+    The stock EncryptedCookieStorage takes one key, resets `created` on every write, cannot
+    delete a `__Host-` cookie and skips streamed responses: docs/adr/0003-session-storage.md.
     """
 
-    def __init__(self, public_url: str, hosts: Iterable[str]) -> None:
-        self.public_url: Final = public_url
-        #: Hosts as routes write them.
-        self.hosts: Final = frozenset(hosts)
-        self._scheme, _, authority = public_url.partition("://")
-        self._port = (_PORT.search(authority) or [""])[0]
-        #: The host name of the public origin.
-        self.public_host: Final = authority.removesuffix(self._port)
-        self._covered = HostPatterns(dict.fromkeys(self.hosts, True))
+    def __init__(self, cookie: SessionCookie) -> None:
+        super().__init__(
+            cookie_name=cookie.names.session, secure=cookie.names.secure, samesite="Lax"
+        )
+        self._cookie = cookie
+        self._reader = CookieReader(cookie.names)
 
-    def origin(self, host: str) -> str:
-        """Return the origin of a host: its own for a tool's host, else the public one."""
-        if not self.is_tool(host):
-            return self.public_url
-        return f"{self._scheme}://{host}{self._port}"
+    def load_record(self, fields: Sequence[bytes]) -> SessionRecord | None:
+        """Return the first valid session in the raw Cookie fields of a request, or None."""
+        return next(filter(None, map(self.newest, self.living(fields))), None)
 
-    def is_tool(self, host: str) -> bool:
-        """Whether a host is a tool's own, other than the public one."""
-        return self._covered.get(host) is not None and host != self.public_host
+    def living(self, fields: Sequence[bytes]) -> Iterator[SessionRecord]:
+        """Yield the unexpired sessions in the raw Cookie fields of a request."""
+        return self._cookie.living_in(fields, self._reader, self.second_for)
 
-    def port(self, host: str) -> str:
-        """Return the port that visitors add to a host of the gate, "" for the scheme's default.
+    def second_for(self, record: SessionRecord) -> float:  # noqa: ARG002 - a site knows of sign-outs
+        """Return the Unix second at which a session's lifetime is checked."""
+        return self._cookie.clock()
 
-        A proxy in front may leave it out of the Host field.
+    def newest(self, record: SessionRecord) -> SessionRecord | None:
+        """Return the newest record of an unexpired session, None if it has ended."""
+        return None if isinstance(record, Ticket) else record
+
+    async def new_session(self) -> Session:
+        """Return an empty session whose repr does not show its content."""
+        return _QuietSession(None, data=None, new=True)
+
+    async def load_session(self, request: web.BaseRequest) -> Session:
+        """Return the session of `request`, or a new, empty one if it has none that is alive."""
+        record = self.load_record(cookie_fields(request.raw_headers))
+        if record is None:
+            return await self.new_session()
+        data: SessionData = {"created": record.signed_in_at, "session": asdict(record)}
+        return _QuietSession(record.sid, data=data, new=False)
+
+    async def save_session(
+        self,
+        request: web.BaseRequest,
+        response: web.StreamResponse,
+        session: Session,
+    ) -> None:
+        """Set the cookie for `session` on `response`, or delete it if the session is empty.
+
+        Raises SessionTooLargeError, and ValueError for a mapping that is not a SessionRecord.
         """
-        known = host == self.public_host or self.is_tool(host)
-        return self._port.removeprefix(":") if known else ""
-
-    def __contains__(self, origin: object) -> bool:
-        host = str(origin).partition("://")[2].removesuffix(self._port)
-        return self._covered.get(host) is not None and self.origin(host) == origin
-
-
-@dataclass(frozen=True, slots=True)
-class HandoffTarget:
-    """Where to sign in: the tool's `host`, the `browser` there, and the path to continue at.
-
-    `again`: this target replaces one that reached another browser. `framed`: the session is for a
-    frame in a page of another site.
-    """
-
-    host: str
-    browser: str
-    return_to: str
-    again: bool = False
-    framed: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class HandoffToken:
-    """A sign-in on its way to a tool's host; `token_id` identifies it, so that it is used once."""
-
-    token_id: str
-    record: SessionRecord
-    return_to: str
-    expires_at: float
-    language: str = ""
-
-
-def handoff_url(
-    origin: str,
-    prefix: str,
-    *,
-    browser: str,
-    return_to: str,
-    again: bool = False,
-    framed: bool = False,
-) -> str:
-    """Return the address on a tool's host that finishes a sign-in there.
-
-    `browser` is the hash of a login cookie on that host. It needs no seal: a forged hash yields a
-    token that only the browser with that cookie can use, and only the visitor gets that token.
-    """
-    flags = ("&again=1" if again else "") + ("&framed=1" if framed else "")
-    query = f"for={quote(browser)}&rd={quote(return_to, safe='/')}{flags}"
-    return f"{origin}{prefix}/arrive?{query}"
-
-
-def read_handoff_target(return_to: str, sites: Sites, prefix: str) -> HandoffTarget | None:
-    """Return the handoff target in a return target, None for any other return target."""
-    parts = urlsplit(return_to)
-    query = dict(query_pairs("?" + parts.query))
-    framed = query.get("framed") == "1"
-    # A target on the public host is a path; only a frame there needs a handoff.
-    host = parts.hostname or sites.public_host
-    if parts.path != f"{prefix}/arrive" or not (framed or sites.is_tool(host)):
-        return None
-    browser, target = query.get("for", ""), query.get("rd", "/")
-    again = query.get("again") == "1"
-    return HandoffTarget(host, browser, target, again, framed) if browser else None
-
-
-def seal_handoff_token(
-    record: SessionRecord, target: HandoffTarget, *, keys: KeyRing, now: float, language: str = ""
-) -> str:
-    """Return the sealed token with which one browser on one host takes over `record`."""
-    if target.framed:
-        record = replace(record, embedded=True)
-    body = {"record": asdict(record), "arrival": asdict(target), "at": int(now)}
-    body |= {"language": language} if language else {}
-    return keys.seal(json.dumps(body, ensure_ascii=False, separators=COMPACT).encode())
-
-
-def open_handoff_token(
-    sealed: str, browser_cookies: Collection[str], *, host: str, keys: KeyRing, now: float
-) -> HandoffToken:
-    """Return the sign-in in a token. Raises LoginRefused, StrayLogin for a token of this gate.
-
-    This gate must have sealed it for this host and browser, at most HANDOFF_LIFETIME seconds ago.
-    """
-    data = keys.open(sealed)
-    if data is None:
-        raise LoginRefused(Reason.LOGIN_STATE_FORGED)
-    body = json.loads(data)
-    record = SessionRecord.from_fields(body["record"])
-    target = HandoffTarget(**body["arrival"])
-    if record is None or target.host != host:
-        raise LoginRefused(Reason.LOGIN_STATE_FORGED)
-    reason = None
-    if not -CLOCK_SKEW <= now - body["at"] <= HANDOFF_LIFETIME:
-        reason = Reason.LOGIN_STATE_EXPIRED
-    elif not is_bound_to(target.browser, browser_cookies):
-        reason = Reason.LOGIN_OTHER_BROWSER if browser_cookies else Reason.COOKIES_BLOCKED
-    if reason is not None:
-        raise StrayLogin(reason, return_to=target.return_to, again=target.again)
-    token_id = hashlib.sha256(sealed.encode()).hexdigest()[:32]
-    ends_at = body["at"] + HANDOFF_LIFETIME
-    return HandoffToken(token_id, record, target.return_to, ends_at, body.get("language", ""))
+        if session.empty:
+            records = self._cookie.records_in(cookie_fields(request.raw_headers), self._reader)
+            embedded = any(record.embedded for record in records)
+            response.headers.add("Set-Cookie", self._cookie.delete(embedded=embedded))
+            return
+        mapping: dict[str, Any] = dict(session)
+        record = SessionRecord.from_fields(mapping)
+        if record is None:
+            raise ValueError("a session that is not a SessionRecord")
+        response.headers.add("Set-Cookie", self._cookie.set(record))
 
 
 class HostSession(SealedSessionStorage):

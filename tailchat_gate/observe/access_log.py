@@ -11,7 +11,8 @@ from typing import Final
 from tailchat_gate.observe.apart import apart
 from tailchat_gate.observe.sink import CLOSE_SECONDS, RotatedFile, Sink, SinkFile
 from tailchat_gate.observe.text_lines import in_colour, is_text
-from tailchat_gate.request.context import DEFAULT_LOG_FIELDS, RequestContext
+from tailchat_gate.request.context import RequestContext
+from tailchat_gate.request.recorded import DEFAULT_LOG_FIELDS
 
 MAX_TEXT: Final = 1024
 _FAULT, _REFUSED = 500, 400

@@ -30,7 +30,7 @@ from opentelemetry.util.types import AttributeValue
 from tailchat_gate import __version__
 from tailchat_gate.observe.spans import CallSpan, RequestSpans, SentSpan
 from tailchat_gate.reasons import STATUS
-from tailchat_gate.request.context import Trace
+from tailchat_gate.request.recorded import Trace
 from tailchat_gate.syntax import COMMON_METHODS
 
 #: Seconds for one batch, with its repetitions.

@@ -14,7 +14,8 @@ from tailchat_gate.observe.families import Collected, Family
 from tailchat_gate.observe.log import LOGGER_NAME, FaultLog
 from tailchat_gate.observe.sink import CLOSE_SECONDS
 from tailchat_gate.reasons import Reason
-from tailchat_gate.request.context import RequestContext, Trace
+from tailchat_gate.request.context import RequestContext
+from tailchat_gate.request.recorded import Trace
 
 #: Requests that wait to be sent, and how many are sent together.
 CAPACITY: Final = 4096

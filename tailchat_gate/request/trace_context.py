@@ -4,7 +4,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from tailchat_gate.request.context import RequestContext, Trace, Trusted
+from tailchat_gate.request.context import RequestContext
+from tailchat_gate.request.recorded import Trace, Trusted
 
 #: Version, trace id, parent id, flags (section 3.2.2); later versions may have more behind them.
 _PARENT: Final = re.compile("([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*+)?")

@@ -9,8 +9,8 @@ from urllib.parse import quote
 from aiohttp import web
 
 from tailchat_gate.config.values.url import is_secure
-from tailchat_gate.identity.host_sessions import Sites
 from tailchat_gate.identity.revocation.state import Lock
+from tailchat_gate.identity.sites import Sites
 from tailchat_gate.pages.language import choose_language
 from tailchat_gate.pages.render import Pages
 from tailchat_gate.reasons import BUSY, KEPT_OUT, STATUS, Reason, RefusedError

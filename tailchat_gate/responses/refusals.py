@@ -10,10 +10,10 @@ from aiohttp import web
 
 from tailchat_gate.access.browser_origin import Embedders
 from tailchat_gate.access.policy import Rule
-from tailchat_gate.identity.host_sessions import Sites
 from tailchat_gate.identity.oauth.return_targets import ReturnTargets
 from tailchat_gate.identity.revocation.state import Lock, Rejection
 from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.identity.sites import Sites
 from tailchat_gate.reasons import BUSY, KEPT_OUT, Reason
 from tailchat_gate.request.context import RequestContext
 from tailchat_gate.request.intent import Intent, is_form, is_sibling, read_intent, shown_in

@@ -14,7 +14,8 @@ from tailchat_gate.proxy.exchange.recorder import Recorder
 from tailchat_gate.proxy.static.handler import StaticSlots
 from tailchat_gate.reasons import CLIENT_CLOSED_REQUEST, Reason
 from tailchat_gate.request.body import Body
-from tailchat_gate.request.context import CURRENT_TRACE, RequestContext
+from tailchat_gate.request.context import RequestContext
+from tailchat_gate.request.recorded import CURRENT_TRACE
 from tailchat_gate.responses.answers import Answers
 from tailchat_gate.responses.plain import HSTS
 

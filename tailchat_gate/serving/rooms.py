@@ -11,7 +11,6 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from tailchat_gate.access.browser_origin import Embedders, WorkerScopes
-from tailchat_gate.access.policy import NO_GRANTS, Rule, make_rule
 from tailchat_gate.access.rates import (
     CLIENT,
     PERSON,
@@ -24,23 +23,21 @@ from tailchat_gate.access.rates import (
 )
 from tailchat_gate.access.routes import RouteTable
 from tailchat_gate.config.files import read_key
-from tailchat_gate.config.model import Server, Settings
-from tailchat_gate.config.tables.admin_page import takes_grants
+from tailchat_gate.config.model import Settings
 from tailchat_gate.config.values.address import (
     AdminPageAddress,
     FilesAddress,
     StaticAddress,
     upstream_address,
 )
-from tailchat_gate.config.values.identifier import PUBLIC, SIGNED_IN
 from tailchat_gate.config.values.quantities import read_rate
 from tailchat_gate.endpoints.admin import AdminRoute
 from tailchat_gate.identity.grants import GrantState
-from tailchat_gate.identity.host_sessions import HostSessions, Sites
+from tailchat_gate.identity.host_sessions import HostSessions
 from tailchat_gate.identity.machine_tokens import Tokens
 from tailchat_gate.identity.oauth.return_targets import ReturnTargets
-from tailchat_gate.identity.sessions.cookies import CookieNames, CookieReader
 from tailchat_gate.identity.sessions.session import Lifetimes
+from tailchat_gate.identity.sites import Sites
 from tailchat_gate.pages.render import Pages
 from tailchat_gate.people.looks import PeopleLooks, TicketLooks
 from tailchat_gate.people.memberships import Members
@@ -50,12 +47,16 @@ from tailchat_gate.proxy.message.assertion import Assertions, PublishedKeys, Sig
 from tailchat_gate.proxy.message.identity_headers import IdentityHeaders
 from tailchat_gate.proxy.message.request_headers import RequestHeaders
 from tailchat_gate.proxy.static.handler import LocalBackend, LocalFiles, StaticAnswer, StaticSlots
-from tailchat_gate.request.fields import HeadLimits
 from tailchat_gate.responses.answers import Answers
-from tailchat_gate.responses.plain import HSTS
 from tailchat_gate.responses.refusals import Asks, Refusals
 from tailchat_gate.responses.writer import ResponseWriter
-from tailchat_gate.serving.brand import brand_of
+from tailchat_gate.serving.config_parts import (
+    brand_of,
+    cookie_names,
+    hsts_value,
+    request_headers,
+    route_table,
+)
 from tailchat_gate.serving.process_state import ProcessState
 from tailchat_gate.serving.tailchat_parts import TailchatParts, secrets, wire_tailchat
 
@@ -105,54 +106,6 @@ class StaticRoutes(NamedTuple):
 
     backends: Mapping[str, LocalBackend | AdminRoute]
     slots: Mapping[str, StaticSlots]
-
-
-def route_table(
-    settings: Settings, members: Members | None = None, grants: GrantState = NO_GRANTS
-) -> RouteTable:
-    """Return the routes and rules of a configuration.
-
-    `members` knows who is in its groups by Tailchat's word; without it, that is not known.
-    """
-    members = Members(settings.groups) if members is None else members
-    confined = {token.name: token.routes for token in settings.token if token.routes is not None}
-    hsts = hsts_value(settings.server)
-    return RouteTable(
-        settings.route,
-        settings.groups,
-        settings.access.deny,
-        confined,
-        members,
-        grants,
-        added=f"{HSTS}: {hsts}\r\n".encode("ascii") if hsts else b"",
-    )
-
-
-def hsts_value(server: Server) -> str:
-    """Return the value of Strict-Transport-Security, "" for none (RFC 6797 section 6.1)."""
-    return f"max-age={int(server.hsts)}" if server.hsts else ""
-
-
-def cookie_names(settings: Settings) -> CookieNames:
-    """Return the names of a gate's cookies."""
-    return CookieNames.for_origin(
-        settings.server.public_url,
-        settings.session.cookie_name,
-        tailchat_url=settings.tailchat.api_url,
-    )
-
-
-def request_headers(settings: Settings, reader: CookieReader) -> RequestHeaders:
-    """Return the part that writes the headers of requests to tools."""
-    return RequestHeaders(
-        reader,
-        settings.route,
-        via=settings.server.via,
-        authority=urlsplit(settings.server.public_url).netloc,
-        forwarded=settings.server.forwarded,
-        real_ip=settings.server.real_ip,
-        certificate=settings.server.pass_client_certificate,
-    )
 
 
 def wire_access(settings: Settings, grants: GrantState) -> AccessParts:
@@ -280,16 +233,6 @@ def wire_responses(
     return ResponseParts(returns, answers, refusals, writer)
 
 
-def askable(settings: Settings) -> frozenset[str]:
-    """Return the names of the routes that people may ask for."""
-    open_to_all = {PUBLIC, SIGNED_IN}
-    return frozenset(
-        route.name
-        for route in settings.route
-        if settings.access.requests and takes_grants(route) and open_to_all.isdisjoint(route.allow)
-    )
-
-
 def wire_static(settings: Settings, process_state: ProcessState, admin: AdminRoute) -> StaticRoutes:
     """Return the handlers of the routes without a tool; `admin` is that of the admin page."""
     backends: dict[str, LocalBackend | AdminRoute] = {}
@@ -330,17 +273,3 @@ def _assertions(
         clock=clock,
         random_bytes=os.urandom,
     )
-
-
-def request_limits(settings: Settings) -> HeadLimits:
-    """Return the limits of a request."""
-    limits = settings.limits
-    return HeadLimits(
-        limits.target_bytes, limits.header_bytes, limits.header_count, limits.cookie_bytes
-    )
-
-
-def approvers(settings: Settings, members: Members) -> Rule:
-    """Return the rule of those who decide requests for access; without any it lets nobody."""
-    listed = settings.access.approvers
-    return make_rule(listed, settings.groups, members=members) if listed else Rule()

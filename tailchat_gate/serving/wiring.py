@@ -32,6 +32,7 @@ from tailchat_gate.proxy.client.connection import Service, Timeouts
 from tailchat_gate.request.client import ClientResolver
 from tailchat_gate.request.head import RequestReader
 from tailchat_gate.responses.refusals import Asks
+from tailchat_gate.serving.config_parts import approvers, askable, request_limits
 from tailchat_gate.serving.generations import Generation
 from tailchat_gate.serving.process_state import ProcessState, process_state_of, trace_contexts
 from tailchat_gate.serving.rooms import (
@@ -40,10 +41,7 @@ from tailchat_gate.serving.rooms import (
     ProxyParts,
     ResponseParts,
     StaticRoutes,
-    approvers,
-    askable,
     rate_limit,
-    request_limits,
     wire_access,
     wire_identity,
     wire_proxy,

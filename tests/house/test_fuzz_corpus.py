@@ -69,6 +69,7 @@ NO_PARSERS = {
     "proxy.upstream.balancer": "it chooses among the addresses of the configuration",
     "request.context": "what is known of a request",
     "request.field_names": "lists of names",
+    "request.recorded": "lists of names, and what spans are made of",
 }
 
 

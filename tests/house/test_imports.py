@@ -66,11 +66,12 @@ INSIDE: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("process_state",),
         ("reloads", "upgrade"),
         ("acceptor", "shared_rates", "systemd", "tailchat_state", "tls"),
-        ("brand",),
+        ("config_parts",),
         ("balance", "process_gauges", "signals"),
     ),
     "identity": (
         ("host_sessions",),
+        ("sites",),
         ("rechecker", "machine_tokens"),
         ("authenticator",),
         ("sign_ins",),

@@ -55,7 +55,7 @@ PATTERNS: Final = {
     "request.field_names:_ODD": "findall",
     "request.field_names:_PLAIN": "fullmatch",
     "identity.sessions.cookies:_GATES": "fullmatch",
-    "identity.host_sessions:_PORT": "search",
+    "identity.sites:_PORT": "search",
     "identity.oauth.login:_ASTRAY": "search",
     "identity.oauth.login:_ORIGIN": "match",
     "identity.oauth.login:_UNFIT": "search",

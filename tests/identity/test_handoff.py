@@ -20,11 +20,12 @@ from gatekit import (
 )
 from recheckkit import unasked
 
-from tailchat_gate.identity.host_sessions import CAPACITY, HostSessions, Sites
+from tailchat_gate.identity.host_sessions import CAPACITY, HostSessions
 from tailchat_gate.identity.oauth.login import safe_return_to
 from tailchat_gate.identity.revocation.state import RevocationState
 from tailchat_gate.identity.sessions.cookies import CookieNames
 from tailchat_gate.identity.sessions.session import Lifetimes, SessionRecord
+from tailchat_gate.identity.sites import Sites
 
 Start = Callable[..., Any]
 NAMES = CookieNames.for_origin("http://gate.test")

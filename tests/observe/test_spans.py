@@ -32,7 +32,8 @@ from tailchat_gate.observe import spans as spans_module
 from tailchat_gate.observe.metrics import Metrics
 from tailchat_gate.observe.spans import RequestSpans, Spans
 from tailchat_gate.request.client import ClientAddress
-from tailchat_gate.request.context import RequestContext, Trace
+from tailchat_gate.request.context import RequestContext
+from tailchat_gate.request.recorded import Trace
 
 Start = Callable[..., Any]
 

@@ -5,9 +5,10 @@ from random import Random
 import pytest
 
 from tailchat_gate.request.client import ClientAddress
-from tailchat_gate.request.context import RequestContext, Trusted
+from tailchat_gate.request.context import RequestContext
 from tailchat_gate.request.fields import FieldSection
 from tailchat_gate.request.head import RequestHead
+from tailchat_gate.request.recorded import Trusted
 from tailchat_gate.request.target import read_target
 from tailchat_gate.request.trace_context import TraceContexts
 

@@ -25,7 +25,7 @@ from tailchat_gate.config.tables.fields import (
 )
 from tailchat_gate.config.values import identifier, quantities, secret, url
 from tailchat_gate.config.values.redis_url import redis_url
-from tailchat_gate.request.context import DEFAULT_LOG_FIELDS, LogField, Trusted
+from tailchat_gate.request.recorded import DEFAULT_LOG_FIELDS, LogField, Trusted
 
 #: Where the address of the collector is.
 ENDPOINT = ("tracing", "endpoint")

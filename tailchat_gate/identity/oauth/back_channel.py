@@ -17,7 +17,7 @@ from tailchat_gate.identity.oauth.login import LoginRefused
 from tailchat_gate.identity.oauth.reachability import Reachability, cause_of
 from tailchat_gate.identity.oauth.responses import broken
 from tailchat_gate.reasons import Reason
-from tailchat_gate.request.context import CURRENT_TRACE, Call
+from tailchat_gate.request.recorded import CURRENT_TRACE, Call
 from tailchat_gate.syntax import OWN_AGENT
 
 #: Seconds for a whole call (Tailchat: with a frozen Redis it never answers).

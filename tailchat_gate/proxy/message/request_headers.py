@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Final, NamedTuple
 
+from tailchat_gate.access.claimed_paths import AS_SENT
 from tailchat_gate.bounded import ENTRY_BYTES, BoundedCache
 from tailchat_gate.config.model import RouteSettings
 from tailchat_gate.identity.sessions.cookies import CookieReader
@@ -36,7 +36,6 @@ COUNTS_HOPS: Final = frozenset(("OPTIONS", "TRACE"))
 _MAX_FORWARDS: Final = re.compile(rb"(?i)(?<=\r\n)(max-forwards: )0*([1-9][0-9]{0,8})(?=\r\n)")
 #: Bytes that are kept of the gate's own lines.
 _KEPT_OWN: Final = 4 << 20
-_AS_SENT: Final[Mapping[bytes, bytes]] = MappingProxyType({})
 # Globals: see reasons.py.
 _KEEP, _COOKIE = FieldAction.KEEP, FieldAction.COOKIE
 
@@ -102,7 +101,7 @@ class RequestHeaders:
     def head(
         self, request: RequestHead, raw_target: bytes, *, address: ClientAddress,
         settings: RouteSettings, request_id: str, identity: bytes, upgrade: bool,
-        told: Mapping[bytes, bytes] = _AS_SENT,
+        told: Mapping[bytes, bytes] = AS_SENT,
     ) -> bytes:  # fmt: skip
         """Return the whole request head for the upstream of the route with `settings`.
 

@@ -15,7 +15,7 @@ from tailchat_gate.pages.brand import Brand
 from tailchat_gate.people.slices import in_slices
 from tailchat_gate.request.target import query_pairs
 from tailchat_gate.responses.chosen_language import fitting
-from tailchat_gate.serving.brand import brand_of
+from tailchat_gate.serving.config_parts import brand_of
 from tailchat_gate.serving.dashboard.doctor_run import DoctorRun
 from tailchat_gate.serving.dashboard.facts import SOON_SECONDS, overview
 from tailchat_gate.serving.dashboard.inside import Inside, Values

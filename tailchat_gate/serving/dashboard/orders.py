@@ -15,6 +15,7 @@ from tailchat_gate.identity.revocation.state import Lock, Unlock
 from tailchat_gate.people.slices import in_slices
 from tailchat_gate.proxy.client.connection import ClientConnection
 from tailchat_gate.reasons import Reason
+from tailchat_gate.serving.config_parts import askable
 from tailchat_gate.serving.dashboard.named import (
     called,
     known_names,
@@ -24,7 +25,6 @@ from tailchat_gate.serving.dashboard.named import (
 from tailchat_gate.serving.dashboard.page_request import Form
 from tailchat_gate.serving.dashboard.people_shown import grantable, under_way
 from tailchat_gate.serving.generations import Generation, Generations
-from tailchat_gate.serving.rooms import askable
 
 #: Orders that give nobody a right: everybody who reaches the page may give them.
 #: They are those of the page itself (drawn.py).

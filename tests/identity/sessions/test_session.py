@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 from tables import check_each
 
+from tailchat_gate.identity.host_sessions import SealedSessionStorage
 from tailchat_gate.identity.oauth.responses import Profile, TokenSet
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.identity.sessions.cookies import CookieNames
@@ -24,7 +25,6 @@ from tailchat_gate.identity.sessions.session import (
     SessionRecord,
     SessionTooLargeError,
 )
-from tailchat_gate.identity.sessions.storage import SealedSessionStorage
 
 HOUR = 3600.0
 OTHER_SECRET = "another secret of 32 bytes or more, for the ring"

@@ -1,0 +1,102 @@
+"""The parts that a configuration makes by itself, without the state of a process."""
+
+from urllib.parse import urlsplit
+
+from tailchat_gate.access.policy import NO_GRANTS, Rule, make_rule
+from tailchat_gate.access.routes import RouteTable
+from tailchat_gate.config.files import read_picture
+from tailchat_gate.config.model import Pages as PagesTable
+from tailchat_gate.config.model import Server, Settings
+from tailchat_gate.config.tables.admin_page import takes_grants
+from tailchat_gate.config.values.identifier import PUBLIC, SIGNED_IN
+from tailchat_gate.identity.grants import GrantState
+from tailchat_gate.identity.sessions.cookies import CookieNames, CookieReader
+from tailchat_gate.pages.brand import Brand
+from tailchat_gate.people.memberships import Members
+from tailchat_gate.proxy.message.request_headers import RequestHeaders
+from tailchat_gate.request.fields import HeadLimits
+from tailchat_gate.responses.plain import HSTS
+
+
+def route_table(
+    settings: Settings, members: Members | None = None, grants: GrantState = NO_GRANTS
+) -> RouteTable:
+    """Return the routes and rules of a configuration.
+
+    `members` knows who is in its groups by Tailchat's word; without it, that is not known.
+    """
+    members = Members(settings.groups) if members is None else members
+    confined = {token.name: token.routes for token in settings.token if token.routes is not None}
+    hsts = hsts_value(settings.server)
+    return RouteTable(
+        settings.route,
+        settings.groups,
+        settings.access.deny,
+        confined,
+        members,
+        grants,
+        added=f"{HSTS}: {hsts}\r\n".encode("ascii") if hsts else b"",
+    )
+
+
+def hsts_value(server: Server) -> str:
+    """Return the value of Strict-Transport-Security, "" for none (RFC 6797 section 6.1)."""
+    return f"max-age={int(server.hsts)}" if server.hsts else ""
+
+
+def cookie_names(settings: Settings) -> CookieNames:
+    """Return the names of a gate's cookies."""
+    return CookieNames.for_origin(
+        settings.server.public_url,
+        settings.session.cookie_name,
+        tailchat_url=settings.tailchat.api_url,
+    )
+
+
+def request_headers(settings: Settings, reader: CookieReader) -> RequestHeaders:
+    """Return the part that writes the headers of requests to tools."""
+    return RequestHeaders(
+        reader,
+        settings.route,
+        via=settings.server.via,
+        authority=urlsplit(settings.server.public_url).netloc,
+        forwarded=settings.server.forwarded,
+        real_ip=settings.server.real_ip,
+        certificate=settings.server.pass_client_certificate,
+    )
+
+
+def askable(settings: Settings) -> frozenset[str]:
+    """Return the names of the routes that people may ask for."""
+    open_to_all = {PUBLIC, SIGNED_IN}
+    return frozenset(
+        route.name
+        for route in settings.route
+        if settings.access.requests and takes_grants(route) and open_to_all.isdisjoint(route.allow)
+    )
+
+
+def request_limits(settings: Settings) -> HeadLimits:
+    """Return the limits of a request."""
+    limits = settings.limits
+    return HeadLimits(
+        limits.target_bytes, limits.header_bytes, limits.header_count, limits.cookie_bytes
+    )
+
+
+def approvers(settings: Settings, members: Members) -> Rule:
+    """Return the rule of those who decide requests for access; without any it lets nobody."""
+    listed = settings.access.approvers
+    return make_rule(listed, settings.groups, members=members) if listed else Rule()
+
+
+def brand_of(pages: PagesTable) -> Brand:
+    """Return the brand that a configuration names. Raises FileError for its logo."""
+    return Brand(
+        pages.title,
+        read_picture("logo", pages.logo),
+        pages.accent,
+        pages.accent_dark,
+        pages.footer,
+        pages.texts,
+    )
