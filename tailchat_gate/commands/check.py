@@ -24,7 +24,6 @@ from tailchat_gate.config.model import Settings
 from tailchat_gate.config.problems import Problem
 from tailchat_gate.config.report import Severity, as_json, github
 from tailchat_gate.config.state_directory import in_foreign_home
-from tailchat_gate.diagnosis.machine import obstacles
 
 #: Exit code of --strict: the configuration is valid, and there are warnings.
 EXIT_WARNINGS: Final = 4
@@ -96,6 +95,8 @@ def _refuse(name: str, problems: Sequence[Problem], form: str) -> None:
 
 def _findings(config: Path, loaded: Loaded, name: str, *, online: bool) -> _Findings:
     settings = loaded.settings
+    from tailchat_gate.diagnosis.machine import obstacles  # noqa: PLC0415 - not for a bad file
+
     # A missing file may exist on the gate's machine; a wrong one is wrong everywhere.
     stops = list(obstacles(settings))
     further = (

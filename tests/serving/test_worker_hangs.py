@@ -58,8 +58,16 @@ async def test_a_worker_that_is_stuck_does_not_stay(tmp_path: Path, upstream: Ra
             for pid in pids:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-        with socket.create_server(("127.0.0.1", found.gate.port)):
-            pass
+        # The last thread of a process that is gone may have the listener for a moment.
+        await until(lambda: _is_free(found.gate.port))
+
+
+def _is_free(port: int) -> bool:
+    try:
+        with socket.create_server(("127.0.0.1", port)):
+            return True
+    except OSError:
+        return False
 
 
 def _lives(pid: int) -> bool:
