@@ -1,4 +1,4 @@
-"""Who asks and whether they may: the one way in, for requests, upgrades and forward-auth alike."""
+"""Who sent a request and whether it may pass: requests, upgrades and forward-auth alike."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -32,8 +32,8 @@ from tailchat_gate.request.fields import FieldSection
 from tailchat_gate.request.intent import is_frame, is_preflight
 from tailchat_gate.request.target import Host, Target
 
-#: Refusals of somebody, which an admin may want to change; an address that does not exist is
-#: nobody's in particular.
+#: Refusals of a known person or machine, which an admin may want to change. An address that does
+#: not exist concerns nobody in particular.
 _ABOUT_WHO: Final = frozenset(
     (
         *(Reason.CLAIM_REFUSED, Reason.DENIED, Reason.DENY_LISTED, Reason.LOCKED),
@@ -48,7 +48,7 @@ _CLAIM_REFUSED: Final = Decision(allowed=False, reason=Reason.CLAIM_REFUSED)
 class Verdict:
     """What was found and decided: `match` is None where no route serves the target.
 
-    `visitor` is who asks, None where the tool must take the request for anonymous;
+    `visitor` sent the request, None where the tool must take it for anonymous;
     `host_session` has the sessions of the host asked for. `rejection` is why
     a session was rejected, where that is the reason of the refusal.
     """
@@ -58,21 +58,21 @@ class Verdict:
     visitor: Final[Visitor | Machine | None]
     host_session: Final[HostSession]
     rejection: Final[Rejection | None]
-    #: Fields of the request that the tool has to be told otherwise, by names in lower case.
+    #: Fields of the request that the tool gets with another value, by names in lower case.
     told: Final[Mapping[bytes, bytes]]
 
     @property
     def record(self) -> SessionRecord | None:
-        """The session of the person who asks, None for a machine and for nobody."""
+        """The session of the person who sent the request, None for a machine or without one."""
         return self.visitor.record if isinstance(self.visitor, Visitor) else None
 
     @property
     def rules(self) -> Sequence[Rule]:
-        """The rules that were asked, none where no route serves the target."""
+        """The rules that were applied, none where no route serves the target."""
         return self.match.rules if self.match is not None else ()
 
     def renewal(self) -> str | None:
-        """The Set-Cookie value that renews the session of who asks, where one is due."""
+        """The Set-Cookie value that renews the visitor's session, where one is due."""
         visitor = self.visitor
         return (
             self.host_session.authenticator.renewal(visitor)
@@ -180,7 +180,7 @@ class Authorizer:
         sub: str | None,
         token: str = "",
     ) -> tuple[Decision, Mapping[bytes, bytes]]:
-        """Decide by the rules of what is asked for, and of the paths that fields name.
+        """Decide by the rules of the requested path, and of the paths that fields name.
 
         Raises RefusedError for such a path that no rule is about.
         """
@@ -289,7 +289,7 @@ class Authorizer:
         return None if decision.allowed else decision.reason
 
     def _note_refused(self, context: RequestContext, host: Host, reason: Reason) -> None:
-        """Note who asked for what was refused before there was a decision about them."""
+        """Note who sent a request that was refused before the rules were applied."""
         context.reason, fields = reason, context.head.fields
         person: Person | None = None
         if fields.bearer is not None:
@@ -315,7 +315,7 @@ class Authorizer:
             raise RefusedError("a WebSocket for a page of another origin", Reason.ORIGIN_REFUSED)
 
     def _is_foreign(self, context: RequestContext, host: Host, route: Route) -> bool:
-        """Whether the page that asks is neither on this host nor in the route's `origins`.
+        """Whether the page that sent the request is neither on this host nor in `origins`.
 
         The host is known by the Host field, and as visitors know it: a proxy in front may leave
         out the port.

@@ -69,7 +69,7 @@ class Gate:
         self._begin(client, RequestContext(self.request_ids.next(), self.monotonic(), head))
 
     def resume(self, client: ClientConnection, context: RequestContext) -> None:
-        """Begin to answer a held request; the configuration may have changed meanwhile."""
+        """Begin to answer a held request; the configuration may have changed since it came."""
         # The trusted proxies may have changed; other values cached on a head name their owner.
         context.head.fields.forwarded = None
         self._begin(client, context)
@@ -131,7 +131,7 @@ class Gate:
         self, client: ClientConnection, context: RequestContext, record: SessionRecord
     ) -> None:
         """Hold the request until the recheck of its session is done, then answer it."""
-        # For the record of a client that leaves meanwhile; it is asked for again in the end.
+        # For the record of a client that leaves now; the session is opened again in the end.
         context.sub = record.sub
         settled = self.authorizer.sessions.rechecker.settled(record)
         PendingRequest(client, context, settled, self._left)
@@ -198,7 +198,7 @@ class Gate:
         answer = self.refusals.failure(context, reason, problem=problem, allowed=allowed)
         self.writer.say(client, context, answer, last=bool(problem))
 
-    # What is passed on.
+    # Forwarding.
 
     def _may_pass_on(self, client: ClientConnection, context: RequestContext, route: Route) -> bool:
         """Whether a request of a method that is not every proxy's goes to the upstream.
@@ -219,7 +219,7 @@ class Gate:
         return True
 
     def _allowed(self, context: RequestContext) -> str:
-        """Return the value of Allow for what was asked for (RFC 9110 section 10.2.1)."""
+        """Return the value of Allow for the requested path (RFC 9110 section 10.2.1)."""
         methods = self.authorizer.routes.methods(context.host, context.path)
         return ", ".join(sorted(methods))
 
@@ -290,7 +290,7 @@ class Gate:
         return ForwardRequest(head, sent, body, extra, upgrade, session, visitor)
 
     def _forwarded(self, client: ClientConnection, exchange: Exchange) -> None:
-        """Record what came of an exchange; answer in its place where nothing was relayed."""
+        """Record the outcome of an exchange; answer in its place where nothing was relayed."""
         context = exchange.context
         exchange.pool.leave(context.client_address.network)
         exchange.pool.counts.request(context)
@@ -309,9 +309,9 @@ class Gate:
     def _refuse_unanswered(
         self, client: ClientConnection, context: RequestContext, failure: Reason
     ) -> None:
-        """Answer a request of which nothing was relayed.
+        """Answer a request of whose response nothing was relayed.
 
-        Where its session is over meanwhile it gets the answer that it would get now.
+        If its session has ended in the meantime, the request gets the answer that it would get now.
         """
         verdict = self._judge_again(context) if failure in SESSION_OVER else None
         if verdict is None or verdict.allowed:
@@ -330,7 +330,7 @@ class Gate:
     # The steps.
 
     def address_of(self, client: ClientConnection, fields: FieldSection) -> ClientAddress:
-        """Return who sent a request; the connection keeps it where no trusted proxy names it."""
+        """Return the client's address; cached on the connection where no trusted proxy sends it."""
         peer = client.peer
         if not self.clients.trusts(peer):
             client.address = self.clients.direct(peer)

@@ -1,4 +1,4 @@
-"""Whether a path that a field names may be used, and how the tool is told of it; pure."""
+"""Whether a path that a field names may be used, and how the field is rewritten; pure."""
 
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
@@ -148,7 +148,7 @@ def _outward(route: Route, path: str) -> str | None:
 
 
 def _told(serving: Route, route: Route, claim: Claim, host: Host) -> bytes:
-    """Return how the tool is told of a path: b"" for as it came, or as an address of its own.
+    """Return the path as the tool gets it: b"" for unchanged, or as one of the tool's addresses.
 
     A URL stays one, for Apache's mod_dav takes no path alone, with the scheme that the tool is
     asked by and the Host that it is sent: it compares both.

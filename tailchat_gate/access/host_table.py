@@ -28,7 +28,7 @@ _KEPT_REFUSALS: Final = 512 << 10
 _LARGEST_REFUSAL: Final = 16 << 10
 
 _T = TypeVar("_T")
-#: A table, a method as it is told apart there, and a path.
+#: A table, a method as that table distinguishes it, and a path.
 _Key = tuple["HostTable", str, str]
 #: A match, or None where no route serves a path.
 _Found = tuple[Match | None]
@@ -59,7 +59,7 @@ class _Spot(NamedTuple):
 class HostTable:
     """The places of one host: those of its own routes, of wildcards that cover it, of any host.
 
-    A place of an earlier layer stands before those of later ones at the same path.
+    A place of an earlier layer comes before those of later ones at the same path.
     """
 
     def __init__(self, layers: Sequence[Layer], kept: "PathCache") -> None:
@@ -67,7 +67,7 @@ class HostTable:
         self._depth = max((layer.depth for layer in self._layers), default=1)
         self._longest = max((layer.longest for layer in self._layers), default=1)
         self._has_stems = any(layer.stems or layer.indexes for layer in self._layers)
-        #: The methods that are told apart here.
+        #: The methods that this table distinguishes.
         self.methods = frozenset(method for layer in self._layers for method in layer.methods)
         if self.methods:
             self.methods |= COMMON_METHODS
@@ -106,7 +106,7 @@ class HostTable:
         return found
 
     def told_apart(self, methods: Iterable[str]) -> set[str]:
-        """Return methods as they are told apart here: however many there are, few are."""
+        """Return the methods as this table distinguishes them: of any number, only few differ."""
         return {method if method in self.methods else ODD_METHOD for method in methods}
 
     def path_matches(self, path: str, method: str) -> list[PathMatch]:

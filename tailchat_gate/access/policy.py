@@ -168,7 +168,7 @@ def decide(rules: Sequence[Rule], sub: str | None, token: str = "") -> Decision:
             return _of_denied(rules)
         if not (rule.public or rule.signed_in or sub in rule.subs):
             refusal = _by_groups(rule, sub)
-            # What is certain counts before what the gate cannot tell.
+            # A certain refusal comes before an uncertain one.
             if refusal is not None and (refusal is not _GROUPS_UNKNOWN or decision is _SIGNED_IN):
                 decision = refusal
     return decision

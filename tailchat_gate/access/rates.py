@@ -56,7 +56,7 @@ class Buckets:
         self.strangers: Final[BoundedCache[str, Bucket]] = BoundedCache(MOST)
         self.known: Final[BoundedCache[str, Bucket]] = BoundedCache(MOST)
         self.refused: Final[Counter[str]] = Counter()
-        #: Buckets whose `taken` is not 0, where other gates are told; None where there are none.
+        #: Buckets whose `taken` is not 0, if other gates share them; None if there are no others.
         self.changed: list[Bucket] | None = None
 
     def forget(self, sub: str) -> None:

@@ -126,7 +126,7 @@ class Import:
         parts.extend(_table("[[route]]", route) for route in self.routes)
         return "\n\n".join(parts) + "\n"
 
-    # What is told.
+    # The remarks.
 
     def _remark_options(self) -> None:
         for name in self._old:

@@ -38,7 +38,7 @@ class CertificateFacts(NamedTuple):
 
 
 def wildcard_of(host: str) -> str:
-    """Return the wildcard that stands for a host: it replaces the first label."""
+    """Return the wildcard that covers a host: it replaces the first label."""
     return WILDCARD + host.partition(".")[2]
 
 

@@ -32,7 +32,7 @@ _LEAD: Final = 40
 _LAST = re.compile(rf'(?:(?:^|\.)(?:{BARE_KEYS}|"(?:[^"\\]|\\.)*")|\[[0-9]+\])$')
 _NUMBERED = re.compile(r"(?:^|_)(route|token)\[([0-9]+)\]", re.IGNORECASE)
 _HEADER = re.compile(r"\[\[?[^\]#]*\]{0,2}")
-#: What stands at a mistake, up to what may be a value of its own.
+#: The text at a mistake, up to what may be a value of its own.
 _WORD = re.compile(r"[^\s,\]}#]*")
 _LONGEST_NAME: Final = 60
 

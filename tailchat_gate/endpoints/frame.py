@@ -19,7 +19,7 @@ from tailchat_gate.responses.answers import Answers
 
 @dataclass(frozen=True, slots=True)
 class FrameSignIn:
-    """The two pages of such a sign-in: in the frame, and in the window at its end."""
+    """The two pages of a sign-in in a frame: in the frame, and at the end in the window."""
 
     answers: Answers
     bindings: Bindings

@@ -68,7 +68,7 @@ class Visitor:
     def ended_because(self, revocation: RevocationState, now: float) -> Reason | None:
         """Return why the session has ended at the Unix second `now`, None if it has not.
 
-        NOT_SIGNED_IN: its lifetime is over. The idle lifetime does not count here: an active
+        NOT_SIGNED_IN: its lifetime has ended. The idle lifetime does not count here: an active
         request is use of the session. Asks Tailchat when a recheck is due, as for a new request.
         """
         if now >= self.ends_at:

@@ -126,7 +126,7 @@ class StoredSessions:
         #: Those that have ended, the earliest first: they make room before any other, or a person
         #: who signs in again and again would push out other people's sessions.
         self._ended: dict[str, None] = {}
-        #: When sessions were used, as far as that is not written yet.
+        #: When sessions were last used, where that is not written yet.
         self._seen: dict[str, int] = {}
         #: What was put last, and before that: a write may have failed.
         self._put_last: dict[str, None] = {}

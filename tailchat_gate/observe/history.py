@@ -81,7 +81,7 @@ class Courses(NamedTuple):
 class History:
     """Keeps the differences between samples; a quiet step of a route takes eight bytes.
 
-    `apart` returns the routes that are left out of what is told of all together.
+    `apart` returns the routes that are left out of the sums.
     """
 
     def __init__(self, apart: Callable[[], Collection[str]] = tuple) -> None:

@@ -22,7 +22,7 @@ _FOUND: Final = frozenset(
 #: The languages of the pages, by the files of their texts.
 LANGUAGES: Final = (ENGLISH, *sorted(_FOUND - {ENGLISH}))
 
-# What a tag stands for where it is no language here itself. Unicode CLDR, likely subtags: Hong Kong
+# The language for a tag that is none of the languages here. Unicode CLDR, likely subtags: Hong Kong
 # and Macau write traditional characters, as Taiwan does. One Portuguese serves the readers of the
 # other better than English does.
 _STANDS_FOR: Final = {"zh-hant": "zh-TW", "zh-hk": "zh-TW", "zh-mo": "zh-TW", "pt": "pt-BR"}

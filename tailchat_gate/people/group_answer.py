@@ -51,7 +51,7 @@ class TailchatGroup:
     panels: dict[str, int] = field(default_factory=dict)
 
     def who(self, role: str) -> frozenset[str] | None:
-        """Return who has a role, None for one that is gone; "" stands for every member."""
+        """Return the members with a role, None for a role that is gone; "" is every member."""
         if not role:
             return self.members
         return self.by_role.get(role, frozenset()) if role in self.roles else None

@@ -86,7 +86,7 @@ class GroupWatch:
         self.key_is_public: bool | None = None
         #: Whether changes are written to the logs.
         self.tells = True
-        #: Why the last question had no good answer, "" where it had one.
+        #: Why the last answer cannot be used, "" if it can.
         self.problem = ""
 
     # What others ask.
@@ -218,7 +218,7 @@ class GroupWatch:
     # One question.
 
     async def _refresh(self, terms: GroupTerms) -> str:
-        """Ask Tailchat; return why there is no good answer, "" where there is one."""
+        """Ask Tailchat; return why its answer cannot be used, "" if it can."""
         found = await terms.bot.fetch(_GROUPS, {}, limit=terms.max_bytes)
         if isinstance(found, CannotTell):
             return found.why

@@ -1,4 +1,4 @@
-"""What is known of a session and its person, for every request; never waits."""
+"""Returns what is known about a session and its person, for every request; never waits."""
 
 import asyncio
 from dataclasses import replace

@@ -35,7 +35,7 @@ _log: Final = logging.getLogger(LOGGER_NAME)
 
 
 def plain(text: str) -> str:
-    """Return a person's text as it can stand in a message: no brackets, one line, not too long.
+    """Return a person's text for a message: without brackets, on one line, not too long.
 
     Tailchat's clients make a link of a bare address too, so what it begins with is cut off.
     """
@@ -150,7 +150,7 @@ class Notices(logging.Handler):
         self._known = {name: found for name, found in known.items() if found[0] in kinds}
 
     def start(self) -> None:
-        """Listen to the log, if anything of it is told; needs a running event loop."""
+        """Follow the log, if the panel gets notices of it; needs a running event loop."""
         if not self._known:
             return
         self._loop = asyncio.get_running_loop()

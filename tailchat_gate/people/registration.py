@@ -48,7 +48,7 @@ def read_registration(data: object) -> Registration | None:
 def open_to_strangers(settings: Settings, found: Registration) -> Iterator[str]:
     """Yield a sentence for each route that everybody may enter who makes an account there.
 
-    And for each that is told addresses which nobody has verified.
+    And for each that gets addresses which nobody has verified.
     """
     for route in settings.route:
         if SIGNED_IN in route.allow and (told := _told(settings, found)):

@@ -13,7 +13,7 @@ from tailchat_gate.request.fields import FieldSection
 from tailchat_gate.request.target import Host, Target, read_host, read_target
 from tailchat_gate.syntax import HTTP_URL_OCTETS, SCHEME
 
-#: Fields by which frameworks let a POST stand for another method.
+#: Fields by which frameworks let a POST claim another method.
 _FIELDS: Final = frozenset((b"x-http-method", b"x-http-method-override", b"x-method-override"))
 #: The parameter that does the same, each of its letters plain or escaped. PHP drops spaces before
 #: a name, takes a dot or a space in it for "_" and ends it at a NUL.

@@ -29,7 +29,7 @@ from tailchat_gate.responses.chosen_language import chosen_language, switched, w
 from tailchat_gate.responses.details import lock_detail
 from tailchat_gate.responses.plain import JSON, SERVER, PlainAnswers
 
-#: How long to stay away where there is no room for a request (RFC 9110 section 10.2.3).
+#: Retry-After where there is no room for a request (RFC 9110 section 10.2.3).
 RETRY_LATER: Final = MappingProxyType({"Retry-After": "5"})
 #: For a page that says nothing about the visitor and does nothing.
 ANY_PAGE: Final = ("*",)
@@ -38,7 +38,7 @@ ANY_PAGE: Final = ("*",)
 _CLEAR: Final = MappingProxyType({"Clear-Site-Data": '"cookies"'})
 #: The longest Location, in characters.
 _LONGEST_LOCATION: Final = 2048
-#: What of an answer is about the visitor.
+#: The parts of an answer that are about the visitor.
 _PERSONAL: Final = frozenset(("discriminator", "nickname", "notice", "sub"))
 
 #: The request cannot be sent again as it was.
@@ -106,7 +106,7 @@ class Answers(PlainAnswers):
         return self._page(name, language, code, headers or {}, ancestors, here=here, **values)
 
     def language(self, context: RequestContext) -> str:
-        """Return what a visitor wants to read, as an Accept-Language value."""
+        """Return the visitor's languages, as an Accept-Language value."""
         fields = context.head.fields
         chosen = chosen_language(fields.cookies, secure=self._secure)
         return chosen or fields.headers.get("Accept-Language", "")
@@ -150,7 +150,7 @@ class Answers(PlainAnswers):
         context.reason = reason
         status = STATUS[reason]
         if shown_in(context.method, context.head.fields.headers) is Intent.FRAME:
-            # In a tab a tool's address tells more; a step of a login that failed is over.
+            # In a tab a tool's address says more; a step of a login that failed cannot be repeated.
             again = "" if context.route else retry_url
             url = again or self.in_a_tab(context)
             return self.in_frame(context, reason, url, headers=headers)
@@ -179,7 +179,7 @@ class Answers(PlainAnswers):
         return {**detail, "tool": self.title(tool)} if tool else dict(detail)
 
     def maintenance(self, context: RequestContext, lock: Lock) -> web.Response:
-        """Return the answer to everybody while `lock` keeps out all, whoever asks, for whatever."""
+        """Return the answer to every request while `lock` locks everybody out."""
         return self.problem(
             context,
             Reason.MAINTENANCE,
@@ -304,7 +304,7 @@ class Answers(PlainAnswers):
         return self.page(context, "onward", ancestors=ancestors, next_url=location)
 
     def same_again(self, context: RequestContext) -> str:
-        """Return the address that was asked for, for a link."""
+        """Return the requested address, for a link."""
         # Absolute, because a path that begins with "//" would lead to another host.
         return f"{self._sites.origin(context.host)}{context.target.path}{context.target.query}"
 
@@ -340,7 +340,7 @@ def _elsewhere(context: RequestContext, reason: Reason) -> str:
 
 
 def _host_of(seen: Mapping[str, str]) -> str:
-    """Return the host that bytes ask for, "" for none that can be read."""
+    """Return the host of a request that cannot be read, "" if that is unreadable, too."""
     try:
         return read_host((seen.get("Host", ""),)).name
     except RefusedError:

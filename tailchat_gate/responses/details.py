@@ -1,4 +1,4 @@
-"""What those who are kept out are told, on pages and in JSON."""
+"""Details for people and machines that are refused, on pages and in JSON."""
 
 from datetime import UTC, datetime
 
@@ -8,7 +8,7 @@ from tailchat_gate.reasons import KEPT_OUT, Reason
 
 
 def person_detail(record: SessionRecord) -> dict[str, str]:
-    """Return what a page shows of a person, for them to pass on to an admin."""
+    """Return what a page shows about a person, for them to pass on to an admin."""
     return {
         "nickname": record.nickname,
         "discriminator": record.discriminator,
@@ -17,7 +17,7 @@ def person_detail(record: SessionRecord) -> dict[str, str]:
 
 
 def rejection_detail(record: SessionRecord, rejection: Rejection, now: float) -> dict[str, str]:
-    """Return what a person is told of a rejection, nothing if to sign in again helps.
+    """Return the details of a rejection, none if signing in again helps.
 
     `retry_after` is for a field of the response.
     """
@@ -30,7 +30,7 @@ def rejection_detail(record: SessionRecord, rejection: Rejection, now: float) ->
 
 
 def lock_detail(lock: Lock) -> dict[str, str]:
-    """Return what is told of a lock; `until` is a time of RFC 3339, or absent."""
+    """Return the details of a lock; `until` is a time of RFC 3339, or absent."""
     detail: dict[str, str] = {}
     if lock.message:
         detail["notice"] = lock.message

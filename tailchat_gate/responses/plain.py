@@ -26,7 +26,7 @@ BASIC: Final = 'Basic realm="tailchat", charset="UTF-8"'
 _WITH_PASSWORD: Final = frozenset((None, TokenWay.BASIC))
 
 HSTS: Final = "Strict-Transport-Security"
-#: What stands in every answer of the gate, and what makes one JSON that nobody keeps.
+#: The fields of every answer of the gate, and those of JSON that nobody may cache.
 SERVER: Final = {"Server": "tailchat-gate"}
 NO_STORE: Final = {**SERVER, "Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
 JSON: Final = {

@@ -1,7 +1,7 @@
 """Accepts connections of listening sockets, and pauses while there is no room for one.
 
-On asyncio's loop and in workers it does so for every address, on uvloop otherwise for those with
-TLS or a PROXY header.
+On asyncio's loop and in workers it does so for every address; on uvloop in a single process only
+for those with TLS or a PROXY header.
 """
 
 import asyncio

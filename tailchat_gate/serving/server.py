@@ -39,7 +39,7 @@ _OTHER_STORE: Final = (
     "[state] names another place than {}, where the running gate keeps locks and ended sessions; "
     "an upgrade cannot change that, a restart can"
 )
-#: Stands for the number of a process that is not known here.
+#: In place of the number of a process that is not known here.
 _ANOTHER: Final = -1
 _log: Final = logging.getLogger(LOGGER_NAME)
 
@@ -89,7 +89,7 @@ class GateServer:
         self._tls_connections = 1
         self._ready = self._stopping = False
         self._hurry = asyncio.Event()
-        #: What the process tells of itself.
+        #: What the process says about itself.
         self.report: Final = ProcessReport(
             self.generations,
             lambda: self._ready,
@@ -206,7 +206,7 @@ class GateServer:
         await self.swap(await asyncio.to_thread(build, settings, state, loaded.sources))
 
     async def swap(self, generation: Generation) -> None:
-        """Put another configuration into force for every request that is read from now on.
+        """Put another configuration into force for all requests that are read from now on.
 
         Open requests keep theirs. Raises StartError for an address that cannot be used and
         StoppingError once the gate is stopping; nothing has changed then.
@@ -275,9 +275,9 @@ class GateServer:
             await self._openings.close()
 
     async def _hand_over(self) -> UpgradeOutcome:
-        """Have another process take over the listeners; this one is over then, or nothing changed.
+        """Have another process take over the listeners; then this one stops, or nothing changed.
 
-        No listener changes meanwhile, so a reload waits; one that waited is refused afterwards.
+        During that no listener changes, so a reload waits; one that waited is refused afterwards.
         """
         async with self._changing:
             if self._stopping or self._listeners is None or self._successor is None:
@@ -303,7 +303,7 @@ class GateServer:
         self._hurry.set()
 
     async def _pause(self, seconds: float) -> None:
-        """Wait, unless told to hurry."""
+        """Wait, unless `hurry` was called."""
         if seconds:
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):

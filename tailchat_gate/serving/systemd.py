@@ -1,4 +1,4 @@
-"""Sockets that another process opened and passes, and what a service manager is told.
+"""Sockets that another process opened and passes, and messages to a service manager.
 
 As sd_listen_fds(3) and sd_notify(3) describe it; a gate passes its own to its successor so, too.
 """

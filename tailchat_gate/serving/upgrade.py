@@ -106,7 +106,7 @@ def predecessor(environ: MutableMapping[str, str]) -> Predecessor:
 class UpgradeOutcome:
     """The process that serves now and its version, or why none took over.
 
-    `stops`: this one does not continue either, because it was told to stop.
+    `stops`: this one does not continue either, because it has been ordered to stop.
     """
 
     pid: int = 0
@@ -141,7 +141,7 @@ class Successor:
         self._environ = environ
         self._limit = limit
         self._process: subprocess.Popen[bytes] | None = None
-        #: Held while the process is started or told to end.
+        #: Held while the process is started or stopped.
         self._lock = Lock()
         self._serves = self._abandoned = False
 

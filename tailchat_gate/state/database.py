@@ -230,7 +230,7 @@ class Database:
                     self._compact(connection, kind)
 
     def _compact(self, connection: sqlite3.Connection, kind: Kind) -> None:
-        """Replace the records of a kind by fewer of the same meaning, if that saves enough."""
+        """Replace the records of a kind by fewer with the same meaning, if that saves enough."""
         count = connection.execute(
             "SELECT count(*) FROM record WHERE kind = ?", (kind.name,)
         ).fetchone()[0]

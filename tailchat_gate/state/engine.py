@@ -63,7 +63,7 @@ class Engine:
 
     @property
     def is_open(self) -> bool:
-        """Whether the database can be read and, as far as the process knows, written."""
+        """Whether the database can be read and, by what the process knows, written."""
         return self._is_open
 
     def open(self, *, create: bool = True) -> StoredState:

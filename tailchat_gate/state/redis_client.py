@@ -24,7 +24,7 @@ _NEEDED_SENTINELS: Final = "state.url names Sentinels as redis+sentinel://HOST:P
 
 
 class RedisClient:
-    """Runs scripts; raises StoreFault for everything that keeps one from its result.
+    """Runs scripts; raises StoreFault if one has no result.
 
     Every script that changes something may be repeated, because it knows its own mark or nonce.
     """

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple, Protocol, TypeVar
 _T = TypeVar("_T")
 
 #: Seconds for which something is stored after it expires: if a clock that ran ahead is set back,
-#: what was dropped meanwhile would be valid again.
+#: what was dropped before would be valid again.
 EXPIRY_MARGIN: Final = 86_400
 #: Seconds that may pass between the check of a single-use key's age and its use.
 USE_MARGIN: Final = 60

@@ -319,7 +319,7 @@ class Server(Section):
 
 
 def _public(info: ValidationInfo) -> list[str]:
-    """Return the addresses of visitors, as far as they are read and valid."""
+    """Return the addresses of visitors that are read already and valid."""
     return [one for key in PUBLIC_ADDRESSES for one in info.data.get(key) or ()]
 
 

@@ -37,7 +37,7 @@ SERVER_NAME = 'the host name in the certificate of the tool, such as "grafana.la
 ORIGIN = 'an http or https origin such as "https://gate.example.com"'
 BASE_URL = 'an http or https URL such as "https://tailchat.example.com"'
 
-#: Stands for what HTTP_PROXY, HTTPS_PROXY and NO_PROXY say, in either case.
+#: Use HTTP_PROXY, HTTPS_PROXY and NO_PROXY, in capital or small letters.
 ENVIRONMENT: Final = "environment"
 PROXY: Final = 'an address such as "http://proxy.example.com:3128", "environment", or "" for none'
 

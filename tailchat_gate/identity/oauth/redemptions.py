@@ -253,7 +253,7 @@ class Redemptions(Generic[T]):
         heapq.heappush(self._due, (until, key, expires_at + EXPIRY_MARGIN))
 
     def _forget_expired(self) -> None:
-        """Drop outcomes whose window is over, and states that have expired."""
+        """Drop outcomes whose time has passed, and states that have expired."""
         now = self._clock()
         while self._due and self._due[0][0] <= now:
             _, key, expires_at = heapq.heappop(self._due)

@@ -21,7 +21,7 @@ from tailchat_gate.syntax import COMPACT, SESSION_ID, UNFIT_FOR_A_LINE
 
 #: The kind of these records.
 REVOCATION: Final = "revocation"
-#: Longest message of a lock, in characters: a page shows no more.
+#: Longest message of a lock, in characters.
 MAX_MESSAGE: Final = 300
 #: Up to this many records the store does not compact them.
 ROOM: Final = 1024

@@ -85,7 +85,7 @@ class CurrentService:
         self.change(service)
 
     def change(self, service: Service) -> None:
-        """Use `service` for every request that is read from now on."""
+        """Answer every request that is read from now on with `service`."""
         self.handler = service.handler
         self.reader = service.reader
         self.timeouts = service.timeouts

@@ -130,7 +130,7 @@ class ClientServer:
         #: Whether no connection was idle at the last search, until the next sweep.
         self._none_idle = False
         self.connections: Final[set[ClientProtocol]] = set()
-        #: Is told how many there are.
+        #: Called with the number of connections.
         self.tell: Callable[[int], object] = bool
         #: How many are by TLS, with those that are being opened, and how many may be.
         self.by_tls = 0
@@ -156,7 +156,7 @@ class ClientServer:
         self._sweep()
 
     def change(self, service: Service) -> None:
-        """Use `service` for every request that is read from now on."""
+        """Answer every request that is read from now on with `service`."""
         self.service.change(service)
         self.redirects.change(service.redirects())
         self._set_limit(service)

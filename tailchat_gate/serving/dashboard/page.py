@@ -25,7 +25,7 @@ _SAME_ORIGIN: Final = "same-origin"
 class GateAdminPage:
     """The admin page's side of the network, the same for every configuration.
 
-    `behind` draws it. `settings` returns those in force.
+    `behind` renders it. `settings` returns those in force.
     """
 
     def __init__(self, behind: Behind, settings: Callable[[], Server]) -> None:

@@ -52,7 +52,7 @@ _log: Final = logging.getLogger(LOGGER_NAME)
 
 
 class _Store(NamedTuple):
-    """What the next process is told of the store that the workers use."""
+    """What the next process learns about the store that the workers use."""
 
     location: str
     faults: Sequence[str]

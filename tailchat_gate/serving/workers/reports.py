@@ -69,7 +69,7 @@ class CrewReports:
             self._past = together(self._families, (self._past, last))
 
     def counts(self) -> Iterable[Plain]:
-        """Return what each worker has counted, and those that have ended, as far as it is known."""
+        """Return the known counts of each worker, also of those that have ended."""
         return (*self._last.values(), self._past)
 
     async def learn(self) -> None:
