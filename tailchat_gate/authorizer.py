@@ -130,7 +130,7 @@ class Authorizer:
         if match is not None and decision.allowed and claimed_paths(fields):
             decision, told = self._decide_with_claims(context, match, method, target, sub)
         if not decision.allowed and is_preflight(method, fields):
-            # Nobody's question: it must not be taken for anything else.
+            # An anonymous question: it must not be taken for anything else.
             claims = claimed_methods(fields, target.query) or claimed_paths(fields)
             if not claims and takes_preflights(match.rules if match else ()):
                 decision = PREFLIGHT

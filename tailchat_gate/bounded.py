@@ -65,7 +65,7 @@ class BoundedCache(Generic[_K, _V]):
         return len(self._young) + len(self._old)
 
     def get(self, key: _K) -> _V | None:
-        """Return what is kept for a key, None where nothing is."""
+        """Return the value of a key, None if there is none."""
         found = self._young.get(key)
         if found is None and self._old and (found := self._old.pop(key, None)) is not None:
             self._put(key, found, self._cost(key, found))
@@ -86,7 +86,7 @@ class BoundedCache(Generic[_K, _V]):
             self._put(key, made, cost)
 
     def values(self) -> Iterator[_V]:
-        """Yield everything that is kept."""
+        """Yield all values."""
         yield from self._young.values()
         yield from self._old.values()
 

@@ -148,7 +148,7 @@ class HostTable:
         rules: list[Rule] = []
         for _, groups in self._met(path, method):
             if not groups:
-                # Some server would serve what no route offers: nobody may have it.
+                # Some server would serve what no route offers: refuse it to everybody.
                 return None
             for group in groups:
                 rules += group.match(method).rules

@@ -68,7 +68,7 @@ class Decision:
 
 #: Let in as an anonymous visitor, signed in or not.
 AS_NOBODY: Final = Decision(allowed=True, reason=Reason.PUBLIC)
-#: Let in as nobody, to ask what another page may send (Fetch, "CORS-preflight request").
+#: Let in anonymously, to ask what another page may send (Fetch, "CORS-preflight request").
 PREFLIGHT: Final = Decision(allowed=True, reason=Reason.PREFLIGHT)
 _SIGNED_IN: Final = Decision(allowed=True, reason=Reason.SIGNED_IN)
 _TOKEN: Final = Decision(allowed=True, reason=Reason.TOKEN)
@@ -125,7 +125,7 @@ def make_rule(
     if not allow:
         raise ValueError("an empty allow list")
     named = listed((entry for entry in allow if entry not in {PUBLIC, SIGNED_IN}), groups)
-    # Shared with the other routes where this one denies nobody more: the list may be long.
+    # Shared with the other routes if this one denies no further people: the list may be long.
     denied = everywhere
     if deny:
         own = listed(deny, groups)
@@ -175,7 +175,7 @@ def decide(rules: Sequence[Rule], sub: str | None, token: str = "") -> Decision:
 
 
 def takes_preflights(rules: Sequence[Rule]) -> bool:
-    """Whether every reading of a path leads to a place that takes preflights of nobody."""
+    """Whether every reading of a path meets a route that takes anonymous preflights."""
     return bool(rules) and all(rule.public or rule.preflight for rule in rules)
 
 

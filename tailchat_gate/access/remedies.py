@@ -1,4 +1,4 @@
-"""What would let in somebody who was refused: the line of the configuration, or the command."""
+"""What would let a refused person or machine in: a configuration line, or a command."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,14 +16,14 @@ from tailchat_gate.reasons import KEPT_OUT, Reason, RefusedError
 
 
 class Remedy(NamedTuple):
-    """A line that lets somebody in: `table` of the file, or "" for a command."""
+    """A line that lets a person or machine in: `table` of the file, or "" for a command."""
 
     table: str
     line: str
 
 
 class RefusedRequest(NamedTuple):
-    """Somebody who was refused: a person's `sub`, or a machine as `token:NAME`, and at what."""
+    """A refused person (`sub`) or machine (`token:NAME`), and the refused request."""
 
     who: str
     reason: str
@@ -62,7 +62,7 @@ def reason_now(table: RouteTable, refused: RefusedRequest, kept_out: str | None)
 
 
 def remedies(settings: Settings, table: RouteTable, refused: RefusedRequest) -> tuple[Remedy, ...]:
-    """Return what would let somebody in, nothing where only Tailchat can."""
+    """Return what would let them in, nothing where only Tailchat can."""
     return tuple(dict.fromkeys(_remedies(settings, table, refused)))
 
 
@@ -125,7 +125,7 @@ def _allowing(settings: Settings, route: Route, who: str) -> Iterator[Remedy]:
 
 
 def _undenying(settings: Settings, place: str, denied: Sequence[str], who: str) -> Iterator[Remedy]:
-    """Yield the lists without what denies somebody."""
+    """Yield the lists without the entries that deny them."""
     entry = who if who.startswith(TOKEN) else SUB + who
     if entry in denied:
         yield Remedy(place, f"deny = {_listed(one for one in denied if one != entry)}")

@@ -28,7 +28,7 @@ from tailchat_gate.syntax import WILDCARD
 
 __all__ = ["Match", "PathMatch", "Route", "RouteTable"]
 
-#: Hosts of which is kept what covers them.
+#: Hosts for which the routes that cover them are cached.
 _MAX_KEPT_HOSTS: Final = 4096
 
 
@@ -152,7 +152,7 @@ def _rule(
     confined: Mapping[str, Collection[str]],
     members: Members,
 ) -> Rule:
-    """Return the rule of a route, less the tokens that are confined to other routes.
+    """Return the rule of a route, without the tokens that are confined to other routes.
 
     In the rule, so that it holds for every reading of a path.
     """

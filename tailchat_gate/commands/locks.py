@@ -35,7 +35,7 @@ from tailchat_gate.syntax import CLOCK_SKEW
 
 
 def person_meant(target: str, config: Path) -> str:
-    """Return a target, for a name `sub:ID` of the person that somebody has confirmed."""
+    """Return a target; for a name, `sub:ID` of the person, after a confirmation."""
     if not is_person_name(target):
         return target
     from tailchat_gate.commands.people import confirmed_target  # noqa: PLC0415 - for names alone

@@ -26,7 +26,7 @@ __all__ = ["ConfigError", "Loaded", "Problem", "load"]
 
 #: Where values are from that are not from the file itself, by their place in it.
 Sources = Mapping[Location, str]
-#: The source of a value that nobody set.
+#: The source of a default value.
 BY_DEFAULT: Final = "default"
 
 

@@ -1,4 +1,4 @@
-"""Finds what is valid alone and can never work: addresses of the gate itself, ids of nobody."""
+"""Finds valid values that can never work: addresses of the gate itself, impossible ids."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple

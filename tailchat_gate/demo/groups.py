@@ -40,7 +40,7 @@ class Group:
     fallback: list[str] = field(default_factory=list)
 
     def may(self, sub: str, *permissions: str) -> bool:
-        """Whether somebody has one of the permissions."""
+        """Whether a person has one of the permissions."""
         held = set(self.fallback)
         for role_id in self.members.get(sub, ()):
             role = self.roles.get(role_id)

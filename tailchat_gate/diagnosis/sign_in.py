@@ -47,7 +47,7 @@ REGISTRATION: Final = "registration"
 PEOPLE: Final = "people"
 #: What an admin may want so.
 _MAY_BE_SO: Final = frozenset((ISSUER,))
-#: An id that nobody has.
+#: An id that no app has.
 _NOBODY: Final = "0" * 24
 
 

@@ -172,7 +172,7 @@ class SignOut:
     async def _signed_out(
         self, request: web.BaseRequest, context: RequestContext, query: dict[str, str]
     ) -> web.StreamResponse:
-        """Show that nobody is signed in, and delete the cookie of a session that has ended."""
+        """Show that there is no sign-in, and delete the cookie of a session that has ended."""
         done = self._done(query)
         if "pass" in query:
             # To remove it from the address bar.

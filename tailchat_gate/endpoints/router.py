@@ -47,7 +47,7 @@ class KeySet:
     async def answer(
         self, _request: web.BaseRequest, context: RequestContext
     ) -> web.StreamResponse:
-        """Return the key set; 404 if there is none, so that nobody caches an empty one."""
+        """Return the key set; 404 if there is none, so that no tool caches an empty one."""
         if self._key_set is None:
             return self._answers.problem(context, Reason.NO_ROUTE)
         return self._answers.key_set(self._key_set)
@@ -79,7 +79,7 @@ class Endpoints:
         self._maintenance = maintenance
         self._prefix = prefix
         self._forward_auth = forward_auth
-        #: Paths that lead into a sign-in, or need one: during maintenance nobody is sent there.
+        #: Paths of a sign-in, and those that need one: closed during maintenance.
         self._into = frozenset(
             f"{prefix}/{page}" for page in ("start", "sign_in", "frame", "request", "approvals")
         )

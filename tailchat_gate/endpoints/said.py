@@ -35,7 +35,7 @@ class Said(NamedTuple):
 
 
 class SaidNotes:
-    """Seals notes for the next page, so that nobody else's link makes a page say something.
+    """Seals notes for the next page, so that no link of a stranger makes a page say something.
 
     In the address and not in memory: with several workers, another one may show the page.
     """

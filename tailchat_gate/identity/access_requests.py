@@ -43,7 +43,7 @@ MOST: Final = 500
 #: Seconds for which nothing drops a request. Anybody can make accounts: without it they could drop
 #: the requests of others as fast as those come.
 SAFE_SECONDS: Final = 3_600
-#: Longest nickname and discriminator that are kept, in characters.
+#: Longest nickname and discriminator that are stored, in characters.
 _MAX_NAME: Final = 64
 
 _log: Final = logging.getLogger(LOGGER_NAME)

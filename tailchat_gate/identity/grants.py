@@ -184,7 +184,7 @@ class Grants:
         return ()
 
     def erase(self, sub: str, *, in_force: bool) -> None:
-        """Forget a person's grants: they are the person's data, and lock nobody out."""
+        """Erase a person's grants: they are the person's data, and locks do not depend on them."""
         del in_force
         self.state.erase(sub)
         self._hear()

@@ -13,7 +13,7 @@ from tailchat_gate.reasons import Reason
 
 #: Seconds after a failure before Tailchat is asked again about the same session.
 RETRY_SECONDS: Final = 15.0
-#: Seconds for which Tailchat counts as silent after it did not answer at all.
+#: Seconds for which Tailchat counts as silent after a call without an answer.
 SILENCE_SECONDS: Final = 60.0
 #: This many faults for one person, while others are answered, show that the person is gone.
 ENOUGH_FAULTS: Final = 3

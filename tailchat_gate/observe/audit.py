@@ -150,7 +150,7 @@ class Audit:
                 _log.info("audit", extra={"details": details})
 
     def ordered(self, order: str, by: str, **facts: object) -> None:
-        """Write that somebody gave an order on the admin page; `facts` hold no secrets."""
+        """Record an order on the admin page; `facts` hold no secrets."""
         details = {"event": "admin-order", "order": order, "by": by, **facts}
         _log.info("audit", extra={"details": details})
 
@@ -160,14 +160,14 @@ class Audit:
         _log.info("audit", extra={"details": details})
 
     def account_changed(self, sub: str, reason: Reason | None) -> None:
-        """Write that Tailchat's account is kept out, or, without a reason, no longer is."""
+        """Record that an account is refused, or, without a reason, no longer is."""
         details = {"event": "account-kept-out", "sub": sub, "reason": reason}
         if reason is None:
             details = {"event": "account-let-in", "sub": sub}
         _log.info("audit", extra={"details": details})
 
     def membership_changed(self, sub: str, group: str, *, joined: bool) -> None:
-        """Write that Tailchat put somebody into a group of the configuration, or took them out."""
+        """Record that Tailchat put a person into a group of the configuration, or took them out."""
         event = "group-joined" if joined else "group-left"
         _log.info("audit", extra={"details": {"event": event, "sub": sub, "group": group}})
 

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple, Protocol
 
 from tailchat_gate.observe.families import BUCKETS
 
-#: Seconds from one sample to the next, and how many are kept: ten minutes.
+#: Seconds from one sample to the next, and how many are stored: ten minutes.
 STEP_SECONDS: Final = 10.0
 STEPS: Final = 60
 

@@ -123,7 +123,7 @@ class Spans:
 
     @property
     def are_recorded(self) -> bool:
-        """Whether spans are recorded at all."""
+        """Whether spans are recorded."""
         return self._make is not None
 
     def record(self, context: RequestContext, now: float, *, identity: bool) -> None:

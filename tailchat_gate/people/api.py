@@ -15,7 +15,7 @@ from tailchat_gate.identity.oauth.responses import busy, quotes_any
 from tailchat_gate.reasons import Reason
 from tailchat_gate.syntax import COMPACT
 
-#: Characters of an error's name and type that are kept.
+#: Characters of an error's name and type that are logged.
 _LONGEST_NAME: Final = 64
 #: Members of a body that a server may echo and no log may show.
 _SECRETS: Final = ("token", "jwt")

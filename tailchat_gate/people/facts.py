@@ -192,7 +192,7 @@ class KnownPeople:
         return list(self._all)
 
     def keep_emails(self, keep: bool) -> None:  # noqa: FBT001 - a setting's value
-        """Keep addresses from now on, or forget those that are known.
+        """Store addresses from now on, or forget the known ones.
 
         Once they are to be kept, everybody is unknown until they were asked about again.
         """

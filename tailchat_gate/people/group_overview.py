@@ -7,7 +7,7 @@ from typing import Final
 from tailchat_gate.config.values.group import Group, MemberSource
 from tailchat_gate.syntax import TAILCHAT_ID, UNFIT_FOR_A_LINE
 
-#: What lets somebody give roles: the second may change what a role may, also one's own.
+#: Permissions that allow giving roles: the second allows changing any role's permissions.
 _GIVES_ROLES: Final = ("core.manageRoles", "core.managePanel")
 _INVITES: Final = "core.invite"
 _LONGEST_NAME: Final = 60

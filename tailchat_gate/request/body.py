@@ -7,7 +7,7 @@ from tailchat_gate.reasons import Reason, RefusedError
 from tailchat_gate.request.fields import FieldSection, RawFields, split_fields
 from tailchat_gate.syntax import FIELD_VALUE_OCTETS, ROUTING_FIELDS
 
-#: Section 7.1: a size, extensions that nobody needs, CRLF. 15 digits cannot overflow anything.
+#: Section 7.1: a size, extensions (ignored), CRLF. 15 digits cannot overflow anything.
 _SIZE: Final = re.compile(rb"0*([0-9A-Fa-f]{1,15})(?:[ \t]*+;%b)?" % FIELD_VALUE_OCTETS)
 _CRLF: Final = b"\r\n"
 _MAX_LINE: Final = 1024

@@ -119,7 +119,7 @@ class ClientResolver:
         return client
 
     def forget(self) -> None:
-        """Drop what was kept: no further client will be asked for."""
+        """Drop the cache: no further client will be looked up."""
         self._cache.clear()
         self._peers.clear()
 

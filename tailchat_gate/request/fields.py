@@ -89,27 +89,27 @@ class FieldSection:
         self._read()
 
     def forget(self) -> None:
-        """Drop what others have kept.
+        """Drop what others have cached.
 
         Each has an attribute of its own, since most are read once in every request. What is typed
         Any is of a module that imports this one; only the one that keeps it reads it.
         """
-        #: Further methods that the request claims: kept by request/claims.py.
+        #: Further methods that the request claims: cached by request/claims.py.
         self.claimed: frozenset[str] | None = None
-        #: Further paths that the request names: kept by request/claims.py.
+        #: Further paths that the request names: cached by request/claims.py.
         self.paths: tuple[Any, ...] | None = None
-        #: The client behind a trusted proxy: (peer, ClientAddress), kept by the gate.
+        #: The client behind a trusted proxy: (peer, ClientAddress), cached by the gate.
         self.forwarded: tuple[str, ClientAddress] | None = None
-        #: The request that a proxy asks about, in a tuple; kept by request/forwarded_request.py.
+        #: The request that a proxy asks about, in a tuple; cached by request/forwarded_request.py.
         self.original: tuple[Any] | None = None
-        #: Who was found by the cookies or the token, and by whom: kept by identity/.
+        #: Who was found by the cookies or the token, and by whom: cached by identity/.
         self.visitor: tuple[Any, Any] | None = None
         #: The field lines for the upstream, and for which client and route they were made.
         self.sent = b""
         self.sent_for: tuple[object, object, object] | None = None
 
     def apart(self) -> "FieldSection":
-        """Return the same fields without what others have kept on them."""
+        """Return the same fields without what others have cached on them."""
         found = copy.copy(self)
         found.forget()
         return found
@@ -190,7 +190,7 @@ class FieldSection:
 
 
 class _Headers(Mapping[str, str]):
-    """Field values by name, whatever its case; what nobody asks for is not decoded."""
+    """Field values by name, whatever its case; decoded only when they are read."""
 
     __slots__ = ("_places", "_values")
 

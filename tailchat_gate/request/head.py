@@ -33,7 +33,7 @@ _FIRST: Final = re.compile(rb"[\r%b]" % TCHAR_OCTETS)
 _VERSIONS: Final = {b"HTTP/1.1": False, b"HTTP/1.0": True}
 #: Around the target: method, version, two spaces, an empty line before and half of a line's end.
 _LINE_OVERHEAD: Final = MAX_METHOD + 13
-#: Bytes that are kept of request lines, and of one of them, with all that is made of it.
+#: Bytes of request lines that are cached, and of one of them, with all that is made of it.
 _KEPT_LINES: Final = 4 << 20
 _LARGEST_LINE: Final = 24 << 10
 
@@ -77,7 +77,7 @@ NO_HEAD: Final = RequestHead("", False, NO_TARGET, FieldSection(()))  # noqa: FB
 
 
 class RequestReader:
-    """Reads the heads of requests; what comes again is kept.
+    """Reads the heads of requests; caches what repeats.
 
     Nothing is kept of what does not parse, and nothing of what came only once. `often` is how
     often a form of header section comes before it is read the plain way.
@@ -123,7 +123,7 @@ class RequestReader:
         return RequestHead(line.method, line.http10, target, fields, line.sent)
 
     def forget(self) -> None:
-        """Drop what was kept: no further head will be read."""
+        """Drop the caches: no further head will be read."""
         self._lines.clear()
         self._sections.forget()
 

@@ -17,7 +17,7 @@ OFTEN: Final = 64
 _MOST_LINES: Final = 40
 _MOST_NAME_BYTES: Final = 1024
 _MOST_ALIKE: Final = 8
-#: Bytes that are kept: of sections, of shapes, and of what was read of values.
+#: Bytes that are cached: of sections, of shapes, and of what was read of values.
 _KEPT_SECTIONS: Final = 32 << 20
 _KEPT_SHAPES: Final = 1 << 20
 _KEPT_TOLD: Final = 4 << 20
@@ -57,7 +57,7 @@ class SectionReader:
         return found
 
     def forget(self) -> None:
-        """Drop what was kept: no further section will be read."""
+        """Drop the caches: no further section will be read."""
         self._kept.clear()
         self.plain.forget()
 
@@ -118,7 +118,7 @@ class PlainSections:
         return None
 
     def shape(self, names: Values) -> Shape:
-        """Return the shape of these names: the one that is kept, or a new one."""
+        """Return the shape of these names: the cached one, or a new one."""
         return self._shapes.get(names) or Shape(names)
 
     def learn(self, section: FieldSection) -> None:
@@ -137,7 +137,7 @@ class PlainSections:
             self._patterns.setdefault(len(shape.names), [])[_MOST_ALIKE - 1 :] = [shape]
 
     def forget(self) -> None:
-        """Drop what was kept."""
+        """Drop the caches."""
         self._shapes.clear()
         self._told.clear()
         self._patterns.clear()

@@ -22,7 +22,7 @@ IDENTIFYING: Final = (b"x-request-id", b"traceparent", b"tracestate")
 _VALUE: Final = rb"([^ \r][^\r]*+)(?<! )"
 #: Leaves the bytes of a plain value, visible ASCII and spaces, as they are, and no other byte.
 _PLAIN: Final = bytes([octet if octet in range(0x20, 0x7F) else 0x20 for octet in range(256)])
-#: Of how many routes it is kept which lines they pass.
+#: For how many routes it is cached which lines they pass.
 _MAX_ROUTES: Final = 16
 
 Values = tuple[bytes, ...]

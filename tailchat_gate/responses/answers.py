@@ -48,7 +48,7 @@ _GO_BACK: Final = frozenset(
         *(Reason.CLAIM_REFUSED, Reason.ORIGIN_REFUSED),
     )
 )
-#: The page leads to the start: nobody knows what was meant.
+#: The page links to the start, because the intended address is unknown.
 _WRONG_ADDRESS: Final = frozenset((Reason.BAD_REQUEST, Reason.TARGET_TOO_LONG))
 #: A tool that is away may be back in a moment.
 _PASSES: Final = frozenset((Reason.UPSTREAM_DOWN, Reason.UPSTREAM_SLOW))

@@ -14,7 +14,7 @@ from tailchat_gate.request.target import query_pairs
 from tailchat_gate.responses.plain import NO_STORE
 from tailchat_gate.syntax import HOST_PREFIX, LANGUAGE_COOKIE, READ_METHODS
 
-#: Seconds for which a choice is kept; browsers keep no cookie for longer than 400 days.
+#: Seconds for which a choice is stored; browsers store no cookie for longer than 400 days.
 _KEPT: Final = 365 * 86_400
 #: The longest way back, in characters: a page has it once for each language.
 _LONGEST: Final = 2048

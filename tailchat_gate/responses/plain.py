@@ -69,7 +69,7 @@ class PlainAnswers:
         self._date_line = b""
 
     def json(self, body: bytes, *, headers: Mapping[str, str] | None = None) -> web.Response:
-        """Return a JSON answer that nobody keeps."""
+        """Return a JSON answer that nobody may cache."""
         return web.Response(body=body, headers={**JSON, **(headers or {})})
 
     def key_set(self, body: bytes) -> web.Response:
@@ -88,7 +88,7 @@ class PlainAnswers:
         return web.Response(body=REFUSING_SCRIPT, headers=_SCRIPT)
 
     def text(self, text: str) -> web.Response:
-        """Return a plain text that nobody keeps."""
+        """Return a plain text that nobody may cache."""
         return web.Response(text=text, headers=NO_STORE)
 
     def identity(self, status: HTTPStatus, lines: bytes, head: RequestHead, *, keep: bool) -> bytes:
@@ -132,7 +132,7 @@ class PlainAnswers:
         return web.Response(body=b"".join((*lines, b"\r\n")), headers=headers)
 
     def redirect(self, location: str, *, status: int = 302) -> web.Response:
-        """Return a redirect that nobody keeps; `location` is ASCII."""
+        """Return a redirect that nobody may cache; `location` is ASCII."""
         return web.Response(status=status, headers={**NO_STORE, "Location": location})
 
     def _date(self) -> bytes:

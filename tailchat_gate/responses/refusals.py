@@ -178,7 +178,7 @@ class Refusals:
     def sign_in_first(
         self, context: RequestContext, rejection: Rejection | None = None
     ) -> web.Response:
-        """Return the answer of who is not signed in for a proxy to hand on: never a redirect.
+        """Return the answer without a sign-in for a proxy to pass on: never a redirect.
 
         A person gets a page that goes on to the sign-in by itself, and the proxy the address in
         a field of its own, so that it may redirect instead. `rejection` as in `refusal`.
@@ -212,7 +212,7 @@ class Refusals:
     def locked(
         self, context: RequestContext, lock: Lock, record: SessionRecord | None
     ) -> web.Response:
-        """Tell a person or machine that a lock keeps it out, what the admin says, and until when.
+        """Answer a person or machine that is locked out: the admin's message, and until when.
 
         `record` is a person's, None for a machine. A lock on all is about nobody.
         """
@@ -278,7 +278,7 @@ class Refusals:
     def _ask(
         self, context: RequestContext, reason: Reason, record: SessionRecord
     ) -> Mapping[str, str]:
-        """Return what the form of who may ask for access to a tool says, {} for nobody else."""
+        """Return the form to ask for access to a tool, {} for people who may not ask."""
         if reason is not Reason.DENIED or context.route not in self._asks.routes:
             return {}
         back = self._way_back(context)

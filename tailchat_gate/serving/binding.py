@@ -137,7 +137,7 @@ def _bind_unix(path: Path, rights: Rights) -> socket.socket:
         bound.bind(str(made))
         try:
             set_rights(made, rights)
-            # Before the rename: another gate replaces a socket that nobody listens on.
+            # Before the rename: another gate replaces a socket without a listener.
             bound.listen()
             made.rename(path)
         except OSError:

@@ -139,7 +139,7 @@ def _decided(table: RouteTable, asked: RequestHead, asker: Asker) -> tuple[Match
         return match, Decision(allowed=False, reason=asker.lock.reason)
     decision = decide(match.rules, asker.admitted, asker.token) if match else NO_ROUTE
     if asker.lock and decision.reason is Reason.NOT_SIGNED_IN:
-        # The gate's reason for a session that a lock has closed, and for everybody's.
+        # The gate's reason for a session that a lock has closed, and for a lock on all.
         decision = Decision(allowed=False, reason=asker.lock.reason)
     if match and decision.allowed and not match.route.passes_on(asked.method):
         decision = Decision(allowed=False, reason=Reason.METHOD_REFUSED)

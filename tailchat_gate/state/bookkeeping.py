@@ -276,7 +276,7 @@ class DatabaseStore(ABC):
         await end(self._looking, self._write_last)
 
     def put(self, records: Iterable[Record]) -> Awaitable[None]:
-        """Write records with all others that come meanwhile."""
+        """Write records, together with all others that arrive until then."""
         return self._batches.put(records)
 
     def written(self) -> Awaitable[None]:

@@ -118,7 +118,7 @@ class Engine:
         with self._faults(FaultKind.UNWRITABLE):
             self._database.open()
         self._is_open = True
-        # The next look reads what others changed meanwhile, and hands it out.
+        # The next look reads what others have changed since, and hands it out.
         self._database.rewind(last)
 
     def read_aside(self) -> list[Record]:
@@ -203,7 +203,7 @@ class Engine:
     def rebuild(self, found: Salvage, known: Iterable[Record], followed: set[str]) -> Read:
         """Put a new database in place of a damaged or lost one, and read it.
 
-        Another process may have done so meanwhile, and may know more or less than this one.
+        Another process may have done so already, and may know more or less than this one.
         """
         with self._faults(FaultKind.UNWRITABLE), alone(self.files) as mine:
             if (mended := self._load_mended()) is not None:

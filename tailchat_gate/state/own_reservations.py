@@ -54,7 +54,7 @@ class OwnReservations:
             self._forget_outcomes(now)
 
     def _forget_outcomes(self, now: float) -> None:
-        """Forget what nobody is given any more: it has a session's tokens in it."""
+        """Forget outcomes that are no longer handed out: they contain a session's tokens."""
         for reservation in self._kept.values():
             outcome = reservation.outcome
             if outcome is not None and outcome.data is not None and outcome.until <= now:

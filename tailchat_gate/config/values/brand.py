@@ -62,7 +62,7 @@ def text_key(text: str) -> str:
 
 
 def own_text(value: str) -> str:
-    """Check a text by itself; raises ValueError."""
+    """Check one text; raises ValueError."""
     if not value.strip() or len(value) > _LONGEST_OWN_TEXT or syntax.UNFIT_FOR_A_LINE.search(value):
         raise ValueError(f"a text in one line of at most {_LONGEST_OWN_TEXT} characters")
     return value
@@ -82,7 +82,7 @@ def with_placeholders(texts: Mapping[str, str]) -> Mapping[str, str]:
 
 
 def frozen_texts(texts: Mapping[str, Mapping[str, str]]) -> Mapping[str, Mapping[str, str]]:
-    """Return texts by language that nobody changes."""
+    """Return texts by language, read-only."""
     return MappingProxyType(dict(texts))
 
 

@@ -182,7 +182,7 @@ class SignInCheck:
         return await self._ask("GET", f"/open/auth?{urlencode(params, quote_via=quote)}")
 
     async def _redeem(self) -> Answer:
-        """Ask for the tokens of a code that nobody was given.
+        """Ask for the tokens of an invented code.
 
         Tailchat checks the client first: 401 means a wrong secret, `invalid_grant` a good one.
         """

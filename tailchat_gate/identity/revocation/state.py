@@ -195,7 +195,7 @@ class RevocationState:
         return True
 
     def kept_out(self) -> dict[str, Reason]:
-        """Return who is kept out for what Tailchat says of them, by sub."""
+        """Return the accounts that are refused for what Tailchat says about them, by sub."""
         return dict(self._kept_out)
 
     def signed_out_at(self, sub: str) -> int:

@@ -35,10 +35,10 @@ MAX_VALUES: Final = 4
 #: Login cookies to try. A gate leaves a few in a browser; others may have been planted.
 MAX_LOGINS: Final = 200
 
-#: Bytes that are kept of fields with what was read of them, and of one.
+#: Bytes that are cached, of all fields with what was read of them, and of one.
 _KEPT: Final = 4 << 20
 _LARGEST: Final = 24 << 10
-#: Fields that were read last and are kept besides, each of 24 KiB at most.
+#: Number of the last fields read that are cached in addition, each of 24 KiB at most.
 _MOST_RECENT: Final = 64
 
 #: What is in the name of each cookie of a gate, where the admin chose no other name.

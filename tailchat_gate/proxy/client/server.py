@@ -198,7 +198,7 @@ class ClientServer:
             self._prompt = self._loop.call_later(PROMPT_SECONDS, self._check_sessions)
 
     def hear_of_rights(self) -> None:
-        """Somebody may have lost a right: judge the requests under way again."""
+        """Judge the requests under way again: a person may have lost a right."""
         self._rights.changed()
 
     def opened(self, connection: ClientProtocol) -> Reason | None:

@@ -83,7 +83,7 @@ class FieldRule(Enum):
 _KEEP, _CLAIM, _SET = FieldAction.KEEP, FieldAction.CLAIM, FieldAction.SET
 
 
-# Compared by identity: it is the key of what is kept for a route.
+# Compared by identity: it is the key of a route's cache.
 @dataclass(frozen=True, slots=True, eq=False)
 class RouteRules:
     """One route's rules for request fields.

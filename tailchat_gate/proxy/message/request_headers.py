@@ -34,7 +34,7 @@ _IN_AUTHORIZATION: Final = frozenset((TokenWay.BEARER, TokenWay.BASIC))
 #: Methods for which a recipient counts Max-Forwards down (RFC 9110 section 7.6.2).
 COUNTS_HOPS: Final = frozenset(("OPTIONS", "TRACE"))
 _MAX_FORWARDS: Final = re.compile(rb"(?i)(?<=\r\n)(max-forwards: )0*([1-9][0-9]{0,8})(?=\r\n)")
-#: Bytes that are kept of the gate's own lines.
+#: Bytes of the gate's own lines that are cached.
 _KEPT_OWN: Final = 4 << 20
 # Globals: see reasons.py.
 _KEEP, _COOKIE = FieldAction.KEEP, FieldAction.COOKIE

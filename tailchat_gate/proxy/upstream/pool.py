@@ -1,4 +1,4 @@
-"""Connections to one upstream: kept, handed out, bounded, and retried when it is down."""
+"""Connections to one upstream: idle, handed out, bounded, and retried when it is down."""
 
 import asyncio
 import errno

@@ -1,4 +1,4 @@
-"""Runs `tailchat-gate doctor` when somebody asks for it: in a process of its own."""
+"""Runs `tailchat-gate doctor` for the admin page, in a process of its own."""
 
 import asyncio
 import json

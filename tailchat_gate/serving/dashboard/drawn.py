@@ -34,7 +34,7 @@ from tailchat_gate.serving.dashboard.settings_shown import effective
 from tailchat_gate.serving.reload import Reloader
 from tailchat_gate.syntax import READ_METHODS
 
-#: What an order says that nobody has answered: whether it was carried out is not known.
+#: The message for an order without an answer: it may have been carried out or not.
 UNANSWERED: Final = "unanswered"
 #: Words for orders that get a page of their own, since nothing came of them.
 _UNAVAILABLE: Final = frozenset((APPROVERS_UNKNOWN, UNANSWERED))

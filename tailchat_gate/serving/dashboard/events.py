@@ -8,7 +8,7 @@ from typing import Final
 
 from aiohttp import web
 
-#: Streams that may be open at once; each is a connection of a page that somebody looks at.
+#: Streams that may be open at once; each is the connection of an open page.
 MOST_STREAMS: Final = 32
 #: How often changes are looked for, while a page is open.
 LOOK_SECONDS: Final = 1.0

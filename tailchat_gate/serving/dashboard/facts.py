@@ -10,7 +10,7 @@ from tailchat_gate.reasons import Reason
 from tailchat_gate.serving.dashboard.sampler import Sampler
 from tailchat_gate.serving.process_state import ProcessState
 
-#: Rows of a table that are shown at first, and at all.
+#: Rows of a table that are shown at first, and at most.
 SHOWN: Final = 50
 MOST_ROWS: Final = 1000
 #: Seconds before an end at which it becomes a notice: two weeks.
@@ -161,7 +161,7 @@ def _row(
 
 
 def backends_up(process_state: ProcessState) -> dict[str, bool | None]:
-    """Return whether each tool answers, by its address; None for one that nobody has asked."""
+    """Return whether each tool answers, by its address; None for one without a request so far."""
     pools = process_state.upstream_pools
     up = {url: counts.up for url, counts in tuple(pools.counts.items())}
     return {**up, **{one.backend.url: one.up for one in pools.health}}

@@ -26,10 +26,10 @@ from tailchat_gate.serving.dashboard.page_request import Form
 from tailchat_gate.serving.dashboard.people_shown import grantable, under_way
 from tailchat_gate.serving.generations import Generation, Generations
 
-#: Orders that give nobody a right: everybody who reaches the page may give them.
+#: Orders that give no rights: everybody who reaches the page may give them.
 #: They are those of the page itself (drawn.py).
 HARMLESS: Final = frozenset(("reload", "doctor"))
-#: Orders that let somebody in: for these a copied cookie must not be enough.
+#: Orders that let people in: for these a copied cookie must not be enough.
 _LET_IN: Final = frozenset(("grant", "decide", "unlock"))
 #: What an order says that only an approver may give, while Tailchat does not say who is one.
 APPROVERS_UNKNOWN: Final = "approvers-unknown"

@@ -43,7 +43,7 @@ class GateAdminPage:
     def listener_request(
         self, request: web.BaseRequest, accept_language: str, switch: str
     ) -> AdminRequest:
-        """Return what is asked for on the admin listener, by nobody in particular."""
+        """Return the answer to a request on the admin listener, which has no sign-in."""
         path, mark, query = request.raw_path.partition("?")
         orders = self._settings().admin_orders
         operator = Operator(

@@ -171,7 +171,7 @@ class Crew:
         }
 
     def _find(self, process: Spawned, wanted: Message) -> None:
-        """Answer what a worker wants, meanwhile."""
+        """Answer a worker's requests in the meantime."""
         finding = asyncio.get_running_loop().create_task(self._answer(process, wanted))
         self._finding.add(finding)
         finding.add_done_callback(self._finding.discard)
