@@ -46,7 +46,7 @@ _CLAIM_REFUSED: Final = Decision(allowed=False, reason=Reason.CLAIM_REFUSED)
 
 @dataclass(slots=True, eq=False)
 class Verdict:
-    """What was found and decided: `match` is None where no route serves the target.
+    """The decision and its basis: `match` is None where no route serves the target.
 
     `visitor` sent the request, None where the tool must take it for anonymous;
     `host_session` has the sessions of the host asked for. `rejection` is why

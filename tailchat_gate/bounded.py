@@ -31,7 +31,7 @@ def keep_in(cache: dict[_K, _V], key: _K, made: _V, most: int) -> None:
 
 
 class BoundedCache(Generic[_K, _V]):
-    """What was made of keys, until there is too much of it.
+    """A cache with a bound.
 
     All entries together cost at most `most`: by `cost` of a key and what was made of it, and
     without one by their number. What is used stays. The entries are in two halves: when the young

@@ -1,4 +1,4 @@
-"""What browsers say of the page behind a request, and which service workers may run.
+"""Reads what browsers say about the page that sent a request; which service workers may run.
 
 Origins: RFC 6454 and Fetch Metadata. A service worker answers every navigation whose path begins
 with its scope, and reads its address: a code or a pass in it would be a script's. The scope is at

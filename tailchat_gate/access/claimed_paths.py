@@ -75,7 +75,7 @@ class _Judge:
 def judge_claims(
     table: RouteTable, match: Match, fields: FieldSection, claims: Iterable[Claim], asked: Asked
 ) -> Claimed:
-    """Return what the claims of a request meet, which itself is served by `match`.
+    """Return the routes and rules for the claims of a request that `match` serves.
 
     Raises RefusedError for what no rule can be found for: another host, another tool, a path
     that no route offers.

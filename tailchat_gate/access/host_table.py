@@ -266,7 +266,7 @@ class HostTable:
 
 
 class PathCache:
-    """What was judged of paths, by the table, the method and the path, and bounded as a whole.
+    """Caches judgements of paths by table, method and path; bounded as a whole.
 
     `paths` are those that came again, `forms` the forms of plain ones. A stranger who sends new
     paths all the time makes them be judged again, which costs time and no memory. `last` is the

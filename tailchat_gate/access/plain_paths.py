@@ -1,4 +1,4 @@
-"""What of a plain path can decide which places it leads to."""
+"""Finds the parts of a plain path that can decide which places it leads to."""
 
 from collections.abc import Iterable
 from typing import Final

@@ -17,7 +17,7 @@ NO_GRANTS: Final = GrantState(lambda: 0.0)
 
 
 class Listed(NamedTuple):
-    """Those whom the entries of a list name: persons by their sub, machines by their token.
+    """The persons (by sub) and machines (by token) that the entries of a list name.
 
     `groups` are the names of groups that have members from Tailchat too.
     """

@@ -102,7 +102,7 @@ class RateLimit:
         return found
 
     def wait(self, bucket: Bucket, now: float) -> float:
-        """Return how many seconds the next request has to wait, 0 or less for none."""
+        """Return the seconds that the next request has to wait, 0 or less for none."""
         return bucket.due - now - self._ahead
 
     def take(self, bucket: Bucket, now: float) -> None:

@@ -60,7 +60,7 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 def asked(config: Path, path: str, read: Callable[[bytes], _T]) -> _T:
-    """Return what `read` makes of a page of the admin listener; end the command without an answer.
+    """Return a page of the admin listener, as `read` reads it; end the command without an answer.
 
     `read` raises ValueError for what no gate answers: the port may be another program's.
 

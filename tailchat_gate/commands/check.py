@@ -33,7 +33,7 @@ _NOT_HERE: Final = "on this machine the gate does not start with it"
 
 @dataclass(frozen=True, slots=True)
 class _Findings:
-    """What was found about a valid configuration; `starts`: nothing here prevents a start."""
+    """Findings about a valid configuration; `starts`: nothing on this machine prevents a start."""
 
     settings: Settings
     warnings: tuple[Problem, ...]

@@ -173,7 +173,7 @@ class _Bash(BashComplete):
         return "\n".join(self.format_completion(item) for item in found if item.type == "plain")
 
     def format_completion(self, item: CompletionItem) -> str:
-        """Return what takes the place of the last part of the word, which is what bash replaces."""
+        """Return the replacement for the last part of the word, the part that bash replaces."""
         _, word = self.get_completion_args()
         if ":" in os.environ.get("COMP_BREAKS", ""):
             return str(item.value).removeprefix(word[: word.rfind(":") + 1])

@@ -75,7 +75,7 @@ _ADMIN: Final = _Tool(
 
 @dataclass(frozen=True, slots=True)
 class _Places:
-    """Where the demo is: the gate's port and Tailchat's, on `host`, and its files in `folder`."""
+    """The demo's addresses and files: both ports, on `host`, and `folder`."""
 
     host: str
     port: int

@@ -150,7 +150,7 @@ def explain(
 
 
 def _members(settings: Settings, stored: Memberships, *, asked: bool) -> tuple[Members, str]:
-    """Return who is in groups by Tailchat's word, and what to say about that word.
+    """Return the members of groups that Tailchat names, and a sentence about Tailchat's answer.
 
     `asked`: whether a person is asked about. The store does not say whether Tailchat's key is the
     public one, and what it says of groups may be older than that.

@@ -1,4 +1,4 @@
-"""What becomes of each option of oauth2-proxy 7.15's configuration file."""
+"""The counterpart of each option of oauth2-proxy 7.15's configuration file."""
 
 from collections.abc import Mapping
 from types import MappingProxyType

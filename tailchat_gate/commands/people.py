@@ -1,4 +1,4 @@
-"""What commands ask Tailchat: whose a name is."""
+"""Asks Tailchat, for commands, which account has a name."""
 
 import asyncio
 import os
@@ -54,7 +54,7 @@ def known_person(settings: Settings, name: str) -> str:
 
 
 def find_person(settings: Settings, name: str) -> FoundAccount:
-    """Return who has a name in Tailchat; end the command where that is not known."""
+    """Return the account with a name in Tailchat; end the command if that is not known."""
 
     async def ask(api: TailchatApi) -> tuple[ApiResult, str]:
         tailchat = settings.tailchat
@@ -76,7 +76,7 @@ def find_person(settings: Settings, name: str) -> FoundAccount:
 
 
 def asked(settings: Settings, ask: Callable[[TailchatApi], Awaitable[T]]) -> T:
-    """Return what `ask` finds out at Tailchat."""
+    """Return Tailchat's answer to `ask`."""
 
     async def run() -> T:
         # A name that is never answered must not delay the end of the command.

@@ -102,7 +102,7 @@ class OpenedStore(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """What a store says of people: locks, grants, requests for access, groups, sessions."""
+    """The records of a store about people: locks, grants, requests, groups, sessions."""
 
     revocation: RevocationState
     grants: GrantState
@@ -119,7 +119,7 @@ class Stored(NamedTuple):
 
 
 def read_store(directory: Path) -> Stored:
-    """Return what the store in a directory says of people.
+    """Return the records about people of the store in a directory.
 
     It needs no event loop: `explain` reads it in none. Raises StoreError.
     """
@@ -135,7 +135,7 @@ def read_store(directory: Path) -> Stored:
 
 
 def _read_server(place: RedisPlace) -> Stored:
-    """Return what the store in a server says of people. Raises StoreError."""
+    """Return the records about people of the store in a server. Raises StoreError."""
     try:
         found = asyncio.run(peek_at(place))
     except StoreFault as fault:
@@ -213,7 +213,7 @@ class StateLocation:
 
 
 def state_location(config: Path, state: Path | None) -> StateLocation:
-    """Return where locks are stored; end the command if that is not known.
+    """Return the place of the stored locks; end the command if that is not known.
 
     A lock must work now, not after a fix of the file: only state.path must be valid.
     """
@@ -281,7 +281,7 @@ def _is_same(file: object, config: Path) -> bool:
 
 
 def stored(place: Place) -> Stored:
-    """Return what is stored of people, nothing if there is no store yet. Raises StoreError."""
+    """Return the records about people, none if there is no store yet. Raises StoreError."""
     if isinstance(place, RedisPlace):
         return _read_server(place)
     return read_store(place) if place.exists() else Stored.nothing()
@@ -328,7 +328,7 @@ def change(place: Place, work: Callable[[OpenedStore], Awaitable[T]]) -> T:
 
 
 def stored_of(settings: Settings) -> Stored:
-    """Return what is stored of people.
+    """Return the records about people.
 
     A store that cannot be read is a warning: the user may not be its owner.
     """

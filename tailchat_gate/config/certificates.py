@@ -25,7 +25,7 @@ _SECONDS_OF_A_DAY: Final = 86_400
 
 
 class CertificateFacts(NamedTuple):
-    """What a certificate says: the DNS names that it is for, and its dates in Unix seconds."""
+    """Facts of a certificate: its DNS names, and its dates in Unix seconds."""
 
     file: str
     names: tuple[str, ...]
@@ -43,7 +43,7 @@ def wildcard_of(host: str) -> str:
 
 
 def facts_of(certificate: Certificate) -> CertificateFacts:
-    """Return what the first certificate of a file says. Raises OSError or ValueError."""
+    """Return the facts of the first certificate of a file. Raises OSError or ValueError."""
     found = x509.load_pem_x509_certificate(Path(certificate.certificate).read_bytes())
     try:
         extension = found.extensions.get_extension_for_class(x509.SubjectAlternativeName)

@@ -24,7 +24,7 @@ _ONE_FORM = "each table in one form, in one place: [table] and keys below it, or
 
 
 class Wrong(NamedTuple):
-    """What was found at a position, and what was expected, as in a Problem."""
+    """A finding at a position, and the expectation, as in a Problem."""
 
     found: str
     expected: str

@@ -297,7 +297,7 @@ def _visible(text: str) -> str:
 
 
 def _width(text: str) -> int:
-    """Return how many columns of a terminal a text takes."""
+    """Return the number of columns of a terminal that a text takes."""
     return sum(
         0 if combining(one) else 2 if east_asian_width(one) in {"W", "F"} else 1 for one in text
     )

@@ -38,7 +38,7 @@ def readable_by_all(path: Path) -> bool:
 
 
 def exposed(path: Path) -> bool:
-    """As readable_by_all, of a file with nothing but a secret.
+    """As readable_by_all, for a file that contains only a secret.
 
     Not one that is mounted by itself, as engines of containers mount secrets, with mode 0444: there
     are no other users beside it, and who may read it where it comes from is not seen from here.

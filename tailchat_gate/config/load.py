@@ -49,7 +49,7 @@ class Loaded:
 
 
 class _Found(NamedTuple):
-    """What was read, as Loaded has it; `settings` are None if they are not complete."""
+    """The result of reading, as in Loaded; `settings` are None if they are incomplete."""
 
     settings: Settings | None
     problems: tuple[Problem, ...]

@@ -86,7 +86,7 @@ class Settings(Section):
 
     @property
     def titles(self) -> Mapping[str, str]:
-        """What people read of each route, by its name."""
+        """The titles of routes for people, by name."""
         return {route.name: route.shown_name for route in self.route}
 
     @model_validator(mode="after")

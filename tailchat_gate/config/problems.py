@@ -104,7 +104,7 @@ class Problem:
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> "Problem":
-        """Return what to_json made."""
+        """Read the output of to_json."""
         place = found.get("excerpt")
         return cls(**{**found, "excerpt": Excerpt(**place) if place else None})
 

@@ -35,7 +35,7 @@ _NEAR: Final = "; did you mean "
 
 
 def hint_for(problem: Problem) -> str:
-    """Return what to run for a problem, "" for nothing or where the problem says it itself."""
+    """Return the command to run for a problem, "" for none or if the problem says it itself."""
     if not problem.expected or any(said in str(problem) for said in _SAID):
         return ""
     if problem.found.startswith(f'"{SUB}'):

@@ -1,1 +1,1 @@
-"""What is wrong around the gate, and how to mend it: each check asks one thing."""
+"""Finds faults around the gate and their remedies: each check asks one thing."""

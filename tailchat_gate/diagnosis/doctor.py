@@ -26,7 +26,7 @@ from tailchat_gate.proxy.upstream.resolver import NamesResolver
 
 
 class TailchatCalls(NamedTuple):
-    """What asks Tailchat, over one set of connections."""
+    """The parts that call Tailchat, over one set of connections."""
 
     sign_in: SignInCheck
     api: TailchatApi
@@ -37,7 +37,7 @@ class TailchatCalls(NamedTuple):
 
 
 class SetUp(NamedTuple):
-    """What the checks look at; `file` names the configuration, `clock` gives Unix seconds."""
+    """The subject of the checks; `file` names the configuration, `clock` gives Unix seconds."""
 
     loaded: Loaded
     file: str

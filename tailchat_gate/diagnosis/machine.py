@@ -1,4 +1,4 @@
-"""What this machine gives the gate, and what would prevent a start on it."""
+"""Checks of this machine: its limits, and what would prevent a start on it."""
 
 import grp
 import os

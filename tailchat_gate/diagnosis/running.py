@@ -32,7 +32,7 @@ Ask = Callable[[str], tuple[int, bytes]]
 
 
 class Running(NamedTuple):
-    """What a gate said of itself: `status` is that of `/status`; None where none answered.
+    """The answer of a running gate: `status` is that of `/status`; None without an answer.
 
     `problem` is why none did. `descriptors` is the limit of its process, None if it is not known.
     """

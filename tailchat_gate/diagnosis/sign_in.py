@@ -52,7 +52,7 @@ _NOBODY: Final = "0" * 24
 
 
 class Seen(NamedTuple):
-    """What the bot sees: `problem` is why it sees nothing, "" where it does.
+    """The groups that the bot sees; `problem` says why it sees none, "" if it does.
 
     `is_outage`: because Tailchat gives no answer.
 
@@ -68,7 +68,7 @@ class Seen(NamedTuple):
 
 
 async def look(settings: Settings, api: TailchatApi, bot: Bot) -> Seen:
-    """Return what the bot sees of groups."""
+    """Return the groups that the bot sees."""
     found = await bot.call(_GROUPS, {}, limit=settings.tailchat.groups_max_bytes)
     views = read_views(found.data, bot.sub) if isinstance(found, Done) else None
     if views is None:

@@ -35,7 +35,7 @@ _PLAIN: Final = MappingProxyType({"User-Agent": OWN_AGENT, "Accept-Encoding": "i
 
 
 class Mark(StrEnum):
-    """How a statement is to be taken; only `WRONG` makes the command fail."""
+    """The kind of a statement; only `WRONG` makes the command fail."""
 
     OK = "ok"
     WARNING = "warning"

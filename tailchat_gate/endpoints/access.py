@@ -61,7 +61,7 @@ class ApprovalDesk(NamedTuple):
         return [found for found in self.requests.open if found.route in self.askable]
 
     def waiting_for(self, sub: str) -> int:
-        """Return how many requests a person could decide now."""
+        """Return the number of requests that a person can decide now."""
         if not decide((self.approvers,), sub).allowed:
             return 0
         return sum(found.sub != sub for found in self.open)
@@ -166,7 +166,7 @@ class AccessEndpoints:
         self.panel.say("access-requests-full", f"{text}\n{url}")
 
     def _message(self, found: AccessRequest) -> str:
-        """Return what the bot writes of a request; nothing in it is markup or a secret."""
+        """Return the bot's message about a request; nothing in it is markup or a secret."""
         who = f"{plain(found.nickname)}#{plain(found.discriminator)}"
         why = f": {plain(found.reason)}" if found.reason else ""
         url = f"{self.sites.public_url}{self.prefix}/approvals"

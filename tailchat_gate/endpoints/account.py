@@ -194,7 +194,7 @@ class SignOut:
         return answer
 
     def _done(self, query: dict[str, str]) -> str:
-        """Return what the gate sealed for the last page, "" for any other text."""
+        """Return the text that the gate sealed for the last page, "" for any other."""
         done = query.get("done", "")
         sealed = self._keys.open(done)
         return done if sealed is not None and sealed.startswith(_DONE) else ""

@@ -153,7 +153,7 @@ class ForwardAuth:
         self._faults.tell(message, {"peer": context.client}, level=logging.WARNING)
 
     def _lines(self, context: RequestContext, verdict: Verdict, route: Route) -> bytes:
-        """Return what the tool is to be told, and what of Authorization it is to get."""
+        """Return the identity headers and the Authorization for the tool."""
         settings, visitor = route.settings, verdict.visitor
         lines = client_fields(settings, context.client_address.address)
         if context.head.fields.has_credentials:

@@ -19,7 +19,7 @@ from tailchat_gate.syntax import READ_METHODS
 
 
 class Story(Protocol):
-    """What the gate does on its other listeners."""
+    """The service of the gate's other listeners."""
 
     def counts_as(self, peer: str) -> str:
         """Return the key that a peer's connections are counted under, "" for a trusted proxy."""
@@ -28,7 +28,7 @@ class Story(Protocol):
         """Whether a peer is a trusted proxy."""
 
     def address_of(self, client: ClientConnection, fields: FieldSection) -> ClientAddress:
-        """Return who sent a request."""
+        """Return the client's address."""
 
 
 class HttpsRedirect:

@@ -1,4 +1,4 @@
-"""What a login's answers carry: login cookies, return targets, and the pages of refusals."""
+"""Parts of a login's answers: login cookies, return targets, and the pages of refusals."""
 
 import json
 import os
@@ -293,7 +293,7 @@ def _retry_after(seconds: str) -> dict[str, str]:
 
 
 def outcome_codec(keys: KeyRing) -> Codec[SessionRecord]:
-    """Return how the outcome of a login is stored for a repeated last step."""
+    """Return the stored form of a login's outcome, for a repeated last step."""
     return Codec(keys, SessionRecord.to_bytes, SessionRecord.from_bytes, lambda record: record.sub)
 
 

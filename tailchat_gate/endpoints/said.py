@@ -1,4 +1,4 @@
-"""What a form has done, said on the page that comes after it: sealed in that page's address."""
+"""Reports the outcome of a form on the next page: sealed into that page's address."""
 
 import json
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ Value = str | int
 
 
 class Said(NamedTuple):
-    """What was done: `code` names a sentence of the pages, `values` are put into it."""
+    """An outcome: `code` names a sentence of the pages, `values` are put into it."""
 
     code: str
     values: Mapping[str, Value]
@@ -30,7 +30,7 @@ class Said(NamedTuple):
         return cls(str(shown["code"]), values)
 
     def shown(self) -> dict[str, Value]:
-        """Return what a page is given."""
+        """Return the values for a page."""
         return {"code": self.code, **self.values}
 
 
@@ -50,7 +50,7 @@ class SaidNotes:
         return f"{SAID}={self._keys.seal(_BEGIN + note.encode('ascii'))}"
 
     def read(self, reader: str, query: Mapping[str, str]) -> Said | None:
-        """Return what a page is to say to `reader`, None for nothing."""
+        """Return the outcome to show to `reader`, None for none."""
         sealed = self._keys.open(query.get(SAID, "")) or b""
         if not sealed.startswith(_BEGIN):
             # The same keys seal the tokens of forms.

@@ -87,7 +87,7 @@ class AccessRequest:
         return found if found is not None and found.is_valid() else None
 
     def shown(self) -> dict[str, object]:
-        """Return what pages show of the request."""
+        """Return the request's values for pages."""
         return {
             "id": self.key,
             "sub": self.sub,
@@ -243,7 +243,7 @@ class AccessRequests:
         self._sweep()
 
     def known(self, *, lost: bool) -> Iterable[Record]:
-        """Return what the store must hold."""
+        """Return the records that the store must hold."""
         del lost
         return [one.to_record() for one in self._in_time()]
 

@@ -174,7 +174,7 @@ class Grants:
         self._take([grant for grant in read if grant is not None], known)
 
     def known(self, *, lost: bool) -> Iterable[Record]:
-        """Return what the store must hold."""
+        """Return the records that the store must hold."""
         del lost
         return [grant.to_record() for grant in self.state]
 

@@ -31,7 +31,7 @@ class RecheckTerms:
 
 
 class RecheckDecision(NamedTuple):
-    """What to do with a request of a session.
+    """The decision about a request of a session.
 
     `asks`: ask Tailchat; `waits`: the request waits for the answer; `refuses`: the request is
     refused. The decision holds until the Unix second `until`.
@@ -46,7 +46,7 @@ class RecheckDecision(NamedTuple):
 def decide_recheck(
     terms: RecheckTerms, *, checked_at: float, failed_at: float, askable: bool, now: float
 ) -> RecheckDecision:
-    """Return what to do with a request at `now`; times are Unix seconds.
+    """Decide about a request at `now`; times are Unix seconds.
 
     `checked_at`: when Tailchat last confirmed the session. `failed_at`: when asking last failed,
     NEVER if it has not failed since. `askable`: whether the session holds a token to ask with.
@@ -119,7 +119,7 @@ class RecheckRefused(NamedTuple):
 
 
 class RecheckResult(NamedTuple):
-    """What is known of a session: its newest record, and the time of the next look.
+    """A session's newest record, and the time of the next look.
 
     `refused`: why it is refused. `waits`: nothing is known until Tailchat is asked. `email`: the
     address that tools may be given, "" for none; no cookie holds it. `renamed`: nothing but names
@@ -138,7 +138,7 @@ class Rechecks(Protocol):
     """Knows what Tailchat said about sessions since their cookies were sealed."""
 
     def look(self, record: SessionRecord, now: float) -> RecheckResult:
-        """Return what is known of a session at `now`; asks Tailchat if that is due."""
+        """Return the state of a session at `now`; ask Tailchat if that is due."""
 
 
 class NoRecheck:
@@ -188,7 +188,7 @@ def caught_up(record: SessionRecord, newest: SessionRecord) -> SessionRecord:
 
 
 class ErrorMeaning(Enum):
-    """What an error response from Tailchat means for the session."""
+    """The meaning of an error response from Tailchat for the session."""
 
     REVOKED = "revoked"
     FAULT = "fault"
@@ -196,7 +196,7 @@ class ErrorMeaning(Enum):
 
 
 def error_meaning(refused: LoginRefused) -> ErrorMeaning:
-    """Return what an error response means.
+    """Return the meaning of an error response.
 
     FAULT is Tailchat's own error (500 server_error): it sends that for a deleted user, and also
     when its Redis is down. Everything else that is not clearly about the token is an outage.

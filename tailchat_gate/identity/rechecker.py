@@ -104,7 +104,7 @@ class Rechecker:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def look(self, record: SessionRecord, now: float) -> RecheckResult:
-        """Return what is known of a session at `now`; asks Tailchat if that is due.
+        """Return the state of a session at `now`; ask Tailchat if that is due.
 
         Cheap, never waits. Call it again from `RecheckResult.until` on.
         """

@@ -1,4 +1,4 @@
-"""What the gate knows of sign-ins beyond their cookies; bounded, in one process's memory."""
+"""Facts about sign-ins beyond their cookies; bounded, in one process's memory."""
 
 import asyncio
 from collections.abc import Callable
@@ -89,7 +89,7 @@ class SignIns:
         return len(self._known)
 
     def get(self, record: SessionRecord) -> SignIn | None:
-        """Return what is known of a cookie's sign-in, including everything in the cookie."""
+        """Return the facts about a cookie's sign-in, including everything in the cookie."""
         known = self._known.get(record.sid)
         if known is None and (pending := self.pending.get(record.sid)) is not None:
             known = pending.sign_in

@@ -27,7 +27,7 @@ _OPENED: Final = 10_000
 
 @dataclass(frozen=True, slots=True)
 class StoredSession:
-    """What is stored of a session; times are Unix seconds.
+    """The stored form of a session; times are Unix seconds.
 
     `tokens` is the end of its access token, `checked` when Tailchat confirmed it last. `seen` is
     about when it was used last, `browser` the name of the browser that signed in. `sealed` has the
@@ -65,7 +65,7 @@ class StoredSession:
         return Record(SESSION, self.sid, body, self.sub, self.until)
 
     def ended(self) -> "StoredSession":
-        """Return what is left of it once it has ended."""
+        """Return the rest that is stored after it has ended."""
         return StoredSession(self.sid, self.sub, self.until, self.began, self.began)
 
     def merged(self, other: "StoredSession") -> "StoredSession":

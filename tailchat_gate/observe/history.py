@@ -1,4 +1,4 @@
-"""What was counted in the last ten minutes, by route: a bounded ring of samples in memory."""
+"""The counts of the last ten minutes, by route: a bounded ring of samples in memory."""
 
 from array import array
 from collections import Counter, deque
@@ -26,17 +26,17 @@ class RouteFigures(NamedTuple):
 
 
 class Figures(Protocol):
-    """Where figures come from: the counters of this process, or the sum of several."""
+    """The source of figures: the counters of this process, or the sum of several."""
 
     def of_routes(self) -> Iterable[RouteFigures]:
         """Yield what was counted of each route; its name is "" for requests without one."""
 
     def of_sign_ins(self) -> Mapping[str, int]:
-        """Return how many sign-ins ended with each result."""
+        """Return the number of sign-ins with each result."""
 
 
 class StepCounts(NamedTuple):
-    """What happened in one step of time: requests, failed ones, and the times of all."""
+    """The counts of one step of time: requests, failed ones, and the times of all."""
 
     requests: int
     failed: int
@@ -159,7 +159,7 @@ def quantile(times: Sequence[int], share: float) -> float | None:
 
 
 def _difference(before: RouteFigures | None, now: RouteFigures) -> StepCounts:
-    """Return what was counted between two samples; all of it where the counts began again."""
+    """Return the counts between two samples; all of them where the counts began again."""
     if before is None or now.requests < before.requests:
         return StepCounts(now.requests, now.failed, _packed(now.times))
     if now.requests == before.requests:

@@ -1,1 +1,1 @@
-"""What the visitor asked, judged from the bytes on the wire; pure."""
+"""The request, judged from the bytes on the wire; pure."""

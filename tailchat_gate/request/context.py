@@ -76,7 +76,7 @@ class RequestContext:
 
     @property
     def target(self) -> Target:
-        """What was asked for."""
+        """The request's target."""
         return self.head.target
 
     @property

@@ -34,7 +34,7 @@ RawFields = Sequence[tuple[bytes, bytes]]
 
 
 class HeadLimits(NamedTuple):
-    """What a request may bring: bytes of its target, its header section, its cookies; a count."""
+    """Limits of a request: bytes of its target, its header section, its cookies; a count."""
 
     target_bytes: int
     header_bytes: int

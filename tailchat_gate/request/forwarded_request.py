@@ -30,7 +30,7 @@ _CONNECT: Final = "CONNECT"
 
 @dataclass(frozen=True, slots=True)
 class Original:
-    """What the visitor asked of the proxy; `method` is "" where the proxy does not tell.
+    """The visitor's request to the proxy; `method` is "" if the proxy does not name it.
 
     `websocket`: a WebSocket is asked for. Upgrade itself ends at the proxy, its key does not, and
     where HTTP/2 has no such key, the method tells. `as_sent`: the question is the request itself.

@@ -104,7 +104,7 @@ class Host:
 
 @dataclass(slots=True)
 class Target:
-    """What is asked for: `raw` goes upstream byte for byte, `path` is the same path as text."""
+    """The target: `raw` goes upstream byte for byte, `path` is the same path as text."""
 
     raw: Final[bytes]
     path: Final[str]

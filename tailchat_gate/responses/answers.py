@@ -1,4 +1,4 @@
-"""What the gate's own answers are made of: a page for a person, JSON for a program."""
+"""Makes the gate's own answers: a page for a person, JSON for a program."""
 
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
@@ -83,7 +83,7 @@ class Answers(PlainAnswers):
         self._secure: Final = sites.public_url.startswith("https:")
 
     def title(self, route: str) -> str:
-        """Return what people read of a route, by its name."""
+        """Return the title of a route, by its name."""
         return self._titles.get(route, route)
 
     def page(

@@ -83,7 +83,7 @@ class PlainAnswers:
         return web.Response(body=body, headers=headers)
 
     def worker_refused(self, context: RequestContext) -> web.Response:
-        """Return what runs in place of a service worker that would take in the gate's paths."""
+        """Return the script in place of a service worker whose scope has the gate's paths."""
         context.reason = Reason.WORKER_REFUSED
         return web.Response(body=REFUSING_SCRIPT, headers=_SCRIPT)
 

@@ -26,7 +26,7 @@ MakeAnswer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 def details(context: RequestContext) -> dict[str, object]:
-    """Return what a line of the gate's own log says of a request."""
+    """Return the fields of a request for the gate's own log."""
     found = {"request_id": context.request_id, "route": context.route}
     if context.trace is not None:
         found["trace_id"] = context.trace_id

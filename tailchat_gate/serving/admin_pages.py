@@ -66,20 +66,20 @@ class Exposition(NamedTuple):
 
 
 class Reports(Protocol):
-    """What the pages show."""
+    """The source of the pages' values."""
 
     @property
     def is_ready(self) -> bool:
         """Whether the gate takes requests."""
 
     async def faults(self) -> list[str]:
-        """Return what is wrong, one line each, and is no reason to take the gate out of service."""
+        """Return faults, one line each, that are no reason to take the gate out of service."""
 
     async def metrics(self, accept: str) -> Exposition:
         """Return the metrics in the format that a client accepts."""
 
     async def status(self) -> dict[str, object]:
-        """Return what is in force, without secrets."""
+        """Return the configuration in force, without secrets."""
 
     async def refusals(self) -> list[dict[str, object]]:
         """Return the last refusals of signed-in people and machines, the latest first."""
@@ -113,7 +113,7 @@ class AdminPages:
         return web.Response(body=found.body, headers={"Content-Type": found.media_type})
 
     async def status(self, _: web.BaseRequest) -> web.Response:
-        """Return what is in force, as JSON without secrets."""
+        """Return the configuration in force, as JSON without secrets."""
         return json_response(await self._reports.status())
 
     async def refusals(self, _: web.BaseRequest) -> web.Response:

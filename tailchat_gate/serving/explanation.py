@@ -149,7 +149,7 @@ def _decided(table: RouteTable, asked: RequestHead, asker: Asker) -> tuple[Match
 def lets_in(
     settings: Settings, asked: Asked, asker: Asker, table: RouteTable
 ) -> tuple[Remedy, ...]:
-    """Return what would let in a person or a machine that is refused."""
+    """Return the lines that would let a refused person or machine in."""
     if isinstance(asked, RefusedError) or not (asker.sub or asker.token):
         return ()
     try:

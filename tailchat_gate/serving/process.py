@@ -49,7 +49,7 @@ def _keep_freed_memory() -> None:
 
 
 class Served(Protocol):
-    """What `live` starts, steers by signals and stops."""
+    """The server that `live` starts, steers by signals and stops."""
 
     @property
     def reloader(self) -> Reloader | None:
@@ -65,7 +65,7 @@ class Served(Protocol):
 
     @property
     def settings(self) -> Settings:
-        """Those in force."""
+        """The settings in force."""
 
     async def start(self) -> None:
         """Serve from now on. Raises StartError."""

@@ -58,7 +58,7 @@ USED_HANDOFFS: Final = 10_000
 
 
 def spans_of(tracing: Tracing) -> Spans:
-    """Return what takes the spans of requests.
+    """Return the sink for the spans of requests.
 
     Where there is a collector for them, this imports the SDK: later that would stop the event loop.
     """
@@ -70,7 +70,7 @@ def spans_of(tracing: Tracing) -> Spans:
 
 
 def trace_contexts(tracing: Tracing, spans: Spans) -> TraceContexts:
-    """Return what finds the trace of each request."""
+    """Return the part that finds the trace of each request."""
     return TraceContexts(
         os.urandom,
         trusted=tracing.trust,

@@ -41,7 +41,7 @@ class Serving(Protocol):
 
     @property
     def settings(self) -> Settings:
-        """Those in force."""
+        """The settings in force."""
 
     @property
     def reloads(self) -> Reloads:

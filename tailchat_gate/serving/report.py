@@ -1,4 +1,4 @@
-"""What one process of the gate tells of itself."""
+"""The report of one process of the gate."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -35,7 +35,7 @@ class ProcessReport:
         return self._is_ready()
 
     async def faults(self) -> list[str]:
-        """Return what is wrong with the state store, with groups and with signing in."""
+        """Return faults of the state store, of groups and of signing in."""
         state = self._process_state
         return [
             *(f"state store: {fault}" for fault in state.store.faults),
@@ -59,7 +59,7 @@ class ProcessReport:
         return self._process_state.metrics.collect()
 
     async def status(self) -> dict[str, object]:
-        """Return what is in force, without secrets."""
+        """Return the configuration in force, without secrets."""
         settings = self._generations.in_force.settings
         return {
             "version": __version__,

@@ -103,7 +103,7 @@ class GateServer:
 
     @property
     def settings(self) -> Settings:
-        """Those in force."""
+        """The settings in force."""
         return self.in_force.settings
 
     @property
@@ -339,7 +339,7 @@ class GateServer:
 
 
 def _terms(generation: Generation, default: int) -> OpeningTerms:
-    """Return what a configuration says of connections that are being opened.
+    """Return the settings for connections that are being opened.
 
     `default` is how many by TLS there may be where it does not say.
     """

@@ -1,4 +1,4 @@
-"""What is around the process: who passed it sockets, who manages it, whom it takes over from."""
+"""The process's surroundings: passed sockets, its manager, the process before it."""
 
 import sys
 from collections.abc import MutableMapping
@@ -34,7 +34,7 @@ def no_surroundings() -> Surroundings:
 
 
 def surroundings(environ: MutableMapping[str, str], predecessor: Predecessor) -> Surroundings:
-    """Return what `environ` says of the surroundings. Raises PassedSocketError."""
+    """Read the surroundings from `environ`. Raises PassedSocketError."""
     # As it was started, from the same places: what is there now is the new version.
     command = (sys.executable, *sys.orig_argv[1:])
     return Surroundings(

@@ -36,7 +36,7 @@ from tailchat_gate.serving.process_state import ProcessState
 
 
 class TailchatParts(NamedTuple):
-    """What calls Tailchat for one configuration, over one set of connections.
+    """The parts that call Tailchat for one configuration, over one set of connections.
 
     `client` makes sign-ins, `bot` calls what needs a token.
     """
@@ -56,7 +56,7 @@ class TailchatParts(NamedTuple):
 def wire_tailchat(
     settings: Settings, members: Members, process_state: ProcessState
 ) -> TailchatParts:
-    """Return what calls Tailchat. Raises FileError.
+    """Return the parts that call Tailchat. Raises FileError.
 
     `members` gets what is known already about its groups.
     """
@@ -243,7 +243,7 @@ def _client(
 
 
 def _tailchat_tls(url: str, authorities: str | None) -> ssl.SSLContext | None:
-    """Return what verifies Tailchat's certificate, None where no connection would use it.
+    """Return the TLS context for Tailchat, None where no connection would use it.
 
     To read the system's authorities takes longer than all the rest of a reload.
     """

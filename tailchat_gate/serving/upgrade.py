@@ -116,11 +116,11 @@ class UpgradeOutcome:
 
 
 class Kept(Protocol):
-    """What this process stores, for the next one."""
+    """The stored state of this process, for the next one."""
 
     @property
     def location(self) -> str:
-        """Where it is, "" for memory alone."""
+        """The place, "" for memory alone."""
 
     @property
     def faults(self) -> Sequence[str]:

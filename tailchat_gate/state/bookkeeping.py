@@ -1,4 +1,4 @@
-"""What a store with a database does in the event loop: followers, writes, looks, upkeep, faults."""
+"""The event-loop side of a store with a database: followers, writes, looks, upkeep, faults."""
 
 import asyncio
 import logging
@@ -240,7 +240,7 @@ class Health:
 
 
 class DatabaseStore(ABC):
-    """What every store with a database does in the event loop; see Store."""
+    """The event-loop side of every store with a database; see Store."""
 
     def __init__(self, health: Health) -> None:
         self._health = health

@@ -79,7 +79,7 @@ def uri(path: object, query: str = "") -> str:
 
 
 def quick_check(connection: sqlite3.Connection) -> str:
-    """Return what is wrong with the structure of a database, "" if nothing is."""
+    """Return the fault of a database's structure, "" if there is none."""
     found = connection.execute("PRAGMA quick_check(1)").fetchone()
     return "" if found == ("ok",) else str(found[0] if found else "no answer")
 

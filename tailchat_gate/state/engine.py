@@ -33,7 +33,7 @@ _T = TypeVar("_T")
 
 
 class StoredState(NamedTuple):
-    """What a start found.
+    """The result of a start.
 
     `doubtful`: records may be missing. `salvaged` is set if the database must be rebuilt.
     `faults` are those that last.

@@ -83,7 +83,7 @@ class MemoryStore:
         return found
 
     async def find_reservation(self, kind: str, key: str) -> Reservation:
-        """Return what is stored for a key."""
+        """Return the stored value of a key."""
         found = self._keys[kind].get(key) if kind in self._keys else None
         if found is None:
             return Reservation(ReservationStatus.GRANTED)

@@ -37,7 +37,7 @@ _INTEGER_TYPES: Final = (int, float)
 
 
 class Salvage(NamedTuple):
-    """What could be read of damaged files, the oldest change first.
+    """The readable records of damaged files, the oldest change first.
 
     A key may be there twice, from the copy and from the database.
     """
@@ -163,7 +163,7 @@ def make_copy(files: Files) -> None:
 
 
 def problem_of(connection: sqlite3.Connection) -> str:
-    """Return what is wrong with a database, down to each record; "" if nothing is."""
+    """Return the fault of a database, down to each record; "" if there is none."""
     try:
         if wrong := quick_check(connection):
             return wrong

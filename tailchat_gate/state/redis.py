@@ -109,7 +109,7 @@ class RedisStore(DatabaseStore):
         return found or _UNAVAILABLE
 
     async def find_reservation(self, kind: str, key: str) -> Reservation:
-        """Return what is stored for a key that was reserved elsewhere."""
+        """Return the stored outcome of a key that was reserved elsewhere."""
 
         async def find() -> Reservation:
             return await self._database.reserve(kind, key, "", until=0.0, room=0, at=0.0)

@@ -105,7 +105,7 @@ class RedisClient:
 
 
 def _refusal(refused: "ResponseError", place: RedisPlace) -> str:
-    """Return what an answer says that is an error."""
+    """Return the text of an error answer."""
     from redis import exceptions  # noqa: PLC0415 - only where the store is Redis
 
     if isinstance(refused, exceptions.AskError | exceptions.ClusterError):

@@ -1,4 +1,4 @@
-"""What Redis does in one step, as its scripts: it runs each of them whole, or not at all.
+"""The steps that Redis does at once, as its scripts: it runs each of them whole, or not at all.
 
 Keys, all below one prefix, whose hash tag keeps them together:
 

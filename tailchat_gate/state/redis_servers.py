@@ -1,4 +1,4 @@
-"""How a client is made for one Redis server, for one that Sentinels name, and for a Cluster."""
+"""Makes a client for one Redis server, for one that Sentinels name, or for a Cluster."""
 
 import asyncio
 import contextlib
@@ -65,7 +65,7 @@ class Servers(Protocol):
 
 
 def servers(place: RedisPlace, patience: float) -> Servers:
-    """Return what leads to a place. Raises ImportError without redis-py."""
+    """Return the servers of a place. Raises ImportError without redis-py."""
     address = place.address
     if address.service:
         return _Sentinels(place, patience)

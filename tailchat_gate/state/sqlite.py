@@ -105,7 +105,7 @@ class SqliteStore(DatabaseStore):
         return found
 
     async def find_reservation(self, kind: str, key: str) -> Reservation:
-        """Return what is stored for a key that was reserved elsewhere."""
+        """Return the stored outcome of a key that was reserved elsewhere."""
         return await self._single_use(lambda keys: keys.find(kind, key)) or _UNAVAILABLE
 
     async def settle(self, kind: str, key: str, outcome: Outcome) -> None:

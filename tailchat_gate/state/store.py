@@ -49,7 +49,7 @@ def is_second(value: object) -> bool:
 
 
 def read_document(record: Record, make: Callable[..., _T]) -> _T | None:
-    """Return what `make` makes of the members of an intact record's body, None if it cannot."""
+    """Build a value with `make` from the members of an intact record's body; None if it cannot."""
     try:
         return make(**json.loads(record.body)) if record.intact else None
     except (ValueError, TypeError, RecursionError):
@@ -77,7 +77,7 @@ class Kind:
 
 
 class Changes(NamedTuple):
-    """What was read of one kind, the oldest change first.
+    """The records read of one kind, the oldest change first.
 
     `complete`: these are all records. `doubtful`: some may have been lost to damage, so a missing
     record proves nothing.
@@ -157,7 +157,7 @@ class Outcome(NamedTuple):
 
 
 class Charge(NamedTuple):
-    """What a rate limit adds to a bucket: the seconds in which so many requests may come.
+    """The charge of a rate limit on a bucket: the seconds in which so many requests may come.
 
     `strangers`: anybody can make such keys up.
     """
@@ -190,7 +190,7 @@ class Store(Protocol):
 
     @property
     def charge(self) -> ChargeAll | None:
-        """What shares buckets of rate limits, None in a store of one machine."""
+        """Shares buckets of rate limits; None in a store of one machine."""
 
     def follow(self, follower: Follower) -> None:
         """Hand a follower every record of its kind, now and later; to be called before `open`."""
@@ -274,12 +274,12 @@ class Followers:
                 follower.take(Changes(by_kind[name], complete, doubtful))
 
     def known(self, *, lost: bool) -> list[Record]:
-        """Return what the store must hold; see Follower.known."""
+        """Return the records that the store must hold; see Follower.known."""
         followers = self._followers.values()
         return [record for follower in followers for record in follower.known(lost=lost)]
 
     def unsaved(self, *, last: bool) -> list[Record]:
-        """Return what changed and was not put; see Follower.unsaved."""
+        """Return the changed records that were not put; see Follower.unsaved."""
         followers = self._followers.values()
         return [record for follower in followers for record in follower.unsaved(last=last)]
 

@@ -126,7 +126,7 @@ class Limits(Section):
 
 
 class State(Section):
-    """Where the gate keeps what outlives it: locks, ended sessions, what was used once."""
+    """The place of the stored state: locks, ended sessions, used logins."""
 
     secret_forms: ClassVar[Mapping[str, Mapping[str, str]]] = MappingProxyType(
         {

@@ -146,7 +146,7 @@ class TailchatClient:
         return f"{self._api_url}/open/auth?{urlencode(params, quote_via=quote)}"
 
     async def issuer(self, *, newer: bool = False) -> str:
-        """Return what `iss` must be, character by character.
+        """Return the expected `iss`, to be compared character by character.
 
         `newer`: another value came, so the learned one may be out of date.
         Tailchat: it is its API_URL setting verbatim, which may differ from the URL of this call.
@@ -154,7 +154,7 @@ class TailchatClient:
         return self._configured_issuer or await self._issuer.get(newer=newer)
 
     async def identity(self, code: str, state: LoginState) -> LoginResult:
-        """Return who logged in: redeem the code, check the id_token if any, ask `/open/me`."""
+        """Return the person: redeem the code, check the id_token if any, ask `/open/me`."""
         tokens = await self.redeem(code, state.code_verifier)
         signed = await self._signed_claims(tokens, state) if tokens.id_token else None
         profile = self._read_profile("me", await self.userinfo(tokens.access_token))
@@ -237,7 +237,7 @@ class TailchatClient:
             return await self._ask(call, "GET", "/open/me", bearer=access_token)
 
     async def _signed_claims(self, tokens: TokenSet, state: LoginState) -> SignedClaims:
-        """Return what the id_token says.
+        """Return the claims of the id_token.
 
         If the token contradicts the cached keys or issuer, they are fetched once more: the keys may
         be new under the same id.

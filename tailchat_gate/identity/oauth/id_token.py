@@ -35,7 +35,7 @@ _ALGORITHMS: Final[Mapping[str, tuple[str, tuple[str, ...], str | None, str]]] =
 
 @dataclass(frozen=True, slots=True)
 class ExpectedClaims:
-    """What the id_token of one login must say.
+    """The required claims of one login's id_token.
 
     `access_token`: the one that came with it, for at_hash.
     """
@@ -86,7 +86,7 @@ class UnknownKey(LoginRefused):
 
 
 class SignedClaims(NamedTuple):
-    """What a valid id_token says.
+    """The claims of a valid id_token.
 
     `auth_time`: the Unix second in which the person proved who they are, 0 where it does not say
     (Tailchat says it if the request had prompt=login or max_age).
@@ -99,7 +99,7 @@ class SignedClaims(NamedTuple):
 def check_id_token(
     token: str, keys: Sequence[JsonObject], expected: ExpectedClaims, *, now: float
 ) -> SignedClaims:
-    """Return what a valid id_token says (OIDC Core 3.1.3.7, 3.1.3.8).
+    """Validate an id_token and return its claims (OIDC Core 3.1.3.7, 3.1.3.8).
 
     `keys`: the members of the provider's JWK Set. `now`: Unix seconds.
     Raises LoginRefused("login-id-token") for any fault, `detail["claim"]` naming the part;

@@ -65,7 +65,7 @@ _log: Final = logging.getLogger(LOGGER_NAME)
 
 
 class Reachability:
-    """What the calls to Tailchat said about it; `clock` gives seconds."""
+    """Records what calls show about Tailchat: whether it answers; `clock` gives seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         #: None before the first call.

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class Codec(NamedTuple, Generic[T]):
-    """How a result is stored: sealed with `keys`, because it may hold tokens.
+    """Stores results sealed with `keys`, because they may hold tokens.
 
     `subject` returns the sub of the person in a result.
     """

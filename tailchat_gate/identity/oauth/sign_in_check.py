@@ -66,7 +66,7 @@ class Finding:
 
     @property
     def text(self) -> str:
-        """What is wrong and how to mend it, as one sentence."""
+        """The fault and how to fix it, as one sentence."""
         return f"{self.problem}; {self.remedy}" if self.remedy else self.problem
 
 
@@ -106,7 +106,7 @@ class SignInCheck:
         self._clock = clock
 
     async def run(self) -> tuple[Finding, ...]:
-        """Return what is wrong, the cause first; () if people can sign in. Raises nothing."""
+        """Return the faults, the cause first; () if people can sign in. Raises nothing."""
         return tuple([step.finding async for step in self.steps() if step.finding is not None])
 
     async def steps(self) -> AsyncIterator[Step]:
@@ -281,7 +281,7 @@ class SignInCheck:
         )
 
     def _read_tokens(self, answer: Answer) -> Finding | None:
-        """Return what an answer to `_redeem` says is wrong."""
+        """Return the fault that an answer to `_redeem` shows."""
         if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             return _unreachable(Reason.TAILCHAT_BROKEN, f"/open/token: status {answer.status}")
         if answer.status != HTTPStatus.UNAUTHORIZED:

@@ -24,14 +24,14 @@ _log: Final = logging.getLogger(LOGGER_NAME)
 
 @dataclass(slots=True)
 class SignInState:
-    """What the last check found; `checked_at` is its Unix second, 0 before the first one."""
+    """The result of the last check; `checked_at` is its Unix second, 0 before the first one."""
 
     findings: tuple[Finding, ...] = ()
     checked_at: float = 0.0
 
     @property
     def obstacle(self) -> Finding | None:
-        """What keeps everybody from signing in, None if nothing is known to."""
+        """The fault that prevents every sign-in, None if none is known."""
         return next((found for found in self.findings if found.reason is not None), None)
 
 
@@ -74,7 +74,7 @@ class SignInWatch:
                 task.cancel()
 
     async def obstacle(self) -> Finding | None:
-        """Return what keeps everybody from signing in, looked at again if that is a while ago."""
+        """Return the fault that prevents every sign-in; check again if that is old."""
         if self.state.obstacle is None:
             return None
         if self._is_open and not 0 <= self._clock() - self.state.checked_at < PAUSE:

@@ -60,7 +60,7 @@ def read_record(record: Record) -> Entry | None:
 
 
 def revocations(clock: Callable[[], float]) -> Kind:
-    """Return how records of locks and ended sessions are stored; `clock` gives Unix seconds."""
+    """Return the kind of records for locks and ended sessions; `clock` gives Unix seconds."""
 
     def compact(records: Sequence[Record]) -> Sequence[Record]:
         revocation = RevocationState(clock)

@@ -131,7 +131,7 @@ class Revocations:
             self._changed()
 
     def known(self, *, lost: bool) -> Iterable[Record]:
-        """Return what the store must hold.
+        """Return the records that the store must hold.
 
         Includes locks only if the store has lost everything. Otherwise an unread record may have
         lifted them; this process writes a lock only where the store takes it at once.

@@ -163,7 +163,7 @@ class SessionRecord:
 
 @dataclass(frozen=True, slots=True)
 class Ticket(SessionRecord):
-    """What the cookie of a session in the store says: which one, and what differs by cookie.
+    """The cookie of a session in the store: its ID, and the parts that differ by cookie.
 
     When its sign-in was, and when the password was given: a copy must neither live on nor become
     fresh by a later sign-in to the same session. All else of it is empty.

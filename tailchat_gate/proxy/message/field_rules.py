@@ -49,7 +49,7 @@ _MAX_KNOWN_LENGTH: Final = 64
 
 
 class FieldAction(IntEnum):
-    """What the gate does with a field.
+    """The action of the gate on a field.
 
     CLAIM: it drops the field where the route does not pass it. SET: it drops the field where it
     sets that field for the route's tool.

@@ -41,7 +41,7 @@ _KEEP, _COOKIE = FieldAction.KEEP, FieldAction.COOKIE
 
 
 class Fate(NamedTuple):
-    """What the gate does with a request field on a route.
+    """The action of the gate on a request field, on a route.
 
     `rule` is the rule of its name. `listed`: it is dropped because of other fields of the request
     (Connection, a token in Authorization). `own`: the gate sets a field of this name for the tool.
@@ -148,7 +148,7 @@ class RequestHeaders:
         return ""
 
     def fate(self, name: bytes, fields: FieldSection, settings: RouteSettings) -> Fate:
-        """Return what `rewrite` does with the field `name` of a request."""
+        """Return the action of `rewrite` on the field `name` of a request."""
         return Fate(
             name in self.rewrite(fields, settings)[::4],
             self._rules.rule(name),

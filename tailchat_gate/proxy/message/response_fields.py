@@ -29,7 +29,7 @@ class FieldEditor(Protocol):
 
 
 class Expected(Protocol):
-    """What a response depends on: its request, and what the gate adds.
+    """The inputs of a response's fields: its request, and what the gate adds.
 
     `is_head`: the request's method is HEAD. `http10`, `keep_alive`: the client's version, and
     whether its connection stays. `extra_fields` are header lines to add.
@@ -71,7 +71,7 @@ class Expected(Protocol):
 
 
 def pass_on(line: Line, expected: Expected) -> bytes:
-    """Return what to send for a field that depends on the route, b"" for nothing."""
+    """Return the line to send for a field that depends on the route, b"" for none."""
     name = line.sent.partition(b":")[0]
     editor = expected.editor
     if line.action is _SET_COOKIE:
@@ -204,7 +204,7 @@ class ResponseRewriter:
 
 
 def rewriter_of(settings: RouteSettings) -> ResponseRewriter | None:
-    """Return what rewrites the responses of a route, None where it asks for nothing."""
+    """Return the rewriter of a route's responses, None if its settings ask for none."""
     if settings.rewrite_location or settings.rewrite_cookies:
         return ResponseRewriter(settings)
     return None

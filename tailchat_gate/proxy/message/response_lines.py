@@ -28,7 +28,7 @@ _FRAMING: Final = re.compile(rb"(?im)^(content-length|transfer-encoding):[ \t]*+
 
 
 class LineAction(IntEnum):
-    """What the gate does with a field line."""
+    """The action of the gate on a field line."""
 
     KEEP = 0
     DROP = 1
@@ -131,7 +131,7 @@ class ResponseLines:
         return line
 
     def _action(self, name: bytes) -> LineAction:
-        """Return what is done with fields of a name; cache it."""
+        """Return the action on fields of a name; cache it."""
         lower = name.lower()
         action = _ACTIONS.get(lower, _DROP if lower in HOP_BY_HOP else _KEEP)
         if action is _KEEP and is_order(fold(name)):

@@ -94,7 +94,7 @@ class Probe(asyncio.Protocol):
 
 @dataclass(frozen=True, slots=True)
 class CheckRules:
-    """What a backend is asked; seconds, and how many answers in a row count."""
+    """The health check of a backend; seconds, and how many answers in a row count."""
 
     request: bytes
     interval: float
@@ -234,7 +234,7 @@ class BackendHealth:
             await asyncio.sleep(check.interval)
 
     async def _fault(self, dialer: Dialer, check: CheckRules) -> str | None:
-        """Return what one check found, "" for nothing; None where the gate could not ask."""
+        """Return the fault that one check found, "" for none; None where the gate could not ask."""
         try:
             async with asyncio.timeout(check.timeout):
                 probe = await dialer.connect(self.backend, partial(Probe, check.request))

@@ -59,7 +59,7 @@ class DoctorRun:
             self._process.kill()
 
     def shown(self) -> dict[str, object]:
-        """Return what the page shows."""
+        """Return the values for the page."""
         return {
             "possible": self._source is not None,
             "running": self.running,

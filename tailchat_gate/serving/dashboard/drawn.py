@@ -64,7 +64,7 @@ class DrawnPage:
         self._doctor.close()
 
     async def state(self) -> object:
-        """Return what differs once a page may show something else."""
+        """Return a value that changes when the page may show something else."""
         reloads = self._inside.reloads
         return (
             self._sampler.count,

@@ -1,4 +1,4 @@
-"""What the explain box shows: the verdict on a request, why, and what would let it pass."""
+"""Values of the explain box: the verdict on a request, why, and what would let it pass."""
 
 from collections.abc import Iterable
 from typing import Final

@@ -1,4 +1,4 @@
-"""What the first page of the admin page shows: figures, tools, sign-ins, what is wrong."""
+"""Values of the admin page's overview: figures, tools, sign-ins, faults."""
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
@@ -57,7 +57,7 @@ def overview(
 
 
 class Notice(NamedTuple):
-    """What an admin should know; `kind` and `what` are keys of the catalogue.
+    """A notice for the admin; `kind` and `what` are keys of the catalogue.
 
     `text` is a sentence that the log has too, `what` and `name` tell what expires.
     """
@@ -96,7 +96,7 @@ class Expiry(NamedTuple):
 
 
 def expiries(settings: Settings, process_state: ProcessState) -> list[Expiry]:
-    """Return what expires, the first first; what has no end is left out."""
+    """Return what expires, the next to expire first; what never expires is left out."""
     files = {**process_state.certificates.expiries, **dict(process_state.certificate_expiries)}
     found = [Expiry("file", file, at) for file, at in files.items()]
     if process_state.tailchat.reachability.certificate_expires:
@@ -182,6 +182,6 @@ def _state(route: RouteSettings, up: Mapping[str, bool | None]) -> str:
 def _urgency(
     route: RouteSettings, course: Course | None, up: Mapping[str, bool | None]
 ) -> tuple[object, ...]:
-    """Return what sorts a route: those that are down first, then the busiest."""
+    """Return the sort key of a route: those that are down first, then the busiest."""
     course = course or Course(())
     return (_state(route, up) not in {"down", "partly"}, -course.failed, -course.requests)

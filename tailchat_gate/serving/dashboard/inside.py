@@ -1,4 +1,4 @@
-"""What the admin page is a page of: one process, or all workers of a gate."""
+"""The subject of the admin page: one process, or all workers of a gate."""
 
 from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Protocol
@@ -23,15 +23,15 @@ Query = Mapping[str, str]
 
 
 class Inside(Protocol):
-    """Who serves."""
+    """The processes that serve."""
 
     @property
     def settings(self) -> Settings:
-        """Those in force."""
+        """The settings in force."""
 
     @property
     def sources(self) -> Sources:
-        """Where they are from."""
+        """The sources of the settings."""
 
     @property
     def reloads(self) -> Reloads:
@@ -39,7 +39,7 @@ class Inside(Protocol):
 
     @property
     def figures(self) -> Figures:
-        """What is counted."""
+        """The counters."""
 
     async def tell(self, page: str, query: Query) -> Values:
         """Return the values of a page that only those who serve know."""
@@ -51,7 +51,7 @@ class Inside(Protocol):
         """Write an order into the audit log."""
 
     async def state(self) -> object:
-        """Return what differs once a page may show something else."""
+        """Return a value that changes when the page may show something else."""
 
 
 class ProcessInside:
@@ -67,12 +67,12 @@ class ProcessInside:
 
     @property
     def settings(self) -> Settings:
-        """Those in force."""
+        """The settings in force."""
         return self._generations.in_force.settings
 
     @property
     def sources(self) -> Sources:
-        """Where they are from."""
+        """The sources of the settings."""
         return self._generations.in_force.sources
 
     @property
@@ -82,7 +82,7 @@ class ProcessInside:
 
     @property
     def figures(self) -> Figures:
-        """What is counted."""
+        """The counters."""
         return self._process_state.metrics
 
     async def tell(self, page: str, query: Query) -> Values:
@@ -103,7 +103,7 @@ class ProcessInside:
         self._orders.note(order, operator)
 
     async def state(self) -> object:
-        """Return what differs once a page may show something else."""
+        """Return a value that changes when the page may show something else."""
         process_state = self._process_state
         refusals = process_state.audit.refusals[:1]
         return (

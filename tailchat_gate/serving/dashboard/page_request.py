@@ -44,13 +44,13 @@ class PageAnswer(NamedTuple):
 
 
 class Behind(Protocol):
-    """What draws the page."""
+    """Renders the page."""
 
     async def answer(self, wanted: PageRequest) -> PageAnswer:
         """Return a page, or what came of an order."""
 
     async def state(self) -> object:
-        """Return what differs once a page may show something else."""
+        """Return a value that changes when the page may show something else."""
 
     def close(self) -> None:
         """End what is under way."""

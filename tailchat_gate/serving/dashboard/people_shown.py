@@ -1,4 +1,4 @@
-"""What the admin page shows of people: refusals, locks, grants, requests, live connections."""
+"""Values of the People page: refusals, locks, grants, requests, live connections."""
 
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Mapping

@@ -1,4 +1,4 @@
-"""What a worker answers its parent, as JSON: metrics are written in short steps."""
+"""A worker's answers to its parent, as JSON: metrics are written in short steps."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What the admin page shows and changes of all workers."""
+"""The admin page's access to all workers."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
@@ -38,12 +38,12 @@ class CrewInside:
 
     @property
     def settings(self) -> Settings:
-        """Those in force."""
+        """The settings in force."""
         return self._loaded().settings
 
     @property
     def sources(self) -> Sources:
-        """Where they are from."""
+        """The sources of the settings."""
         return self._loaded().sources
 
     async def tell(self, page: str, query: Query) -> Values:
@@ -69,7 +69,7 @@ class CrewInside:
         await self._ask_one("note", {"order": order, "operator": operator._asdict()})
 
     async def state(self) -> object:
-        """Return what differs once a page may show something else."""
+        """Return a value that changes when the page may show something else."""
         answers = await self._crew.ask("state", ASK_SECONDS)
         return [(process.pid, answer and answer["state"]) for process, answer in answers.items()]
 

@@ -59,7 +59,7 @@ class _Store(NamedTuple):
 
 
 class Start(NamedTuple):
-    """How a worker is started: `workers` is how many there are, `memory` as in ParentLink."""
+    """The start of a worker: `workers` is their number, `memory` as in ParentLink."""
 
     command: Sequence[str]
     environ: Mapping[str, str]
@@ -101,7 +101,7 @@ class Parent:
 
     @property
     def settings(self) -> Settings:
-        """Those in force."""
+        """The settings in force."""
         return self._loaded.settings
 
     async def start(self) -> None:

@@ -30,7 +30,7 @@ class ParentsPage:
         return PageAnswer(**found)
 
     async def state(self) -> object:
-        """Return what differs once a page may show something else."""
+        """Return a value that changes when the page may show something else."""
         return await self._wants.get("state", _STATE_SECONDS)
 
     def close(self) -> None:
@@ -38,7 +38,7 @@ class ParentsPage:
 
 
 def answers_of(page: Behind) -> Mapping[str, Callable[[Message], Awaitable[object]]]:
-    """Return how the parent, whose page it is, answers that."""
+    """Return the parent's answers about its page, by the kind of question."""
 
     async def answer(message: Message) -> object:
         sent: Mapping[str, Any] = message["wanted"]

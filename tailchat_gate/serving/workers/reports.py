@@ -97,13 +97,13 @@ class CrewReports:
         return answers, found, self._past
 
     async def faults(self) -> list[str]:
-        """Return what is wrong with workers, and in them."""
+        """Return the faults of workers, and those that they report."""
         answers = await self._crew.ask("status", _PROBE_SECONDS)
         in_them = (fault for each in answers.values() if each for fault in each["faults"])
         return [*self.problems(answers), *dict.fromkeys(in_them)]
 
     def problems(self, answers: Mapping[Spawned, object | None]) -> list[str]:
-        """Return what is wrong with workers, one line each, by how they have answered."""
+        """Return the faults of workers, one line each, by their answers."""
         return [f"worker {slot.number}: {state}" for slot, state in self._states(answers)]
 
     async def metrics(self, accept: str) -> Exposition:
@@ -123,7 +123,7 @@ class CrewReports:
         return Exposition(b"".join((*parts, b"# EOF\n" if openmetrics else b"")), media_type)
 
     async def status(self) -> dict[str, object]:
-        """Return what is in force, and how each worker is."""
+        """Return the configuration in force, and the state of each worker."""
         answers = await self._crew.ask("status", ASK_SECONDS)
         found = [answer["status"] for answer in answers.values() if answer is not None]
         whole = status_of(found)

@@ -1,4 +1,4 @@
-"""What several workers tell, as if they were one process."""
+"""Combines the reports of several workers, as if they were one process."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final

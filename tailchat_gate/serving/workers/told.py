@@ -1,4 +1,4 @@
-"""What several workers tell for the admin page, as if they were one process."""
+"""Combines the reports of several workers for the admin page, as if they were one process."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,7 +24,7 @@ _NO_PEOPLE: Final[Told] = {
 
 
 def together(page: str, found: Sequence[Told], problems: Iterable[str]) -> Values:
-    """Return what workers tell, the first one first; `problems` are those of workers."""
+    """Combine the workers' reports, the first worker's first; `problems` are those of workers."""
     return _TOGETHER[page](found, problems)
 
 

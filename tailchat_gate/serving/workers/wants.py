@@ -1,4 +1,4 @@
-"""What a worker wants of the others, over its parent."""
+"""A worker's questions to the others, over its parent."""
 
 import asyncio
 from collections import Counter
@@ -18,7 +18,7 @@ class Wants:
         self.channel: Channel | None = None
 
     async def get(self, kind: str, within: float, **given: object) -> object:
-        """Return what the others have, None for nothing in time or for too many at a time."""
+        """Return the others' answer, None for none in time or for too many questions at once."""
         if self.channel is None or self._open[kind] >= self._most[kind]:
             return None
         self._last += 1
