@@ -1,1 +1,1 @@
-"""What the gate reports to its operator: access log, audit log, own log and metrics."""
+"""The gate's reports to its operator: access log, audit log, own log and metrics."""

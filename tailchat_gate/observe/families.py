@@ -38,7 +38,7 @@ class MetricKind(StrEnum):
 
 
 class Merge(StrEnum):
-    """What the values of several processes become together; counters and histograms are added."""
+    """Combines the values of several processes; adds counters and histograms."""
 
     SUM = "sum"
     MAX = "max"
@@ -69,7 +69,7 @@ Exemplar = tuple[str, Traced | None, float, float]
 
 
 class Histogram:
-    """How many values each bucket has, not cumulated, and their sum."""
+    """The number of values in each bucket, not cumulated, and their sum."""
 
     __slots__ = ("buckets", "counts", "exemplars", "total")
 

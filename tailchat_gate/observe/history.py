@@ -50,12 +50,12 @@ class Course(NamedTuple):
 
     @property
     def requests(self) -> int:
-        """How many requests there were."""
+        """The number of requests."""
         return sum(step.requests for step in self.steps)
 
     @property
     def failed(self) -> int:
-        """How many of them failed."""
+        """The number of failed ones."""
         return sum(step.failed for step in self.steps)
 
     def quantile(self, share: float) -> float | None:
@@ -130,7 +130,7 @@ class History:
         return Courses(found, Course((*self._kept(self._all), total)))
 
     def sign_ins(self, figures: Figures) -> Counter[str]:
-        """Return how many sign-ins of the last ten minutes ended with each result."""
+        """Return the number of sign-ins of the last ten minutes by result."""
         found = Counter(figures.of_sign_ins()) - self._last_sign_ins
         for step in tuple(self._sign_ins)[-(STEPS - 1) :]:
             found += step

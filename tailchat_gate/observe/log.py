@@ -25,7 +25,7 @@ _log: Final = logging.getLogger(LOGGER_NAME)
 
 
 def trace(error: BaseException) -> str:
-    """Return where an error came from and its text, after the errors that caused it.
+    """Return the place and text of an error, after those of the errors that caused it.
 
     `traceback` would write source lines and open a file for each: a disk that hangs would stop
     the event loop that logs the error.
@@ -246,7 +246,7 @@ class Pace:
         self._told: dict[str, tuple[float, int]] = {}
 
     def due(self, kind: str) -> int | None:
-        """Return how often it came since it was last told, with this time; None for too early."""
+        """Count one; return the count since the last line, None if that line is too recent."""
         now = self._clock()
         told_at, left_out = self._told.get(kind, (-TELL_SECONDS, 0))
         if told_at <= now < told_at + TELL_SECONDS:

@@ -285,7 +285,7 @@ class Metrics:
             yield RouteFigures(name, *counts.totals(), counts.seconds.counts)
 
     def of_sign_ins(self) -> dict[str, int]:
-        """Return how many sign-ins ended with each result, as Figures."""
+        """Return the number of sign-ins by result, as Figures."""
         return dict(self._logins)
 
     def render(self) -> bytes:

@@ -1,4 +1,4 @@
-"""What is counted of each request: plain numbers, by route and by upstream."""
+"""The counts of requests: plain numbers, by route and by upstream."""
 
 from bisect import bisect_left
 from typing import Final
@@ -67,7 +67,7 @@ class RouteCounts:
         self.rows[key] = self.rows.get(key, 0) + 1
 
     def totals(self) -> tuple[int, int]:
-        """Return how many requests there were, and how many of them failed: status 5xx."""
+        """Return the number of requests, and of those that failed (status 5xx)."""
         rows = tuple(self.rows.items())
         failed = sum(count for (_, status, _), count in rows if status >= FAILED)
         return sum(count for _, count in rows), failed

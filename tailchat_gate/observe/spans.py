@@ -37,7 +37,7 @@ _log: Final = logging.getLogger(LOGGER_NAME)
 
 
 class SentSpan(NamedTuple):
-    """What went to a tool: times are in Unix nanoseconds, 0 for what never happened."""
+    """The times of a request to a tool, in Unix nanoseconds, 0 for what never happened."""
 
     began: int
     connected: int
@@ -82,12 +82,12 @@ class RequestSpans(NamedTuple):
 
     @property
     def spans(self) -> int:
-        """How many spans it has."""
+        """The number of its spans."""
         return 1 + (self.sent is not None) + len(self.calls)
 
 
 class Exporter(Protocol):
-    """What makes spans of requests and sends them; only the thread calls `send`."""
+    """Makes spans of requests and sends them; only the thread calls `send`."""
 
     def send(self, requests: Sequence[RequestSpans]) -> str:
         """Send the spans of requests; return why they were not taken, "" where they were."""

@@ -34,7 +34,7 @@ class SummedFigures:
             yield RouteFigures(route, *totals.get(route, (0, 0)), counts)
 
     def of_sign_ins(self) -> Mapping[str, int]:
-        """Return how many sign-ins ended with each result, as Figures."""
+        """Return the number of sign-ins by result, as Figures."""
         found: dict[str, int] = {}
         for process in self._counts():
             for (result,), count in process.get(LOGINS.name, ()):

@@ -1,4 +1,4 @@
-"""What is learnt of a TLS peer: its certificate, and when that expires."""
+"""Facts about a TLS peer: its certificate, and when that expires."""
 
 import ssl
 from collections.abc import Callable

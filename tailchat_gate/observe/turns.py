@@ -1,4 +1,4 @@
-"""Who writes into the file of a log now: one sink of one process."""
+"""Lets one sink of one process write into the file of a log at a time."""
 
 import fcntl
 import mmap

@@ -1,4 +1,4 @@
-"""What an organisation puts on the pages; the contrast (WCAG 2.2) and shades of its colours."""
+"""An organisation's parts of the pages; contrast (WCAG 2.2) and shades of its colours."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -74,7 +74,7 @@ class Brand:
 
     @property
     def name(self) -> str:
-        """What the pages call the site."""
+        """The name of the site on the pages."""
         return self.title or _NAME
 
     def style(self) -> str:

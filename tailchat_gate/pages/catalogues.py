@@ -1,4 +1,4 @@
-"""What the pages say, by language, read once in a process; and the links that switch it.
+"""The texts of the pages by language, read once in a process; links to switch languages.
 
 The links are made by hand, as in a template they take a third of the time of a whole page.
 """

@@ -1,4 +1,4 @@
-"""What templates do with values: texts of strangers above all."""
+"""The filters of templates, above all for texts of strangers."""
 
 from base64 import b64encode
 from collections.abc import Mapping, Sequence

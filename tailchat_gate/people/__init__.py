@@ -1,1 +1,1 @@
-"""What Tailchat knows about people, asked beside requests."""
+"""Facts of Tailchat about people, fetched in the background."""

@@ -189,7 +189,7 @@ def _unread(answer: Answer, secrets: list[str]) -> RawResult:
 
 
 def _read(answer: Answer, secrets: list[str]) -> ApiResult:
-    """Return what an answer says (Tailchat: `{"code":200,"data":...}`, or an error's members)."""
+    """Return the data of an answer (Tailchat: `{"code":200,"data":...}`, or an error's members)."""
     if answer.status in _OUTAGES:
         return CannotTell(Reason.TAILCHAT_BROKEN, f"status {int(answer.status)}")
     members = _members(answer)

@@ -1,4 +1,4 @@
-"""What Tailchat says of accounts, and which it is asked about; bounded, no I/O."""
+"""Tailchat's facts about accounts, and the accounts to ask about; bounded, no I/O."""
 
 import math
 from collections import OrderedDict
@@ -56,7 +56,7 @@ def is_asked(sub: str) -> bool:
 def read_people(
     subs: Sequence[str], data: object, *, api_url: str, keeps_emails: bool = True
 ) -> dict[str, Account] | None:
-    """Return what a list of records says of `subs`, in the order asked; None if it says nothing.
+    """Return the facts about `subs` in a list of records, in their order; None if it has none.
 
     A record of another account, or one with a member of another type, says nothing of that person.
     """
@@ -119,7 +119,7 @@ def kept_out_because(facts: Account, *, guests: bool) -> Reason | None:
 
 
 class KnownPerson:
-    """What is known of one person.
+    """The facts about one person.
 
     `about_at`: when a request of theirs was last seen. `asked_at`: when Tailchat was last asked
     about them, and answered; NEVER if it was not. Both are monotonic seconds. `facts` is what it
@@ -149,7 +149,7 @@ class KnownPeople:
         self._all: OrderedDict[str, KnownPerson] = OrderedDict()
 
     def __len__(self) -> int:
-        """How many people are in memory."""
+        """The number of people in memory."""
         return len(self._all)
 
     def __iter__(self) -> Iterator[tuple[str, KnownPerson]]:
@@ -166,7 +166,7 @@ class KnownPeople:
         return known
 
     def get(self, sub: str) -> KnownPerson | None:
-        """Return what is known of a person."""
+        """Return the facts about a person."""
         return self._all.get(sub)
 
     def learn(self, sub: str, facts: Account | None, *, asked_at: float, told_at: float) -> bool:
@@ -187,7 +187,7 @@ class KnownPeople:
         return True
 
     def about(self, since: float) -> list[str]:
-        """Return who was about since then, the longest unasked first; forget the others."""
+        """Return the people seen since then, the longest unasked first; forget the others."""
         self._forget(sub for sub, known in self._all.items() if known.about_at < since)
         return list(self._all)
 

@@ -1,4 +1,4 @@
-"""What follows a round about Tailchat's groups: members are stored, and changes are logged.
+"""After a round about Tailchat's groups: stores members and logs changes.
 
 No round waits for it: a slow store or a slow Tailchat must not keep a door open.
 """

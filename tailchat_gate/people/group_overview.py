@@ -1,4 +1,4 @@
-"""Who decides in Tailchat's groups, from a whole answer; for commands, pure."""
+"""Finds the people with power in Tailchat's groups, from a complete answer; for commands, pure."""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -46,12 +46,12 @@ class GroupView:
 
     @property
     def role_givers(self) -> list[str]:
-        """Who could give themselves any role."""
+        """The people who could give themselves any role."""
         return list(self.who_may(*_GIVES_ROLES))
 
     @property
     def inviters(self) -> list[str]:
-        """Who could let people into the group."""
+        """The people who could let others into the group."""
         return list(self.who_may(_INVITES))
 
 

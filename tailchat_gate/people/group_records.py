@@ -99,7 +99,7 @@ def _json(members: dict[str, object]) -> str:
 
 
 class Erasure(NamedTuple):
-    """What takes a person out of stored members: records to write, and keys to delete.
+    """The changes that remove a person from stored members: records to write, keys to delete.
 
     `entries` are the groups and roles that the person was stored in.
     """
@@ -110,7 +110,7 @@ class Erasure(NamedTuple):
 
 
 def without(records: Sequence[Record], sub: str) -> Erasure:
-    """Return what takes a person out of the stored members; the others stay."""
+    """Return the changes that remove a person from the stored members; the others stay."""
     written: list[Record] = []
     before: set[str] = set()
     entries: list[str] = []

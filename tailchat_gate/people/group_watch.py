@@ -38,7 +38,7 @@ _log: Final = logging.getLogger(LOGGER_NAME)
 
 
 class GroupTerms(NamedTuple):
-    """What a configuration says of Tailchat's groups, and how Tailchat is asked about them.
+    """The settings for Tailchat's groups, and the parts that ask Tailchat about them.
 
     `server` is the address of Tailchat, `members` what the rules read. `refresh` and `max_age` are
     seconds, `max_bytes` bounds an answer.
@@ -100,7 +100,7 @@ class GroupWatch:
 
     @property
     def sizes(self) -> Mapping[str, int]:
-        """How many people each group has from Tailchat, by its name."""
+        """The number of people that each group has from Tailchat, by its name."""
         return {name: len(people) for name, people in self._resolved.people.items()}
 
     @property
@@ -110,7 +110,7 @@ class GroupWatch:
 
     @property
     def faults(self) -> Sequence[str]:
-        """What is wrong at present, one sentence each."""
+        """The present faults, one sentence each."""
         found = [KEY_IS_PUBLIC] if self.key_is_public else []
         if self.problem and not self.key_is_public:
             found.append(f"Tailchat's groups cannot be read: {self.problem}")
@@ -258,7 +258,7 @@ class GroupWatch:
         return KEY_IS_PUBLIC if self.key_is_public else ""
 
     def _key_seconds(self, terms: GroupTerms) -> float:
-        """Return how long no other answer about the key is needed."""
+        """Return for how long the last answer about the key is enough."""
         if self.key_is_public is not None:
             return KEY_SECONDS
         return 0.0 if terms.sources else _KEY_RETRY_SECONDS

@@ -50,7 +50,7 @@ class Inquiry:
         self._long: dict[str, None] = {}
 
     async def ask(self, subs: Sequence[str]) -> Records | Refused | CannotTell:
-        """Return what Tailchat says of some people; those of whom it says nothing are left out.
+        """Return Tailchat's facts about some people; those without any are left out.
 
         An answer that is too long is asked for in halves: nobody's long name hides the others. A
         record that is too long by itself is UNREADABLE: nobody hides a ban or being a guest in it.

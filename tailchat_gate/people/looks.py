@@ -41,7 +41,7 @@ class TicketLooks:
         self._looking: dict[str, asyncio.Future[None]] = {}
 
     def look(self, record: SessionRecord, now: float) -> RecheckResult:
-        """Return what is known of a session at `now`."""
+        """Return the state of a session at `now`."""
         if not isinstance(record, Ticket):
             return self.inner.look(record, now)
         stored = self._vault.find(record.sid)
@@ -97,7 +97,7 @@ class PeopleLooks:
         self._refresh = watch.terms.refresh
 
     def look(self, record: SessionRecord, now: float) -> RecheckResult:
-        """Return what is known of a session at `now`; Tailchat is asked if that is due."""
+        """Return the state of a session at `now`; ask Tailchat if that is due."""
         found = self.rechecker.look(record, now)
         if not self._refresh or not is_asked(record.sub):
             return found

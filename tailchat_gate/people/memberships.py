@@ -1,4 +1,4 @@
-"""Who is in Tailchat's groups: what it said, what follows, and the index for requests; pure."""
+"""The members of Tailchat's groups: its answers, what follows, the index for requests; pure."""
 
 import hashlib
 from collections.abc import Collection, Generator, Iterable, Mapping
@@ -73,7 +73,7 @@ class SourceMembers:
 
     @classmethod
     def of(cls, people: frozenset[str], at: float, *, gone: bool = False) -> Self:
-        """Return what is known, with its digest."""
+        """Return the memberships, with their digest."""
         return cls(people, at, gone, digest_of(pack(people)))
 
 
@@ -94,7 +94,7 @@ class Memberships:
         self._known: dict[MemberSource, SourceMembers] = {}
 
     def get(self, source: MemberSource) -> SourceMembers | None:
-        """Return what is known of a source, None where nothing is."""
+        """Return the members of a source, None if they are unknown."""
         return self._known.get(source)
 
     @property
@@ -157,7 +157,7 @@ class Memberships:
 
 @dataclass(slots=True)
 class Resolved:
-    """Who is in the groups of a configuration: the people of each by its name.
+    """The members of a configuration's groups: the people of each by its name.
 
     Of the groups in `unknown` the gate cannot tell who is in them, beyond these people. `too_large`
     has the number of members of each group that is refused for it.
@@ -176,7 +176,7 @@ def is_current(known: SourceMembers | None, now: float, max_age: float) -> bool:
 def resolve(
     groups: Mapping[str, Group], memberships: Memberships, now: float, max_age: float
 ) -> Generator[None, None, Resolved]:
-    """Return who is in the groups that have members from Tailchat."""
+    """Return the members of the groups that have some from Tailchat."""
     found = Resolved()
     for name, group in groups.items():
         if not group.sources:

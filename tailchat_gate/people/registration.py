@@ -1,4 +1,4 @@
-"""Whom a route for `signed-in` lets in: what Tailchat says of its registration."""
+"""Finds whom a route for `signed-in` lets in, by Tailchat's settings of its registration."""
 
 import asyncio
 import logging
@@ -20,7 +20,7 @@ _log: Final = logging.getLogger(LOGGER_NAME)
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """Who can get an account: `is_open` to everybody, and whether addresses are verified.
+    """The rules for getting an account: `is_open` to everybody, and whether addresses are verified.
 
     `guests`: whether guest accounts can be made, without an address.
     """
@@ -31,7 +31,7 @@ class Registration:
 
 
 def read_registration(data: object) -> Registration | None:
-    """Return what the settings for Tailchat's clients say, None if they say nothing.
+    """Return the rules in Tailchat's settings for its clients, None if there are none.
 
     Tailchat: without a setting, registration and guest accounts are open, and nothing is verified.
     """
@@ -91,7 +91,7 @@ class RegistrationCheck:
         self._task: asyncio.Task[None] | None = None
 
     async def run(self) -> tuple[str, ...] | CannotTell:
-        """Return what is to be said of the routes; raises nothing."""
+        """Return the sentences about the routes; raises nothing."""
         result = await self._api.call(_ACTION, {})
         if isinstance(result, CannotTell):
             return result

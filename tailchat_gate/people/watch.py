@@ -35,7 +35,7 @@ _log: Final = logging.getLogger(LOGGER_NAME)
 
 @dataclass(frozen=True, slots=True)
 class WatchTerms:
-    """What a configuration says of people.
+    """The settings about people.
 
     `refresh`: seconds between two questions about a person, 0: nobody is asked about. `guests`:
     whether guests and bots may enter. `keeps_emails`: whether any route uses them; `unverified`:
@@ -49,7 +49,7 @@ class WatchTerms:
 
 
 class PersonLook(NamedTuple):
-    """What is known of a person now.
+    """The present facts about a person.
 
     `facts` is what Tailchat said in the Unix second `told_at`, None for nothing. `waits`: nothing
     recent is known, and Tailchat is being asked.

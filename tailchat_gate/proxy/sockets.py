@@ -104,7 +104,7 @@ def reset_on_close(transport: asyncio.Transport) -> None:
 
 
 def _room(transport: asyncio.Transport) -> int:
-    """Return how many bytes the transport's socket takes at once, at least."""
+    """Return the number of bytes that the transport's socket takes at once, at least."""
     found = transport.get_extra_info("socket")
     if found is None or transport.is_closing():
         return 0
@@ -118,7 +118,7 @@ def _room(transport: asyncio.Transport) -> int:
 
 
 def unacknowledged_bytes(transport: asyncio.Transport) -> tuple[int, int]:
-    """Return how many bytes wait for the peer in the system, and how many it has acknowledged.
+    """Return the bytes that wait for the peer in the system, and those that it has acknowledged.
 
     TLS transports have a buffer below them of which they do not tell.
     """
@@ -208,7 +208,7 @@ def raise_limit() -> None:
 
 
 def shares(limit: int) -> tuple[int, int]:
-    """Return what a process's limit leaves for connections to be accepted, and for traffic."""
+    """Return the descriptors that a process's limit leaves for accepting, and for traffic."""
     every = _UNLIMITED if limit == resource.RLIM_INFINITY else limit
     backlog = max(16, min(every // _BURST_PART, _MOST_BURST))
     return backlog, max(every - _RESERVE - backlog, every // 2)
@@ -242,12 +242,12 @@ class Descriptors:
 
     @property
     def tool_requests(self) -> int:
-        """How many requests and WebSockets one tool may have; each takes two descriptors."""
+        """The most requests and WebSockets of one tool; each takes two descriptors."""
         return max(1, min(self.limit // 4, _MOST_REQUESTS))
 
     @property
     def client_connections(self) -> int:
-        """How many connections one client may have."""
+        """The number of connections that one client may have."""
         return max(1, min(self.limit // 2, _MOST_CONNECTIONS))
 
     def make_room(self) -> bool:
@@ -269,7 +269,7 @@ class Descriptors:
 
 
 def slots_of_one(most: int, wanted: int) -> int:
-    """Return how many of a tool's slots one client may hold; `wanted` is 0 where nothing says."""
+    """Return the number of a tool's slots that one client may hold; `wanted` is 0 by default."""
     return wanted or (most + 1) // 2
 
 
@@ -282,7 +282,7 @@ class RequestSlots:
 
     @property
     def entered(self) -> int:
-        """How many requests and tunnels hold a slot."""
+        """The number of requests and tunnels that hold a slot."""
         return self._entered
 
     def enter(self, who: str, most: int, most_of_one: int) -> Reason | None:

@@ -10,18 +10,18 @@ from tailchat_gate.request.fields import RawFields
 
 
 class Admission(NamedTuple):
-    """What a request under way was let in for: the request, and its session or token if any."""
+    """The basis on which a request was let in: the request, and its session or token if any."""
 
     context: RequestContext
     holder: SessionHolder | None
 
 
 class ActiveRequest(Protocol):
-    """What a connection does for the request under way."""
+    """The methods of a connection for the request under way."""
 
     @property
     def admission(self) -> Admission | None:
-        """What it was let in for; None where no change of the rules may end it."""
+        """The basis on which it was let in; None where no change of the rules may end it."""
 
     @property
     def session(self) -> SessionHolder | None:

@@ -1,4 +1,4 @@
-"""How a client's connection ends: half-closed clients, which still read, and lingering ones."""
+"""Ends clients' connections: half-closed clients, which still read, and lingering ones."""
 
 import asyncio
 import fcntl
@@ -61,7 +61,7 @@ def peer_end(transport: asyncio.BaseTransport) -> PeerEnd:
 
 
 def unread_bytes(transport: asyncio.BaseTransport) -> int:
-    """Return how many received bytes are unread in the socket."""
+    """Return the number of received bytes that are unread in the socket."""
     found = transport.get_extra_info("socket").fileno()
     return int(_INT.unpack(fcntl.ioctl(found, termios.FIONREAD, bytes(_INT.size)))[0])
 

@@ -65,7 +65,7 @@ class OwnConnections:
 
 
 def person_of(visitor: Visitor | Machine | None, fields: FieldSection, *, direct: bool) -> Person:
-    """Return whose request it is; None where the next one could be another person's.
+    """Return the person of a request; None where the next one could be another person's.
 
     `direct`: no trusted proxy is in front. Without a session only the connection identifies a
     person, and behind a proxy it does not.

@@ -221,7 +221,7 @@ class ClientServer:
         return None
 
     def _most_of_one(self, connection: ClientProtocol) -> int:
-        """Return how many connections the client of this one may have."""
+        """Return the number of connections that the client of this one may have."""
         if not connection.secure:
             return self._client_connections
         return min(self._client_connections, max(1, self.tls_connections // 2))

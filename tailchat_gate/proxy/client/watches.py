@@ -22,7 +22,7 @@ class Connection(Protocol):
 
     @property
     def active_request(self) -> ActiveRequest | None:
-        """What answers its request under way, None where it has none."""
+        """The part that answers its request under way, None where it has none."""
 
 
 class RightWatch:

@@ -105,7 +105,7 @@ class Backends:
 
 
 class _Moving(Exchange):
-    """What exchanges with one of several backends share."""
+    """Common parts of exchanges with one of several backends."""
 
     def begin(self, backends: Backends) -> None:
         """Know the other backends, and hear when the chosen one goes out."""

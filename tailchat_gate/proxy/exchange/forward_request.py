@@ -31,7 +31,7 @@ def claims_no_other(request: RequestHead) -> bool:
 
 
 class SentBody:
-    """What has arrived of a request's body: unsent bytes, and a copy to send again."""
+    """The arrived part of a request's body: unsent bytes, and a copy to send again."""
 
     __slots__ = ("_copied", "_copy", "_waiting")
 
@@ -138,7 +138,7 @@ class Admitted:
 
     @property
     def admission(self) -> Admission | None:
-        """What it was let in for; None where it may outlive the session that began it."""
+        """The basis on which it was let in; None where it may outlive its session."""
         session = self.forward_request.session
         if session is None and self.forward_request.visitor is not None:
             return None

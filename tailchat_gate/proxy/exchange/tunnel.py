@@ -55,7 +55,7 @@ _FAREWELLS: Final = MappingProxyType(
 
 
 class TunnelLimits(NamedTuple):
-    """How long a tunnel may last.
+    """The time limits of a tunnel.
 
     `oldest` is the Unix second at which it must end, infinite for no limit. `idle` is how many
     seconds both peers may be silent, 0 for no limit; `idle_session`: that limit is the session's.

@@ -133,7 +133,7 @@ class UpstreamPools:
 
     @property
     def health(self) -> tuple[BackendHealth, ...]:
-        """What is known of the backends that are one of several."""
+        """The states of backends that are one of several."""
         return tuple(self._health.values())
 
     def start(self) -> None:

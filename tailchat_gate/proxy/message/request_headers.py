@@ -239,7 +239,7 @@ class RequestHeaders:
         return b"".join((first, *client_lines, tail))
 
     def _kept_lines(self, fields: FieldSection, rules: RouteRules) -> list[bytes]:
-        """Return what `rewrite` does, for a section of which no field drops another.
+        """Return the result of `rewrite`, for a section of which no field drops another.
 
         It has one Cookie field at most. Its names tell which lines are kept, but for cookies of
         which nothing is left.

@@ -104,7 +104,7 @@ class FrameTracker:
         return passed
 
     def _finish_header(self, data: bytes) -> int:
-        """Return where in `data` the frame ends whose header began in earlier bytes."""
+        """Return the end in `data` of a frame whose header began in earlier bytes."""
         before = len(self._header)
         header = self._header + data[: _HEADER_64 - before]
         frame_size = _frame_size(header)

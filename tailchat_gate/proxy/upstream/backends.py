@@ -1,4 +1,4 @@
-"""What a tool is, which routes share its connections, and how those are opened.
+"""A tool, the routes that share its connections, and how those are opened.
 
 Every address of a name is tried (RFC 8305), and the certificate's key is checked.
 """

@@ -124,7 +124,7 @@ def health_rules(settings: RouteSettings, backend: str) -> HealthRules:
 
 
 class BackendHealth:
-    """What is known of one backend; `ejections` counts how often it was put out, by URL and cause.
+    """The state of one backend; `ejections` counts how often it was put out, by URL and cause.
 
     `listeners` are called when it goes out.
     """

@@ -15,7 +15,7 @@ from tailchat_gate.reasons import Reason
 
 
 class End(Enum):
-    """How an exchange ended."""
+    """The end of an exchange."""
 
     COMPLETE = "complete"
     #: The connection was closed before any byte of the response: it may have been stale.
@@ -33,7 +33,7 @@ class End(Enum):
 
 
 class ExchangeResult(Protocol):
-    """What the client got of a response; the connection's reader holds it.
+    """The part of a response that the client got; the connection's reader holds it.
 
     `status` is 0 where no final head was relayed. `keep_client`: the response let the client's
     connection stay open. `personal`: the upstream's connection may be authenticated.
@@ -50,7 +50,7 @@ class ResponseTaker(Expected, Protocol):
 
     @property
     def client_transport(self) -> asyncio.Transport | None:
-        """That of the client, None where it is gone."""
+        """The client's transport, None where it is gone."""
 
     def write_client(self, data: bytes) -> bool:
         """Send bytes of the response; return whether the client was still there."""
@@ -63,7 +63,7 @@ class ResponseTaker(Expected, Protocol):
 
 
 class BytesSink(Protocol):
-    """Where the bytes of a switched connection go."""
+    """The receiver of a switched connection's bytes."""
 
     def from_upstream(self, data: bytes) -> None:
         """The upstream sent these bytes."""

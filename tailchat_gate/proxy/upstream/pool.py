@@ -126,7 +126,7 @@ class Pool(RequestSlots):
 
     @property
     def states(self) -> dict[str, int]:
-        """How many open connections are idle, have a request, or are a tunnel's or closing."""
+        """The number of open connections by state: idle, with a request, of a tunnel, closing."""
         idle, active = len(self._idle) + len(self._own), len(self._busy)
         return {"idle": idle, "active": active, "other": max(0, self.open - idle - active)}
 
