@@ -58,7 +58,7 @@ class _Judge:
         self._left = MAX_READINGS
 
     def find(self, path: str, methods: frozenset[str]) -> Match | None:
-        """Return what a path meets; raises TooManyReadingsError."""
+        """Return the match of a path; raises TooManyReadingsError."""
         self._left -= len(readings(path))
         if self._left < 0:
             raise TooManyReadingsError

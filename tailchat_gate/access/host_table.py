@@ -110,7 +110,7 @@ class HostTable:
         return {method if method in self.methods else ODD_METHOD for method in methods}
 
     def path_matches(self, path: str, method: str) -> list[PathMatch]:
-        """Return what each reading of a raw path meets, the path itself first."""
+        """Return the match of each reading of a raw path, the path itself first."""
         if self._root is not None:
             return [PathMatch(path, (self._root.match(method),))]
         found = [

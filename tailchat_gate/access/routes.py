@@ -199,7 +199,7 @@ class ExplainedMatch(NamedTuple):
 def explain_match(
     table: RouteTable, host: str, path: str, methods: Iterable[str]
 ) -> tuple[ExplainedMatch, ...]:
-    """Return what a raw path on a host meets, each place once; the path as it stands first.
+    """Return the places that a raw path on a host meets, each once, the path as sent first.
 
     `methods` are the request's own and further ones that it claims. Raises TooManyReadingsError.
     """

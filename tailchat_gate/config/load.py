@@ -197,7 +197,7 @@ _LOCKS_KEY = "path"
 
 
 class FileState(NamedTuple):
-    """The state of a file: differs after a write, a rename over it, or a change of mode.
+    """The state of a file, which differs after a write, a rename over it, or a change of mode.
 
     Times are in nanoseconds, because a file may be written twice a second.
     """

@@ -73,7 +73,7 @@ def _scheme(value: bytes) -> bytes:
 
 
 class TokenWay(Enum):
-    """How a token is presented."""
+    """The way in which a token is presented."""
 
     BEARER = "bearer"
     BASIC = "basic"

@@ -54,7 +54,7 @@ def _in_fields(fields: FieldSection) -> frozenset[str]:
 
 
 class Purpose(Enum):
-    """What a tool does with a path that is named."""
+    """A tool's action on a path that a field names."""
 
     WRITE = "write"
     READ = "read"

@@ -146,5 +146,5 @@ def is_claim(folded: bytes) -> bool:
 
 
 def claimed(folded: bytes) -> str:
-    """Return what a folded name of CLAIMS is taken for, "" for any other name."""
+    """Return the meaning of a folded name of CLAIMS, "" for any other name."""
     return next((what for what, names in CLAIMS.items() if folded in NamePatterns(*names)), "")

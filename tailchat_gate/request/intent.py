@@ -73,7 +73,7 @@ _WAIT: Final = "wait"
 
 
 class Intent(Enum):
-    """Who waits for the answer: a person's tab, a frame in a page, a program, or an upgrade."""
+    """The receiver of the answer: a person's tab, a frame in a page, a program, or an upgrade."""
 
     NAVIGATION = "navigation"
     FRAME = "frame"
@@ -92,7 +92,7 @@ def is_long_poll(headers: Mapping[str, str], query: str) -> bool:
 
 
 def read_intent(method: str, headers: Mapping[str, str]) -> Intent:
-    """Return what a request is for; `headers` looks names up without regard to case.
+    """Return the receiver of a request's answer; `headers` ignores the case of names.
 
     Only a page navigation may be redirected to a login: a fetch or an image that is redirected
     fails in a way its page cannot see, a frame must not show Tailchat's pages, a POST would lose or

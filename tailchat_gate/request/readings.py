@@ -133,7 +133,7 @@ def _all_of(
 
 
 def _weight(text: str) -> int:
-    """Return what a text counts for; characters that have to be normalised or reread cost more."""
+    """Return the cost of a text; characters that have to be normalised or reread cost more."""
     if text.isascii():
         return len(text)
     return len(text) * (_FOREIGN_WEIGHT if _UNDECODED.search(text) is None else _BROKEN_WEIGHT)

@@ -115,7 +115,7 @@ def are_plain(values: Values) -> bool:
 
 
 def picker(places: Sequence[int]) -> Callable[[Sequence[bytes]], Values]:
-    """Return what picks the values of some places out of those of a section."""
+    """Return a function that picks the values of some places out of those of a section."""
     if len(places) > 1:
         return itemgetter(*places)
     if not places:

@@ -48,7 +48,7 @@ def cookie_fields(fields: Sequence[tuple[bytes, bytes]]) -> list[bytes]:
 
 
 class HostPatterns(Generic[_T]):
-    """What is said of hosts, by patterns: whole names in lower case, and wildcards.
+    """Values of hosts, by patterns: whole names in lower case, and wildcards.
 
     A wildcard covers one or more labels to the left of its name, never the bare name, and is
     compared label by label, so that "badexample.com" is never below "example.com".
@@ -70,7 +70,7 @@ class HostPatterns(Generic[_T]):
         )
 
     def get(self, host: str) -> _T | None:
-        """Return what is said of a host in lower case, without port and trailing dot.
+        """Return the value of a host in lower case, without port and trailing dot.
 
         The whole name counts before a wildcard, a longer wildcard before a shorter one.
         """
@@ -85,7 +85,7 @@ class HostPatterns(Generic[_T]):
         return found
 
     def covering(self, name: str) -> list[_T]:
-        """Return what the wildcards say that cover a name, the longest first."""
+        """Return the values of the wildcards that cover a name, the longest first."""
         labels = name.split(".")
         found = (
             self._below.get(".".join(labels[-size:])) for size in self._sizes if size < len(labels)

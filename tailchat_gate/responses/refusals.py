@@ -1,4 +1,4 @@
-"""Which answer a refused request gets: the sign-in, a page that explains, a challenge."""
+"""Chooses the answer to a refused request: the sign-in, an explaining page, a challenge."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from http import HTTPStatus
@@ -42,7 +42,7 @@ _ABOUT_ACCOUNT: Final = frozenset((Reason.DENIED, Reason.DENY_LISTED))
 
 
 class Asks(NamedTuple):
-    """The routes that people may ask for, and what makes the token of the form for that."""
+    """The routes that people may ask for, and the maker of that form's token."""
 
     routes: Collection[str]
     csrf: Callable[[SessionRecord, str], str]
@@ -229,7 +229,7 @@ class Refusals:
     def _kept_out(
         self, context: RequestContext, reason: Reason, record: SessionRecord
     ) -> web.Response:
-        """Tell a person that what Tailchat says of their account keeps it out."""
+        """Answer a person whose account Tailchat reports as banned, deleted, a guest or a bot."""
         return self.answers.problem(
             context,
             reason,
@@ -238,7 +238,7 @@ class Refusals:
         )
 
     def _later(self, context: RequestContext, rejection: Rejection) -> web.Response:
-        """Ask for patience: whether the session goes on is not known for now."""
+        """Answer 503: the gate does not know now whether the session continues."""
         return self.answers.problem(
             context,
             rejection.reason,
@@ -266,7 +266,7 @@ class Refusals:
     def denied(
         self, context: RequestContext, reason: Reason, record: SessionRecord
     ) -> web.Response:
-        """Tell a signed-in person that this tool is not theirs, and what an admin needs to know."""
+        """Answer a signed-in person who may not use this tool, with what an admin needs to know."""
         return self.answers.problem(
             context,
             reason,
@@ -290,7 +290,7 @@ class Refusals:
         return {"groups": groups} if groups else {}
 
     def _cross_origin(self, context: RequestContext) -> web.Response:
-        """Tell that a page elsewhere sent the request, and where to do what it wanted."""
+        """Answer a request that a page of another origin sent, with a link to the tool itself."""
         origin = context.head.fields.headers.get("Origin", "")
         return self.answers.problem(
             context,
@@ -300,13 +300,13 @@ class Refusals:
         )
 
     def redirect_to_launcher(self, context: RequestContext) -> web.Response:
-        """Lead a page navigation to where no tool is to the page with a person's tools."""
+        """Redirect a page navigation to an address without a tool to the launcher."""
         if read_intent(context.method, context.head.fields.headers) is Intent.NAVIGATION:
             return self.answers.redirect(f"{self._sites.origin(context.host)}{self._prefix}/")
         return self.answers.problem(context, Reason.NO_ROUTE)
 
     def sign_in_url(self, context: RequestContext, entry: str = "") -> str:
-        """Return where a visitor is sent to sign in, with the way back to what was asked for.
+        """Return the address to sign in at, with the way back to the requested address.
 
         `entry` is the path of the gate's that begins it, "" for the configured one.
         """
@@ -315,7 +315,7 @@ class Refusals:
         return f"{origin}{self._prefix}{entry or self._entry}?rd={quote(back, safe='/')}"
 
     def _way_back(self, context: RequestContext) -> str:
-        """Return what leads to the address that was asked for, short enough for another one."""
+        """Return the requested address as a return target, short enough for another address."""
         target = f"{context.target.path}{context.target.query}"
         origin = self._sites.origin(context.host)
         return self._returns.short(target, origin=origin, visitor=context.client_address.network)

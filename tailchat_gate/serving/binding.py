@@ -29,7 +29,7 @@ _AddressInfo = tuple[
 
 
 class Rights(NamedTuple):
-    """Who may connect to a Unix socket: its mode, and its group ("" for the process's own)."""
+    """The access rights of a Unix socket: its mode, and its group ("" for the process's own)."""
 
     mode: int
     group: str = ""

@@ -289,7 +289,7 @@ class Listeners:
 
 
 def rights_of(settings: Server) -> Rights:
-    """Return who may connect to the public Unix sockets."""
+    """Return the access rights of the public Unix sockets."""
     return Rights(int(settings.unix_mode, 8), settings.unix_group)
 
 

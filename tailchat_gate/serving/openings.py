@@ -42,7 +42,7 @@ MakeProtocol = Callable[[], ClientProtocol]
 
 
 class OpeningTerms(NamedTuple):
-    """What a configuration says of them: the certificates, how many there may be, and seconds.
+    """The settings for openings: the certificates, how many there may be, and seconds.
 
     `connections` is how many by TLS there may be, opened or being opened.
     """
@@ -54,7 +54,7 @@ class OpeningTerms(NamedTuple):
 
 
 class OpeningWay(NamedTuple):
-    """How connections of a listener begin: with a PROXY header, with TLS, or with both.
+    """The beginning of a listener's connections: a PROXY header, TLS, or both.
 
     `make` makes the protocol of a connection.
     """

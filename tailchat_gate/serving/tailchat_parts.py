@@ -192,7 +192,7 @@ def _notices(settings: Settings, panel: Panel, process_state: ProcessState) -> N
 def sign_in_check(
     settings: Settings, channel: BackChannel, clock: Callable[[], float] | None = None
 ) -> SignInCheck:
-    """Return what asks Tailchat whether people can sign in; `clock` is compared with its own."""
+    """Return the check of whether people can sign in; `clock` is compared with Tailchat's."""
     tailchat = settings.tailchat
     return SignInCheck(
         channel,

@@ -67,12 +67,12 @@ def read_less() -> None:
 
 
 def tls_connections(memory: int, *, uvloop: bool) -> int:
-    """Return how many there may be in a process that may have so many bytes of memory."""
+    """Return the number of TLS connections for a process with so many bytes of memory."""
     return max(1, memory // _PART // (UVLOOP_BYTES if uvloop else ASYNCIO_BYTES))
 
 
 def memory_limit(own: Path = _OWN_CGROUPS, root: Path = _CGROUPS) -> int:
-    """Return how many bytes of memory the process may have: the machine's, or its cgroups'. Blocks.
+    """Return the bytes of memory that the process may have: the machine's, or its cgroups'. Blocks.
 
     `own` names its groups, whose files are below `root` (cgroups(7)).
     """

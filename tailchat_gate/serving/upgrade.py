@@ -238,7 +238,7 @@ def _copy(descriptor: int, least: int) -> Iterator[int]:
 
 
 def _told(reader: int, until: float) -> bytes | None:
-    """Return what was written to a pipe until its end, None where it has none in time."""
+    """Return the bytes written to a pipe until its end, None without an end in time."""
     told = b""
     while (left := until - time.monotonic()) > 0:
         if not select.select([reader], [], [], left)[0]:

@@ -76,7 +76,7 @@ class Batches:
 
 
 class Looks:
-    """Who waits until the store was read; `using` is held during a look."""
+    """Reads of the store and the callers that wait for one; `using` is held during a read."""
 
     def __init__(self, using: asyncio.Lock) -> None:
         self._using = using

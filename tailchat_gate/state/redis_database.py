@@ -46,7 +46,7 @@ _T = TypeVar("_T")
 
 
 class Found(NamedTuple):
-    """What was read: rows, the oldest change first.
+    """The rows read, the oldest change first.
 
     `replaced`: the data are not those that were read before. `lost`: how many rows are damaged.
     """
@@ -230,7 +230,7 @@ class RedisDatabase:
         await self._client.run(scripts.SWEEP, (_CHANGES, _UNTIL), arguments)
 
     async def outcomes(self, sub: str, *, erase: bool) -> int:
-        """Return how many outcomes are about a person, and erase them if asked."""
+        """Return the number of outcomes about a person, and erase them if `erase`."""
         count = await self._client.run(scripts.OUTCOMES, (f"{PREFIX}about:{sub}",), (int(erase),))
         return int(count)
 

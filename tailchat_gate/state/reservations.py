@@ -47,7 +47,7 @@ class Reservations:
         return _GRANTED
 
     def find(self, kind: str, key: str) -> Reservation:
-        """Return what is stored for a key, GRANTED if the key is not stored."""
+        """Return the stored value of a key, GRANTED if the key is not stored."""
         query = (
             "SELECT reserved_at, outcome, outcome_until FROM reservation WHERE kind = ? AND key = ?"
         )

@@ -227,7 +227,7 @@ class Store(Protocol):
         """
 
     async def find_reservation(self, kind: str, key: str) -> Reservation:
-        """Return what is stored for a key, GRANTED if it is not stored; reserves nothing."""
+        """Return the stored value of a key, GRANTED if there is none; reserves nothing."""
 
     async def settle(self, kind: str, key: str, outcome: Outcome) -> None:
         """Store the outcome of a key that was reserved here."""

@@ -31,7 +31,7 @@ def run_parent(
 
 
 def processors() -> int:
-    """Return how many processors the gate may use: those of its affinity, within its cgroup."""
+    """Return the number of processors the gate may use: its affinity, within its cgroup."""
     count = len(os.sched_getaffinity(0))
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()

@@ -88,7 +88,7 @@ def refusals_of(found: Sequence[Sequence[Mapping[str, Any]]], most: int) -> list
 def _by(
     found: Sequence[Status], name: str, key: str, rank: Callable[[Mapping[str, Any]], Any]
 ) -> list[Any]:
-    """Return what is listed under a name, for each key that with the highest rank."""
+    """Return the entries under a name, for each key the one with the highest rank."""
     best: dict[str, Any] = {}
     for entry in (one for status in found for one in status[name]):
         if entry[key] not in best or rank(entry) > rank(best[entry[key]]):
