@@ -4,6 +4,7 @@ import json
 import re
 import runpy
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,17 @@ def test_each_key_of_the_example_has_its_words() -> None:
     for number in keys:
         above = lines[number - 1]
         assert above.startswith(("# ", "[groups]")) or number - 1 in keys, lines[number]
+
+
+def test_each_comment_of_the_example_is_whole() -> None:
+    """The last line of a comment ends a sentence: four once stopped in the middle."""
+    lines = EXAMPLE.read_text(encoding="utf-8").splitlines()
+    last = [
+        one for one, after in pairwise(lines) if one[:2] == "# " and after[:2] not in {"#", "# "}
+    ]
+
+    assert len(last) > 100
+    assert [line for line in last if not line.endswith(".")] == []
 
 
 # The schema
