@@ -75,7 +75,7 @@ def asked(config: Path, path: str, read: Callable[[bytes], _T]) -> _T:
         return read(body)
     except (OSError, http.client.HTTPException) as error:
         _end_if_unreadable(config)
-        fail(f"no gate answers at {where}: {error}", EXIT_FAILED)
+        fail(_unanswered(where, error, "--config"), EXIT_FAILED)
     except ValueError:
         fail(f"no gate answers at {where}: {_NO_GATE}", EXIT_FAILED)
 
@@ -130,7 +130,21 @@ def ordered(
     except (OSError, http.client.HTTPException, ValueError) as error:
         if admin is None:
             _end_if_unreadable(config)
-        fail(f"no gate answers at {where}: {error}; --admin names another address", EXIT_FAILED)
+        fail(_unanswered(where, error, "--admin"), EXIT_FAILED)
+
+
+def _unanswered(where: Where, error: Exception, option: str) -> str:
+    """Return why no gate answers, and what to do; `option` names another gate."""
+    said = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    names = "file" if option == "--config" else "address"
+    step = f"start the gate, or name the {names} of the one that runs with {option}"
+    if isinstance(error, PermissionError):
+        step = "run this as the gate's user or as root"
+    elif isinstance(error, ConnectionRefusedError) and isinstance(where, UnixAddress):
+        step = f"a gate that has ended left this socket; {step}"
+    elif isinstance(error, TimeoutError):
+        step = "the gate is busy, or hangs: its log says more"
+    return f"no gate answers at {where}: {said}; {step}"
 
 
 def _order(where: Where, order: str, seconds: float) -> tuple[bool, dict[str, Any]]:

@@ -1,12 +1,11 @@
 """`doctor`: what is wrong around the gate, and how to mend it."""
 
 import asyncio
-import logging
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -23,6 +22,7 @@ from tailchat_gate.commands.common import (
     json_option,
     print_json,
 )
+from tailchat_gate.commands.people import quiet
 from tailchat_gate.config.load import ConfigError, Loaded, load, named
 from tailchat_gate.config.model import Settings
 from tailchat_gate.config.problems import Problem
@@ -44,7 +44,7 @@ from tailchat_gate.diagnosis.statement import (
     run_checks,
     wrong,
 )
-from tailchat_gate.observe.log import LOGGER_NAME, Pace
+from tailchat_gate.observe.log import Pace
 from tailchat_gate.people.api import TailchatApi
 from tailchat_gate.people.bot import Bot
 from tailchat_gate.people.inquiry import Inquiry
@@ -94,7 +94,7 @@ def ask_tailchat(loaded: Loaded, file: str) -> list[Statement]:
         async with _set_up(loaded, file) as set_up:
             return joined(await run_checks(tuple(tailchat_checks(set_up))))
 
-    with _quiet():
+    with quiet():
         return asyncio.run(ask())
 
 
@@ -114,20 +114,8 @@ def _examine(loaded: Loaded, file: str) -> list[Statement]:
             found = await run_checks(checks)
         return joined(found + await run_checks((store,)))
 
-    with _quiet():
+    with quiet():
         return asyncio.run(run())
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the gate's own log out of the terminal: the statements say what it would."""
-    handler = logging.NullHandler()
-    logger = logging.getLogger(LOGGER_NAME)
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
 
 
 @asynccontextmanager

@@ -64,7 +64,7 @@ def grant(
 ) -> None:
     """Let PERSON, sub:ID or Name#2114, use ROUTE for a while.
 
-    Its `allow` need not list them.
+    The route's `allow` need not list the person.
 
     A lock and a deny list still keep the person out. A second grant for the same route replaces the
     first one. Open WebSockets and downloads end with the grant.
@@ -95,7 +95,8 @@ def revoke(*, person: str, route: str, config: Path, state: Path | None) -> None
     sub = person.removeprefix(SUB)
     known = {found.route: found for found in stored_or_end(place).grants.of(sub)}
     if route not in known:
-        fail(f"{person} has no grant for {route}", EXIT_FAILED)
+        listed = "`tailchat-gate grants` lists who has one"
+        fail(f"{person} has no grant for {route}; {listed}", EXIT_FAILED)
     _put(place, known[route].revoked(time.time()))
     click.echo(f"{person} may not use {route} by a grant any more")
 

@@ -65,11 +65,27 @@ def _optional(
 
 
 @click.command()
-@click.option("--tailchat", callback=_optional(_API_URL), help="Address of your Tailchat.")
-@click.option("--public-url", callback=_optional(_PUBLIC_URL), help="Where people reach the gate.")
-@click.option("--tool", callback=_optional(_UPSTREAM), help="Where the gate reaches the tool.")
-@click.option("--host", callback=_optional(_HOST), help="Host of the tool, if it has its own.")
-@click.option("--client-id", callback=_optional(_CLIENT_ID), help="Id of the app in Tailchat.")
+@click.option(
+    "--tailchat", metavar="URL", callback=_optional(_API_URL), help="Address of your Tailchat."
+)
+@click.option(
+    "--public-url",
+    metavar="URL",
+    callback=_optional(_PUBLIC_URL),
+    help="Where people reach the gate.",
+)
+@click.option(
+    "--tool", metavar="URL", callback=_optional(_UPSTREAM), help="Where the gate reaches the tool."
+)
+@click.option(
+    "--host", callback=_optional(_HOST), help="Host name of the tool, if it has one of its own."
+)
+@click.option(
+    "--client-id",
+    metavar="ID",
+    callback=_optional(_CLIENT_ID),
+    help="What Tailchat shows as the App ID of the app.",
+)
 @click.option("--docker", is_flag=True, help="Also write a compose.yaml, for a container.")
 @click.option(
     "--directory",
@@ -88,7 +104,8 @@ def init(
 ) -> None:
     """Write a first configuration, with its secrets, and say what to do next.
 
-    Asks for what no option says. Files that are there already are never written over.
+    Asks for what no option says; with --tailchat, --public-url and --tool it asks nothing. Files
+    that are there already are never written over.
     """
     places = Places(directory or (Path() if docker else DEFAULT_CONFIG.parent), docker)
     # Before the questions: their answers would be lost.

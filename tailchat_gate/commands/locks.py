@@ -127,7 +127,7 @@ def unlock(target: str, config: Path, state: Path | None) -> None:
     place = location.place
     if target not in {found.target for found in stored_or_end(place).revocation.locks}:
         _warn_of_unknown(target, location.tokens)
-        fail(f"{target} is not locked", EXIT_FAILED)
+        fail(f"{target} is not locked; `tailchat-gate locks` lists who is", EXIT_FAILED)
     append(place, Unlock(target, int(time.time())))
     click.echo(f"{target} is not locked any more")
 

@@ -1,10 +1,12 @@
 """Asks Tailchat, for commands, which account has a name."""
 
 import asyncio
+import logging
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,6 +16,7 @@ from tailchat_gate.commands.common import EXIT_FAILED, EXIT_USAGE, fail
 from tailchat_gate.config.load import ConfigError, load
 from tailchat_gate.config.model import Settings
 from tailchat_gate.config.values.identifier import SUB
+from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.people.api import ApiResult, CannotTell, Refused, TailchatApi
 from tailchat_gate.people.bot import Bot
 from tailchat_gate.people.search import FoundAccount, read_account, search
@@ -75,6 +78,18 @@ def find_person(settings: Settings, name: str) -> FoundAccount:
     return found
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the gate's own log out of the terminal: the command says what it would."""
+    handler = logging.NullHandler()
+    logger = logging.getLogger(LOGGER_NAME)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
 def asked(settings: Settings, ask: Callable[[TailchatApi], Awaitable[T]]) -> T:
     """Return Tailchat's answer to `ask`."""
 
@@ -86,4 +101,5 @@ def asked(settings: Settings, ask: Callable[[TailchatApi], Awaitable[T]]) -> T:
         finally:
             await channel.close()
 
-    return asyncio.run(run())
+    with quiet():
+        return asyncio.run(run())

@@ -292,7 +292,7 @@ def stored_or_end(place: Place) -> Stored:
     try:
         return stored(place)
     except StoreError as error:
-        fail(f"[state] {_key(place)}: {error}", EXIT_FAILED)
+        fail(f"[state] {_key(place)}: {error}{_step(error, place)}", EXIT_FAILED)
 
 
 def append(place: Place, entry: Entry) -> None:
@@ -309,22 +309,28 @@ def _key(place: Place) -> str:
     return "url" if isinstance(place, RedisPlace) else "path"
 
 
+def _step(error: Exception, place: Place) -> str:
+    """Return what to do about a store that cannot be used, "" where the error says it."""
+    if isinstance(error, StoreError) and error.says_remedy:
+        return ""
+    if isinstance(place, RedisPlace):
+        return "; see that the server runs, and check state.url and its password"
+    return "; run this where the gate runs, as its user or as root"
+
+
 def change(place: Place, work: Callable[[OpenedStore], Awaitable[T]]) -> T:
     """Change the store; end the command if that fails."""
-    if isinstance(place, RedisPlace):
-        try:
-            return with_store(place, work)
-        except (StoreError, StoreFault) as error:
-            fail(f"[state] url: {error}", EXIT_FAILED)
-    if warning := in_foreign_home(str(place), os.environ):
-        click.echo(f"warning: state.path: {warning}", err=True)
     try:
-        make_for(str(place), os.environ)
+        if not isinstance(place, RedisPlace):
+            if warning := in_foreign_home(str(place), os.environ):
+                click.echo(f"warning: state.path: {warning}", err=True)
+            make_for(str(place), os.environ)
         return with_store(place, work)
     except (StoreError, StoreFault) as error:
-        fail(f"[state] path: {error}", EXIT_FAILED)
+        fail(f"[state] {_key(place)}: {error}{_step(error, place)}", EXIT_FAILED)
     except OSError as error:
-        fail(f"[state] path: {place}: {error.strerror or error}", EXIT_FAILED)
+        said = error.strerror or error
+        fail(f"[state] {_key(place)}: {place}: {said}{_step(error, place)}", EXIT_FAILED)
 
 
 def stored_of(settings: Settings) -> Stored:

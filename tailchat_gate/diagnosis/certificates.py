@@ -13,10 +13,9 @@ from tailchat_gate.config.certificates import WARN_DAYS, date_problem, facts_of
 from tailchat_gate.config.files import authorities_context
 from tailchat_gate.config.model import Settings
 from tailchat_gate.config.values.url import proxy_for
+from tailchat_gate.diagnosis.fetching import UnreachableError, get
 from tailchat_gate.diagnosis.statement import (
     Statement,
-    UnreachableError,
-    get,
     in_thread,
     ok,
     warning,

@@ -11,12 +11,10 @@ from tailchat_gate.config.files import verifying_context
 from tailchat_gate.config.lint.addresses import travels_in_clear
 from tailchat_gate.config.model import Settings
 from tailchat_gate.diagnosis import certificates
+from tailchat_gate.diagnosis.fetching import FetchedResponse, UnreachableError, get
 from tailchat_gate.diagnosis.statement import (
     RUNNING_GATE,
-    FetchedResponse,
     Statement,
-    UnreachableError,
-    get,
     in_thread,
     name_of,
     ok,

@@ -3,6 +3,7 @@
 import asyncio
 import re
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -224,6 +225,41 @@ async def test_another_program_at_the_admin_address_is_no_gate(
     assert code != 0
     assert "no gate answers at" in out + err
     assert "something else does" in out + err
+
+
+@pytest.mark.parametrize(
+    ("left", "said"),
+    [
+        (True, "Connection refused; a gate that has ended left this socket; start the gate"),
+        (False, "No such file or directory; start the gate"),
+    ],
+    ids=["stale", "none"],
+)
+@pytest.mark.parametrize("command", ["health", "refusals", "reload", "upgrade"])
+def test_a_gate_that_does_not_run_is_said_with_the_next_step(
+    tmp_path: Path, command: str, left: bool, said: str
+) -> None:
+    """A socket that a gate has left is told from none; both say how to name another gate."""
+    where = tmp_path / "admin.sock"
+    if left:
+        with socket.socket(socket.AF_UNIX) as stale:
+            stale.bind(str(where))
+    path = str(_config(tmp_path, admin=f"unix:{where}"))
+    code, _, err = invoke(command, "--config", path)
+
+    assert code == 1
+    assert err.startswith(f"no gate answers at unix:{where}: {said}")
+    assert ("--config" if command in {"health", "refusals"} else "--admin") in err
+
+
+def test_a_store_that_is_not_there_is_said_with_the_next_step(tmp_path: Path) -> None:
+    """It is on the machine of the gate."""
+    path = _config(tmp_path)
+    path.write_text(path.read_text().replace(f'path = "{tmp_path}"', 'path = "/nowhere/state"'))
+    code, _, err = invoke("sign-out", "all", "--config", str(path))
+
+    assert code == 1
+    assert "/nowhere/state: No such file or directory; run this where the gate runs" in err
 
 
 def test_schema_prints_the_schema() -> None:

@@ -129,7 +129,10 @@ def test_to_unlock_what_is_not_locked_fails(run: Run, path: Path) -> None:
     """A misspelt sub is noticed."""
     done = run("unlock", "sub:66000000000000000000000a")
 
-    assert (done.exit_code, done.output) == (1, "sub:66000000000000000000000a is not locked\n")
+    assert (done.exit_code, done.output) == (
+        1,
+        "sub:66000000000000000000000a is not locked; `tailchat-gate locks` lists who is\n",
+    )
     assert not (path / NAME).exists()
 
 
