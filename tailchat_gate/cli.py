@@ -1,9 +1,11 @@
 """The command line: one group, its commands from the commands room."""
 
+import errno
 import gc
 import os
 from collections.abc import Mapping
 from importlib import import_module
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -96,6 +98,18 @@ class _Commands(click.Group):
             import_module("tailchat_gate.commands.completion")
         return super().main(*args, **extra)
 
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - as in the base class
+        """Run a command; what the system refuses it, its output too, is an error without a trace.
+
+        Click itself knows what to do where nobody reads the output any more.
+        """
+        try:
+            return super().invoke(ctx)
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise
+            raise click.ClickException(_why(error)) from None
+
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a command by its name."""
         del ctx
@@ -109,6 +123,16 @@ class _Commands(click.Group):
             gc.enable()
         command: click.Command = getattr(module, cmd_name.replace("-", "_"))
         return command
+
+
+def _why(error: OSError) -> str:
+    """Return what an admin can do something about."""
+    try:
+        Path.cwd()
+    except OSError:
+        return "the current directory is gone; change to another one"
+    said = error.strerror or str(error)
+    return f"{error.filename}: {said}" if error.filename else f"input or output: {said}"
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

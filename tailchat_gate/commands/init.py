@@ -149,7 +149,8 @@ def _problem(places: Places) -> tuple[str, int] | None:
 
 
 def _of_error(error: OSError) -> str:
-    return f"{error.filename}: {error.strerror}; --directory names another place"
+    where = error.filename or "the current directory"
+    return f"{where}: {error.strerror}; --directory names another place"
 
 
 def _is_loopback(upstream: str) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -260,6 +261,26 @@ def test_a_store_that_is_not_there_is_said_with_the_next_step(tmp_path: Path) ->
 
     assert code == 1
     assert "/nowhere/state: No such file or directory; run this where the gate runs" in err
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("exec {} schema >/dev/full", "Error: input or output: No space left on device"),
+        ("mkdir gone && cd gone && rmdir ../gone && exec {} check -c a", "change to another one"),
+        ("exec {} schema | true", ""),
+    ],
+    ids=["full disk", "no directory", "nobody reads"],
+)
+def test_what_the_system_refuses_is_no_traceback(tmp_path: Path, line: str, said: str) -> None:
+    """An output that cannot be written, and a directory that is gone, are said in a line."""
+    line = line.format(shlex.join(GATE))
+    done = subprocess.run(
+        ["/bin/sh", "-c", line], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == bool(said)
 
 
 def test_schema_prints_the_schema() -> None:
