@@ -245,7 +245,12 @@ def _closed_to_others(folder: Path) -> None:
 
     It alone keeps other users of this machine from the secrets of a container.
     """
-    if folder.is_symlink() or folder.stat().st_mode & 0o077:
+    found = folder.stat()
+    if folder.is_symlink() or found.st_mode & 0o077:
         raise PermissionError(
             errno.EPERM, "open to other users; mode 0700 keeps them out", str(folder)
+        )
+    if found.st_uid != os.geteuid():
+        raise PermissionError(
+            errno.EPERM, "belongs to another user, who could read the secrets", str(folder)
         )

@@ -20,7 +20,8 @@ from typing import Final
 
 from tailchat_gate.observe.turns import QueueSlot, others, turn_of
 
-_MODE: Final = 0o666  # as `open` does; the umask decides
+#: For the gate's user and those of its group: the lines name people, and tell what they opened.
+_MODE: Final = 0o640
 #: O_NONBLOCK: opening a FIFO without a reader then fails instead of blocking the gate.
 _FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
 

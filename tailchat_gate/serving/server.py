@@ -28,13 +28,11 @@ from tailchat_gate.serving.surroundings import Surroundings, no_surroundings
 from tailchat_gate.serving.tls import clients_of, memory_limit, tls_connections
 from tailchat_gate.serving.upgrade import UpgradeOutcome, Upgrader
 from tailchat_gate.serving.wiring import build
+from tailchat_gate.state.places import unusable
 from tailchat_gate.state.store import StoreError
 
 __all__ = ["GateServer", "StartError"]
 
-_REMEDY: Final = (
-    '; the directory must exist and be writable for the gate, or "" keeps state in memory only'
-)
 _OTHER_STORE: Final = (
     "[state] names another place than {}, where the running gate keeps locks and ended sessions; "
     "an upgrade cannot change that, a restart can"
@@ -332,10 +330,8 @@ class GateServer:
         try:
             await self._process_state.store.open()
         except StoreError as error:
-            remedy = "" if error.says_remedy else _REMEDY
-            raise StartError(
-                f"[state] path cannot be used: {error}{remedy}", "state.path"
-            ) from None
+            key, problem = unusable(self.settings.state, error)
+            raise StartError(problem, f"state.{key}") from None
 
 
 def _terms(generation: Generation, default: int) -> OpeningTerms:

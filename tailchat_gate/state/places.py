@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from tailchat_gate.config.tables.process import State
 from tailchat_gate.state.bookkeeping import Health
@@ -9,9 +10,17 @@ from tailchat_gate.state.redis import RedisStore
 from tailchat_gate.state.redis_client import CALL_SECONDS
 from tailchat_gate.state.redis_servers import RedisPlace
 from tailchat_gate.state.sqlite import SqliteStore
+from tailchat_gate.state.store import StoreError
 
 #: A directory with a SQLite database, or a server.
 Place = Path | RedisPlace
+
+_REMEDIES: Final = {
+    "path": (
+        '; the directory must exist and be writable for the gate, or "" keeps state in memory only'
+    ),
+    "url": "; start that server, or name another one: the gate reads there who is locked out",
+}
 
 
 def place_of(state: State) -> Place | None:
@@ -24,6 +33,13 @@ def server_of(state: State) -> RedisPlace | None:
     if not state.url:
         return None
     return RedisPlace(state.url, state.password, state.sentinel_password)
+
+
+def unusable(state: State, error: StoreError) -> tuple[str, str]:
+    """Return the key of the store that did not open, and a sentence with what to do."""
+    key = "url" if state.url else "path"
+    remedy = "" if error.says_remedy else _REMEDIES[key]
+    return key, f"[state] {key} cannot be used: {error}{remedy}"
 
 
 def shared_store(

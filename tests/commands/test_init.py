@@ -293,6 +293,20 @@ def test_secrets_are_not_put_where_others_read(tmp_path: Path, mode: int) -> Non
     assert list((tmp_path / "secrets").iterdir()) == []
 
 
+def test_secrets_are_not_put_into_a_directory_of_another(tmp_path: Path) -> None:
+    """A directory for the container's secrets that belongs to another user is refused."""
+    if os.geteuid() != 0:
+        pytest.skip("needs the right to give a directory away")
+    (tmp_path / "secrets").mkdir(mode=0o700)
+    os.chown(tmp_path / "secrets", 65534, 65534)
+
+    done = _init(tmp_path, "--docker", *ANSWERS, "--client-id", "tc_1", "--tool", "http://wiki:80")
+
+    assert done.exit_code == 1
+    assert f"{tmp_path}/secrets: belongs to another user" in done.output
+    assert list((tmp_path / "secrets").iterdir()) == []
+
+
 def test_the_container_is_one_for_compose(docker: Path) -> None:
     """The file is valid by the Compose specification."""
     text = (docker / "compose.yaml").read_text(encoding="utf-8")

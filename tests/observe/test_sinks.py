@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -261,6 +262,17 @@ async def test_a_line_that_an_earlier_process_left_cut_short(tmp_path: Path) -> 
         os.close(descriptor)
 
         assert await _text(path) == '{"half":\n{}\n'
+
+
+async def test_a_log_is_for_the_gate_and_its_group(tmp_path: Path) -> None:
+    """A file of a log that is not there is made so that other users cannot read it."""
+    path, mask = tmp_path / "audit", os.umask(0)
+    try:
+        await asyncio.to_thread(RotatedFile(str(path)).open)
+    finally:
+        os.umask(mask)
+
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
 
 
 async def test_a_rotated_file_gets_whole_lines(tmp_path: Path) -> None:

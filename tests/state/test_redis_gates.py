@@ -27,6 +27,7 @@ from storykit import story, until_callback
 from visitor import NAVIGATION
 
 from tailchat_gate.cli import main
+from tailchat_gate.serving.server import StartError
 
 
 @pytest.fixture
@@ -101,6 +102,15 @@ async def test_a_command_locks_at_every_gate(
     assert [one.exit_code for one in (done, listed, lifted, erased)] == [0] * 4, done.output
     assert [row["target"] for row in json.loads(listed.stdout)] == [person]
     assert "erased: a lock that was lifted" in erased.output
+
+
+async def test_a_gate_without_its_server_does_not_start(tmp_path: Path, clock: Clock) -> None:
+    """The error names the key and the server, and says what to do about a server."""
+    settings = make_settings("http://127.0.0.1:9", state={"url": "redis://127.0.0.1:1", "path": ""})
+
+    with pytest.raises(StartError, match=r"^\[state\] url cannot be used: .*; start that server"):
+        async with running_gate(settings, tmp_path / "1.log", clock):
+            pass
 
 
 async def test_a_lock_needs_no_faultless_configuration(server: RedisServer, tmp_path: Path) -> None:
