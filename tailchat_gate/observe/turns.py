@@ -52,7 +52,7 @@ class OtherProcesses:
         """
         if self._descriptor < 0:
             found = os.memfd_create("gate-turns", os.MFD_CLOEXEC)
-            os.ftruncate(found, _PLACES)
+            os.pwrite(found, b"\0", _PLACES - 1)
             self._use(found)
         return self._descriptor
 

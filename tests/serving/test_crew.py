@@ -184,7 +184,7 @@ async def test_an_orphan_is_no_gate(tmp_path: Path) -> None:
     process = await asyncio.create_subprocess_exec(
         *(*GATE, "serve", "-c", str(path)),
         stderr=asyncio.subprocess.PIPE,
-        env={**environ(), VARIABLE: "1:3:1:2:4"},
+        env={**environ(), VARIABLE: "1:3:1:2:4:5"},
     )
     try:
         async with asyncio.timeout(60):
