@@ -126,7 +126,9 @@ async def _orders(scene: Scene) -> None:
             assert said == "ended"
             # Those of all workers together.
             assert f"Done: <bdi>{_PEOPLE}</bdi> connections of" in page
-            assert "Nobody has a request" in page
+            async with asyncio.timeout(60):
+                while "Nobody has a request" not in page:
+                    page = await desk.text("/people")
     assert await scene.route.order("end", id="none") == "unchanged"
 
     assert await scene.listener.order("lock", target=f"sub:{BOB.sub}") == "locked-forever"
@@ -169,8 +171,10 @@ async def _hang(scene: Scene) -> None:
     os.kill(first, signal.SIGSTOP)
     try:
         assert "worker 1: does not answer" in await listener.text("/")
-        # The other one takes orders meanwhile.
-        assert await listener.order("unlock", target="token:ci") == "unlocked"
+        # The other one takes orders meanwhile, once it has read of the lock.
+        async with asyncio.timeout(60):
+            while await listener.order("unlock", target="token:ci") != "unlocked":
+                pass
         assert "token:ci" not in await listener.text("/people")
     finally:
         os.kill(first, signal.SIGCONT)
