@@ -28,6 +28,8 @@ _FETCH = ("Accept: application/json, text/plain, */*", "Sec-Fetch-Mode: cors")
 _EVERYBODY = (*PLAIN, OAUTH2_PROXY, "gate")
 # More first requests than a gate answers in a second.
 _FIRST = 20_000
+# People who have many sessions, as those do who open one tool after the other.
+_KNOWN = 100
 
 ROWS = {
     "first-request": "first request of a connection",
@@ -36,6 +38,7 @@ ROWS = {
     "denied": "fetch without a session: 401",
     "question": "/oauth2/auth about another request each time",
     "new-session": "first request of a new session",
+    "new-person": "first request of a person whom the gate does not know",
 }
 """Name and title.
 
@@ -66,9 +69,8 @@ def others() -> tuple[Work, ...]:
         ),
         "denied": loads(_EVERYBODY, denied),
         "question": _questions(),
-        "new-session": tuple(
-            Entry(name, name, partial(_new_sessions, name)) for name in (*PLAIN, "gate")
-        ),
+        "new-session": _of_sessions(_KNOWN),
+        "new-person": _of_sessions(PEOPLE),
     }
     return tuple(
         Work(name, title, "request", entries[name], family=FAMILY, block=FAMILY.name)
@@ -87,19 +89,25 @@ def _questions() -> tuple[Entry, ...]:
     return tuple(Entry(name, name, partial(load, peer, "web", ask)) for name, peer in peers.items())
 
 
-def _new_sessions(name: str, stage: Stage, options: Options) -> Sample:
-    """Each request with a session that its peer has not seen before.
+def _of_sessions(people: int) -> tuple[Entry, ...]:
+    return tuple(
+        Entry(name, name, partial(_new_sessions, name, people)) for name in (*PLAIN, "gate")
+    )
+
+
+def _new_sessions(name: str, people: int, stage: Stage, options: Options) -> Sample:
+    """Each request with a session that its peer has not seen before, of so many people.
 
     The sessions of a turn are the same for every peer; a plain proxy, which knows none, may get
     one twice.
     """
     gate = stage.peer("gate")
-    cookies = stage.scene.directory / f"new-sessions-{options.turn}"
+    cookies = stage.scene.directory / f"new-sessions-{people}-{options.turn}"
     count = 2 * options.count or _FIRST * options.seconds
     if not cookies.exists():
         for old in cookies.parent.glob("new-sessions-*"):
             old.unlink()
-        seal(stage.scene, gate.origin, cookies, count)
+        seal(stage.scene, gate.origin, cookies, count, people)
     own = name == "gate"
     ask = Ask(
         "/page",
@@ -107,7 +115,7 @@ def _new_sessions(name: str, stage: Stage, options: Options) -> Sample:
         session=False,
         differs=_ALL,
         cookies=cookies,
-        visitors=min(count, PEOPLE) if own else 0,
+        visitors=min(count, people) if own else 0,
         once=own,
     )
     return loaded(stage.peer(name), ask, options)

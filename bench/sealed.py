@@ -1,7 +1,8 @@
 """Seals sessions with the gate's own code, as many sign-ins would have done.
 
-Standard input: JSON with `secret` (the gate's), `origin` (its public URL) and `count`. Standard
-output: one value of a Cookie header a line, each of another of PEOPLE.
+Standard input: JSON with `secret` (the gate's), `origin` (its public URL), `count`, and `people`:
+how many have them. Standard output: one value of a Cookie header a line, each of another person
+until all have one.
 """
 
 import json
@@ -14,12 +15,12 @@ from tailchat_gate.identity.sessions.cookies import CookieNames
 from tailchat_gate.identity.sessions.session import Lifetimes, SessionCookie, SessionRecord
 
 PEOPLE = 20_000
-"""How many people have sessions; with more sessions, one has several."""
+"""How many people the stand-in Tailchat has."""
 
 _LIFETIME = 12 * 3600.0
 
 
-def cookies(secret: str, origin: str, count: int) -> list[str]:
+def cookies(secret: str, origin: str, count: int, people: int = PEOPLE) -> list[str]:
     """Return `count` values of a Cookie header that a gate with this secret lets in."""
     sealer = SessionCookie(
         KeyRing([secret.encode()], "session"),
@@ -27,7 +28,7 @@ def cookies(secret: str, origin: str, count: int) -> list[str]:
         Lifetimes(_LIFETIME, 0),
         time.time,
     )
-    return [sealer.set(_record(number)).partition(";")[0] for number in range(count)]
+    return [sealer.set(_record(number, people)).partition(";")[0] for number in range(count)]
 
 
 def claims(number: int) -> dict[str, str]:
@@ -44,8 +45,8 @@ def sub(number: int) -> str:
     return f"66{number:022d}"
 
 
-def _record(number: int) -> SessionRecord:
-    person = number % PEOPLE
+def _record(number: int, people: int) -> SessionRecord:
+    person = number % people
     profile = Profile(sub(person), **claims(person))
     return SessionRecord.begin(profile, now=time.time(), login=f"bench{number}")
 
@@ -53,7 +54,7 @@ def _record(number: int) -> SessionRecord:
 def main() -> None:
     """Read the order, write the cookies."""
     order = json.load(sys.stdin)
-    print("\n".join(cookies(order["secret"], order["origin"], order["count"])))
+    print("\n".join(cookies(**order)))
 
 
 if __name__ == "__main__":

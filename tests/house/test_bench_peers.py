@@ -36,6 +36,7 @@ def test_the_works_are_those_that_were_asked_for() -> None:
         **{name: [*plain, "oauth2-proxy", "gate"] for name in differing.ROWS},
         **{name: [*plain, "oauth2-proxy", "gate"] for name in others.ROWS},
         "new-session": [*plain, "gate"],
+        "new-person": [*plain, "gate"],
         "page": [*plain, "oauth2-proxy", "gate"],
         "small": list(roster.NAMES),
         "gate": [

@@ -23,6 +23,7 @@ SHOWN = {
     "unchanged",
     "question",
     "new-session",
+    "new-person",
     "small",
     "page",
     "upload",
