@@ -28,14 +28,19 @@ from tailchat_gate.config.state_directory import in_foreign_home
 #: Exit code of --strict: the configuration is valid, and there are warnings.
 EXIT_WARNINGS: Final = 4
 
+_NOBODY: Final = "nobody can sign in with it"
 _NOT_HERE: Final = "on this machine the gate does not start with it"
 
 
 @dataclass(frozen=True, slots=True)
 class _Findings:
-    """Findings about a valid configuration; `starts`: nothing on this machine prevents a start."""
+    """Findings about a valid configuration; `starts`: nothing on this machine prevents a start.
+
+    `errors` is why nobody can sign in, as Tailchat says.
+    """
 
     settings: Settings
+    errors: tuple[Problem, ...]
     warnings: tuple[Problem, ...]
     notes: tuple[Problem, ...]
     starts: bool
@@ -61,8 +66,8 @@ class _Findings:
 def check(*, config: Path, online: bool, strict: bool, form: str) -> None:
     """Check the configuration without starting, and list every problem at once.
 
-    Exit codes: 0 valid, 1 the gate would not start with it on this machine, 2 invalid, 4 valid with
-    warnings, under --strict.
+    Exit codes: 0 valid, 1 the gate would not start with it on this machine, or with --online nobody
+    can sign in, 2 invalid, 4 valid with warnings, under --strict.
     """
     source = Source(config, os.environ)
     problems: tuple[Problem, ...] = ()
@@ -77,6 +82,8 @@ def check(*, config: Path, online: bool, strict: bool, form: str) -> None:
     _SHOWN[form](name, found)
     if not found.starts:
         raise Ended(_NOT_HERE, EXIT_FAILED)
+    if found.errors:
+        raise Ended(_NOBODY, EXIT_FAILED)
     if strict and found.warnings:
         raise Ended("there are warnings", EXIT_WARNINGS)
 
@@ -99,25 +106,33 @@ def _findings(config: Path, loaded: Loaded, name: str, *, online: bool) -> _Find
 
     # A missing file may exist on the gate's machine; a wrong one is wrong everywhere.
     stops = list(obstacles(settings))
+    errors, said = _online(loaded, name) if online else ((), ())
     further = (
         *of_examples(settings),
         *_foreign(settings),
-        *(_online(loaded, name) if online else ()),
+        *said,
         *(f"{key}: {problem}; the gate does not start with that" for key, problem, _ in stops),
     )
     return _Findings(
         settings,
+        locate(config, loaded, errors),
         (*loaded.located, *locate(config, loaded, further)),
         locate(config, loaded, beside_the_gate(settings)),
         starts=all(one.missing for one in stops),
     )
 
 
-def _online(loaded: Loaded, name: str) -> tuple[str, ...]:
+def _online(loaded: Loaded, name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return why nobody can sign in, and what else asks for a look."""
     from tailchat_gate.commands.doctor import ask_tailchat  # noqa: PLC0415 - for --online alone
-    from tailchat_gate.diagnosis.sign_in import as_sentence  # noqa: PLC0415 - for --online alone
+    from tailchat_gate.diagnosis.sign_in import (  # noqa: PLC0415 - for --online alone
+        as_sentence,
+        ends_sign_ins,
+    )
 
-    return tuple(as_sentence(said) for said in ask_tailchat(loaded, name) if said.asks_for_a_look)
+    found = [said for said in ask_tailchat(loaded, name) if said.asks_for_a_look]
+    errors = tuple(as_sentence(said) for said in found if ends_sign_ins(said))
+    return errors, tuple(as_sentence(said) for said in found if not ends_sign_ins(said))
 
 
 def _foreign(settings: Settings) -> Iterator[str]:
@@ -129,19 +144,23 @@ def _foreign(settings: Settings) -> Iterator[str]:
 def _as_text(name: str, found: _Findings) -> None:
     tell("note", found.notes)
     tell("warning", found.warnings)
+    tell("error", found.errors)
     settings = found.settings
     routes = len(settings.route)
-    state = "good" if found.starts else "right by itself"
+    state = "good" if found.starts and not found.errors else "right by itself"
     click.echo(f"{name}: {state}, {routes} {'route' if routes == 1 else 'routes'}")
     for route in settings.route:
         click.echo(f"  {route.name}: {', '.join(route.allow)}")
     click.echo(f"redirect_uri to register in Tailchat: {settings.redirect_uri}")
     if not found.starts:
         click.echo(_NOT_HERE, err=True)
+    if found.errors:
+        click.echo(_NOBODY, err=True)
 
 
 def _as_json(name: str, found: _Findings) -> None:
-    rows = [as_json(one, "note") for one in found.notes]
+    rows = [as_json(one, "error") for one in found.errors]
+    rows += [as_json(one, "note") for one in found.notes]
     rows += [as_json(one, "warning") for one in found.warnings]
     print_json({**_document(name, found), "problems": rows})
 
@@ -159,6 +178,7 @@ def _document(name: str, found: _Findings | None) -> dict[str, Any]:
 def _as_commands(_name: str, found: _Findings) -> None:
     _print_commands("note", found.notes)
     _print_commands("warning", found.warnings)
+    _print_commands("error", found.errors)
 
 
 def _print_commands(severity: Severity, problems: Sequence[Problem]) -> None:

@@ -1,5 +1,7 @@
 """Whether browsers reach this gate at server.public_url, with its cookies as it sets them."""
 
+import hmac
+import os
 import ssl
 from collections.abc import AsyncIterator, Sequence
 from http import HTTPStatus
@@ -14,6 +16,7 @@ from tailchat_gate.diagnosis import certificates
 from tailchat_gate.diagnosis.fetching import FetchedResponse, UnreachableError, get
 from tailchat_gate.diagnosis.statement import (
     RUNNING_GATE,
+    Mark,
     Statement,
     in_thread,
     name_of,
@@ -24,9 +27,11 @@ from tailchat_gate.diagnosis.statement import (
 )
 from tailchat_gate.identity.oauth.back_channel import UNKNOWN_NAME
 from tailchat_gate.identity.oauth.login import short_text
+from tailchat_gate.identity.oauth.login_state import KEY_PURPOSE, open_state
+from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.identity.sessions.cookies import CookieNames
 from tailchat_gate.proxy.upstream.resolver import Names, NamesResolver
-from tailchat_gate.syntax import OWN_AGENT
+from tailchat_gate.syntax import OWN_AGENT, base64url
 
 PUBLIC_URL: Final = "public-url"
 COOKIES: Final = "cookies"
@@ -51,7 +56,9 @@ async def edge(settings: Settings, names: Names, now: float) -> AsyncIterator[St
             f"{public_url} is http, so cookies are sent without Secure and can be read on the way",
             "serve it over https, and write server.public_url so",
         )
-    url = f"{public_url}{settings.server.prefix}/start"
+    # Never a tool's address: nobody goes there, and the gate seals it into the login.
+    challenge = f"/{base64url(os.urandom(16))}"
+    url = f"{public_url}{settings.server.prefix}/start?rd={challenge}"
     # Reads files.
     context = await in_thread(verifying_context) if public_url.startswith("https:") else None
     try:
@@ -69,16 +76,20 @@ async def edge(settings: Settings, names: Names, now: float) -> AsyncIterator[St
         return
     for statement in certificates.dates_of(public_url, answer.certificate, now):
         yield statement
-    yield _of_answer(settings, answer)
-    if _is_login(settings, answer):
+    said = _of_answer(settings, answer, challenge)
+    yield said._replace(lacks="" if said.mark is Mark.OK else PUBLIC_URL)
+    if said.mark is Mark.OK:
         yield _of_cookies(settings, answer.cookies)
+    elif _is_login(settings, answer):
+        text = f"not checked: the cookies at {public_url} are not this gate's"
+        yield unknown(COOKIES, text)._replace(needs=PUBLIC_URL)
 
 
 def _is_login(settings: Settings, answer: FetchedResponse) -> bool:
     return answer.location.startswith(f"{settings.tailchat.api_url}/open/auth?")
 
 
-def _of_answer(settings: Settings, answer: FetchedResponse) -> Statement:
+def _of_answer(settings: Settings, answer: FetchedResponse, challenge: str) -> Statement:
     public_url = settings.server.public_url
     if not _is_login(settings, answer):
         where = f" to {short_text(answer.location)}" if answer.location else ""
@@ -96,7 +107,25 @@ def _of_answer(settings: Settings, answer: FetchedResponse) -> Statement:
         if found != expected:
             text = f"another gate answers at {public_url}: its {name} is {short_text(found)}"
             return wrong(PUBLIC_URL, text, "let the running gate reload, or correct what is there")
+    if not _is_sealed_here(settings, asked.get("state", [""])[0], challenge):
+        text = f"another gate answers at {public_url}: it has none of session.secrets"
+        remedy = (
+            "see where the name leads and what listens there, such as an older machine; gates "
+            "behind one name need the same session.secrets"
+        )
+        return wrong(PUBLIC_URL, text, remedy)
     return ok(PUBLIC_URL, f"{public_url} is this gate, and a login begins there")
+
+
+def _is_sealed_here(settings: Settings, state: str, challenge: str) -> bool:
+    """Whether a gate with one of these session secrets has sealed this very login.
+
+    The state of a login proves it, so that no address has to prove anything to a stranger. Sealed
+    with another purpose than sessions, it is no use as one.
+    """
+    own = [secret.get_secret_value().encode() for secret in settings.session.secrets]
+    found = open_state(state, KeyRing(own, KEY_PURPOSE))
+    return found is not None and hmac.compare_digest(found.return_to.encode(), challenge.encode())
 
 
 def _of_cookies(settings: Settings, fields: Sequence[str]) -> Statement:

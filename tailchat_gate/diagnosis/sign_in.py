@@ -22,6 +22,7 @@ from tailchat_gate.identity.oauth.sign_in_check import (
     CLOCK,
     ISSUER,
     REACHED,
+    REFUSED,
     SECRET,
     UNDER_PROXY,
     Finding,
@@ -45,6 +46,8 @@ _GROUPS: Final = "group/getUserGroups"
 _BASIC_INFO: Final = "group/getGroupBasicInfo"
 REGISTRATION: Final = "registration"
 PEOPLE: Final = "people"
+#: Without these no sign-in succeeds.
+_INDISPENSABLE: Final = frozenset((REACHED, CLIENT, CALLBACK, SECRET))
 #: What an admin may want so.
 _MAY_BE_SO: Final = frozenset((ISSUER,))
 #: An id that no app has.
@@ -148,6 +151,14 @@ def as_sentence(statement: Statement) -> str:
     is_named = statement.name in {REGISTRATION, GROUPS}
     text = statement.text if is_named else f"{statement.name}: {statement.text}"
     return f"{text}; {statement.remedy}" if statement.remedy else text
+
+
+def ends_sign_ins(statement: Statement) -> bool:
+    """Whether no sign-in can succeed because of what a statement says."""
+    if statement.mark is not Mark.WRONG:
+        return False
+    refused = statement.name in {CLOCK, ISSUER} and REFUSED in statement.text
+    return statement.name in _INDISPENSABLE or refused
 
 
 async def sign_in(settings: Settings, check: SignInCheck, names: Names) -> AsyncIterator[Statement]:

@@ -27,6 +27,7 @@ from tailchat_gate.endpoints.login_answers import (
 from tailchat_gate.endpoints.login_rates import LoginRates
 from tailchat_gate.endpoints.router import Endpoints, KeySet
 from tailchat_gate.gate import Gate
+from tailchat_gate.identity.oauth.login_state import KEY_PURPOSE
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.proxy.client.connection import Service, Timeouts
 from tailchat_gate.request.client import ClientResolver
@@ -155,7 +156,7 @@ def _login(parts: Parts, targets: Targets) -> LoginEndpoints:
         used_states=process_state.used_states,
         used_handoffs=process_state.used_handoffs,
         login_queue=process_state.login_queue,
-        states=_key_ring(settings, "state"),
+        states=_key_ring(settings, KEY_PURPOSE),
         handoffs=_key_ring(settings, "pass"),
         outcomes=outcome_codec(_key_ring(settings, "outcome")),
         login_refusals=LoginRefusals(

@@ -48,6 +48,8 @@ from tailchat_gate.proxy.upstream.resolver import Names
 # The first start of the provider fetches its packages.
 pytestmark = pytest.mark.timeout(300)
 
+OTHER_SECRET = "secret-of-a-gate-on-an-older-machine-0123456789"
+
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
@@ -413,7 +415,7 @@ class Edge:
 
 
 async def test_what_the_proxy_in_front_does_to_a_login(tmp_path: Path) -> None:
-    """Another server, lost or changed cookies, another gate's callback; and a gate as it should."""
+    """Another server, lost or changed cookies, another gate; and a gate as it should be."""
     edge, app, found = Edge(), web.Application(), {}
     app.router.add_get("/{rest:.*}", edge.answer)
     path, other = tmp_path / "config.toml", tmp_path / "other.toml"
@@ -428,6 +430,11 @@ async def test_what_the_proxy_in_front_does_to_a_login(tmp_path: Path) -> None:
         text = await asyncio.to_thread(path.read_text, "utf-8")
         await asyncio.to_thread(other.write_text, text.replace('"tc_test"', '"tc_other"'), "utf-8")
         found["other"] = await diagnose(other)
+        for name, secrets in (("older", [OTHER_SECRET]), ("rotated", [OTHER_SECRET, SECRET])):
+            changed = text.replace(json.dumps([SECRET]), json.dumps(secrets))
+            assert changed != text
+            await asyncio.to_thread(other.write_text, changed, "utf-8")
+            found[name] = await diagnose(other)
 
     assert found["nothing"].marks("public-url") == found["nothing"].marks("cookies") == {"ok"}
     assert found["cookies"].marks("cookies") == {"wrong"}
@@ -435,6 +442,14 @@ async def test_what_the_proxy_in_front_does_to_a_login(tmp_path: Path) -> None:
     assert "changed on the way: httponly" in found["HttpOnly"].said("cookies")[0][1]
     assert "does not begin a login of this gate" in found["all"].said("public-url")[0][1]
     assert "its client_id is tc_test" in found["other"].said("public-url")[0][1]
+    assert found["older"].marks("public-url") == {"wrong"}
+    assert "it has none of session.secrets" in found["older"].said("public-url")[0][1]
+    assert (found["older"].held_up("public-url"), found["older"].marks("cookies")) == (
+        {"cookies"},
+        set(),
+    )
+    # A secret is being changed, and the running gate has the one before.
+    assert found["rotated"].marks("public-url") == found["rotated"].marks("cookies") == {"ok"}
 
 
 # This machine, and the gate on it.

@@ -134,9 +134,12 @@ async def test_check_online_says_what_is_wrong(
     scene: GroupScene, tmp_path: Path, change: str, said: str
 ) -> None:
     """Each of the mistakes in Tailchat has its warning, and without one there is none."""
+    scene.tailchat.store.apps[APP.client_id] = replace(
+        APP, redirect_uris=("http://gate.test/oauth2/callback",)
+    )
     config = write(scene, tmp_path, groups={"ops": {"members": OPS, "max": 2}})
     code, _, err = await run("check", "--online", "--config", config)
-    assert code == 0
+    assert code == 0, err
     assert "groups.ops" not in err
 
     match change:

@@ -1,6 +1,7 @@
 """Commands take a person's name in Tailchat, and say whose it is; `check --online` asks, too."""
 
 import asyncio
+import json
 import logging
 import os
 from collections.abc import AsyncIterator, Callable
@@ -22,6 +23,7 @@ from tailchat_gate.identity.revocation.state import Lock
 from tailchat_gate.people.registration import open_to_strangers, read_registration
 
 BOB = user_named("bob")
+CALLBACK = "https://gate.example.com/oauth2/callback"
 NAME = "Plain Bob#7"
 SEARCH = "user/searchUserWithUniqueName"
 ROUTES = """
@@ -42,7 +44,7 @@ Run = Callable[..., Any]
 @pytest.fixture
 def stand_in() -> StandInTailchat:
     """Return a stand-in."""
-    return StandInTailchat(apps=(APP,))
+    return StandInTailchat(apps=(replace(APP, redirect_uris=(CALLBACK,)),))
 
 
 @pytest.fixture
@@ -209,14 +211,28 @@ async def test_outage_of_tailchat(run: Run, stand_in: StandInTailchat) -> None:
     assert (code, "Tailchat cannot be asked who" in errors) == (1, True)
 
 
-async def test_check_online_says_why_nobody_can_sign_in(
-    run: Run, stand_in: StandInTailchat
+@pytest.mark.parametrize(
+    ("right", "wrong", "told"),
+    [
+        ("https://gate.example.com", "https://other.example.com", "redirect-uri: the app in"),
+        (APP.client_secret, "another-secret-of-no-app", "client-secret: Tailchat does not accept"),
+        (APP.client_id, "tc_00000000000000000000000f", "client-id: Tailchat knows no app"),
+    ],
+)
+async def test_check_online_fails_where_nobody_can_sign_in(
+    run: Run, config: Path, right: str, wrong: str, told: str
 ) -> None:
-    """Before the first visitor ends on a page of Tailchat's."""
-    assert (
-        "redirect-uri: the app in Tailchat does not list the callback"
-        in (await run("check", "--online"))[2]
-    )
+    """It is an error with an exit code, before the first visitor ends on a page of Tailchat's."""
+    text = await asyncio.to_thread(config.read_text)
+    await asyncio.to_thread(config.write_text, text.replace(f'"{right}"', f'"{wrong}"'))
+    code, out, errors = await run("check", "--online")
+    found = json.loads((await run("check", "--online", "--json"))[1])
+
+    assert (code, "good" in out, "nobody can sign in with it\n" in errors) == (1, False, True)
+    assert f"error: {told}" in errors
+    said = [one["key"] for one in found["problems"] if one["severity"] == "error"]
+    assert said == [told.partition(":")[0]]
+    assert (await run("check"))[0] == 0
 
 
 async def test_check_online_names_the_open_routes(run: Run, stand_in: StandInTailchat) -> None:

@@ -18,6 +18,9 @@ from tailchat_gate.syntax import (
     from_base64url,
 )
 
+#: What separates the keys that seal a `state` from all others.
+KEY_PURPOSE: Final = "state"
+
 #: Seconds for which logins that begin share a cookie; then the next one makes another.
 SHARED_SECONDS: Final = 7200
 

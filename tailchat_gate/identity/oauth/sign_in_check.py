@@ -44,6 +44,8 @@ CLIENT: Final = "client-id"
 CALLBACK: Final = "redirect-uri"
 SECRET: Final = "client-secret"  # noqa: S105 - the name of a question
 _TOKEN_SECONDS: Final = 3600
+#: In the problem of what Tailchat lets happen and the gate refuses.
+REFUSED: Final = "so every sign-in is refused"
 #: Something else than the address, the client and its callback.
 _AUTHORIZATION: Final = "authorization"
 #: What Tailchat says of a request only if it knows the client.
@@ -254,8 +256,8 @@ class SignInCheck:
                 return None
             return Finding(
                 "issuer-setting",
-                f"Tailchat calls itself {short_text(issuer)}, which is not tailchat.issuer, so "
-                "every sign-in is refused",
+                f"Tailchat calls itself {short_text(issuer)}, which is not tailchat.issuer, "
+                f"{REFUSED}",
                 None,
                 "remove tailchat.issuer, or write it as Tailchat's API_URL is, byte for byte",
             )
@@ -313,7 +315,7 @@ def _skew(date: str, now: float) -> Finding | None:
         return None
     direction = "ahead of" if ahead > 0 else "behind"
     # Of an ID token; Tailchat's lasts an hour.
-    refused = ", so sign-ins are refused" if not -_TOKEN_SECONDS < ahead < 0 else ""
+    refused = f", {REFUSED}" if not -_TOKEN_SECONDS < ahead < 0 else ""
     return Finding(
         CLOCK,
         f"Tailchat's clock is {abs(ahead):.0f} seconds {direction} the gate's{refused}",
