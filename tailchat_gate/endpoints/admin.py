@@ -28,7 +28,7 @@ class Operator(NamedTuple):
     `is_known`: whether they may order anything; `changes_people`: orders about people. `approves`:
     whether they may decide requests; `approvers_unknown`: whether only Tailchat could tell, and has
     not said lately. `fresh_url` is where they sign in with their password, "" where that is not
-    needed.
+    needed; `password_known`: whether Tailchat said when they typed it last.
     """
 
     base: str
@@ -41,6 +41,7 @@ class Operator(NamedTuple):
     approves: bool
     approvers_unknown: bool
     fresh_url: str
+    password_known: bool = True
 
 
 class AdminRequest(NamedTuple):
@@ -138,4 +139,5 @@ class AdminRoute:
             approves=decision.allowed,
             approvers_unknown=decision.reason is Reason.GROUPS_UNKNOWN,
             fresh_url="" if is_fresh(record, self.clock()) else again,
+            password_known=record.password_at > 0,
         )

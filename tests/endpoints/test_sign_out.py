@@ -158,6 +158,19 @@ async def test_a_sign_out_on_a_tools_host_leaves_no_cookie(gate: RunningGate) ->
     assert b'href="http://wiki.test/oauth2/start?rd=/"' in page.body
 
 
+async def test_a_tools_host_without_a_session_leads_to_the_public_one(gate: RunningGate) -> None:
+    """There a session may go on, which nothing on the tool's host has ended; it leads back here."""
+    asked = await ask(gate.port, request_bytes("/oauth2/sign_out", host=WIKI, **PAGE))
+    assert asked.status == 303
+    place = asked.value("Location").removeprefix("http://gate.test")
+    assert place.startswith("/oauth2/sign_out?done=")
+    signed_in = await ask(gate.port, request_bytes(place, Cookie=gate.cookie(), **PAGE))
+    nobody = await ask(gate.port, request_bytes(place, **PAGE))
+    assert b"Sign out?" in signed_in.body
+    assert b"You are signed out" in nobody.body
+    assert b'href="http://wiki.test/oauth2/start?rd=/"' in nobody.body
+
+
 async def test_the_sign_out_page_of_a_stranger_sets_nothing(gate: RunningGate) -> None:
     """Without a session's cookie there is none to take away."""
     for path in ("/oauth2/sign_out", "/oauth2/sign_out?pass=x", "/oauth2/sign_out?done=x"):

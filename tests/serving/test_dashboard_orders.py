@@ -102,8 +102,6 @@ async def test_a_token_is_of_one_session_on_one_host(gate: RunningGate) -> None:
     others = await at_route(gate, EVE).token(), await at_listener(gate).token()
     for token in others:
         assert (await desk.send({**form, "csrf": token})).status == 403
-    assert (await desk.open("/orders")).status == 405
-    assert (await at_listener(gate).open("/orders")).status == 405
 
 
 async def test_the_listener_takes_no_order_about_people_by_default(
@@ -150,9 +148,45 @@ async def test_a_lock_that_cannot_be_stored_is_refused(gate: RunningGate) -> Non
     """As by the command: the next start would not know it."""
     state = gate.generation.process_state
     state.health.report(FaultKind.UNWRITABLE, "no room")
-    assert await at_listener(gate).order("lock", target="all") == "not-stored"
+    assert await at_listener(gate).order("lock", target="token:ci") == "not-stored"
     assert state.revocation.locks == ()
     state.health.clear(FaultKind.UNWRITABLE)
+
+
+async def test_everybody_is_locked_out_after_a_look_at_what_it_does(gate: RunningGate) -> None:
+    """The form comes back once for each time that was typed, and asks for a fresh password."""
+    desk, lock = at_route(gate), {"target": "all", "for": "1h"}
+    said, page = await desk.ordered("lock", **lock)
+    assert (said, "tailchat-gate unlock all" in page) == ("confirm-all", True)
+    (confirmed,) = re.findall('name="confirmed" value="([^"]+)"', page)
+    lock["confirmed"] = confirmed
+    assert await desk.order("lock", **{**lock, "for": ""}) == "confirm-all-forever"
+    assert await at_route(gate, password_ago=STALE).order("lock", **lock) == "not-fresh"
+    assert gate.generation.process_state.revocation.locks == ()
+    assert await at_listener(gate).order("lock", **lock) == "locked"
+    assert (await desk.open()).status == 503
+
+
+async def test_a_form_that_was_wrong_is_no_dead_end(gate: RunningGate) -> None:
+    """The address at which the browser shows it leads to the page on a reload, like all of it.
+
+    No response names the software below the gate.
+    """
+    for desk in (at_listener(gate), at_route(gate)):
+        found = await desk.open("/orders")
+        assert (found.status, found.value("Location")) == (303, "/people")
+        bad = await desk.send({"order": "lock", "csrf": await desk.token()})
+        for answer in (found, bad, await desk.open("/people"), await desk.open("/none")):
+            assert answer.values("Server") in ([], ["tailchat-gate"])
+
+
+async def test_a_password_that_tailchat_does_not_date_is_told_as_such(gate: RunningGate) -> None:
+    """Somebody who typed it a moment ago reads why they are to type it once more."""
+    desk = at_route(gate, password_ago=gate.clock())
+    text = await desk.text("/people")
+    assert "Tailchat did not say when you last typed it" in text
+    assert 'value="grant"' not in text
+    assert await desk.order("grant", sub=SUB, route="wiki", **{"for": "8h"}) == "no-password-time"
 
 
 async def test_a_grant_lets_in_until_it_is_revoked(

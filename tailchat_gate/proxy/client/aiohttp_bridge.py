@@ -5,7 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from aiohttp import StreamReader, web
+from aiohttp import StreamReader, hdrs, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import RawRequestMessage
 from multidict import CIMultiDict, CIMultiDictProxy
@@ -18,7 +18,7 @@ from tailchat_gate.reasons import Reason, RefusedError
 from tailchat_gate.request.body import Body
 from tailchat_gate.request.fields import RawFields
 from tailchat_gate.request.head import RequestHead
-from tailchat_gate.syntax import READ_METHODS
+from tailchat_gate.syntax import OWN_AGENT, READ_METHODS
 
 #: Seconds that a client may read nothing of a page.
 STALL_SECONDS: Final = 60.0
@@ -146,6 +146,14 @@ class _Handler(web.RequestHandler):
             super().log_exception(*args, **details)
 
 
+class _Request(web.BaseRequest):
+    """A request whose response has the gate's Server field, not aiohttp's with its version."""
+
+    async def _prepare_hook(self, response: web.StreamResponse) -> None:
+        """Called before the head is sent."""
+        response.headers[hdrs.SERVER] = OWN_AGENT
+
+
 def _request(
     message: RawRequestMessage,
     payload: StreamReader,
@@ -169,7 +177,7 @@ def _request(
         path=protocol.target.decode("ascii"), headers=CIMultiDictProxy(fields), raw_headers=raw
     )
     loop = asyncio.get_running_loop()
-    return web.BaseRequest(message, payload, protocol, writer, task, loop)
+    return _Request(message, payload, protocol, writer, task, loop)
 
 
 async def _answer(request: web.BaseRequest) -> web.StreamResponse:

@@ -88,6 +88,10 @@ class DrawnPage:
     async def _ordered(self, wanted: PageRequest) -> PageAnswer:
         """Carry out an order, and lead to the page that shows what came of it."""
         form = wanted.form
+        if form is None and wanted.method in READ_METHODS:
+            # A browser shows a wrong form at this path, and a reload there asks for it.
+            headers = {"Location": f"{wanted.operator.base}/people", "Cache-Control": "no-store"}
+            return PageAnswer(HTTPStatus.SEE_OTHER, "", headers)
         if form is None:
             return refusal(HTTPStatus.METHOD_NOT_ALLOWED, Allow="POST")
         came_from = form.get("page", "")
@@ -160,6 +164,7 @@ class DrawnPage:
             "approves": operator.approves,
             "approvers_unknown": operator.approvers_unknown,
             "fresh_url": operator.fresh_url,
+            "password_known": operator.password_known,
             "said": said,
             "switch": wanted.switch,
             "here": fitting(f"{operator.base}{path}", query),

@@ -26,7 +26,7 @@ def listener_handlers(page: GateAdminPage) -> Handlers:
     """Return the handlers of the page's paths."""
     answer = partial(_answer, page)
     gets: dict[str, Mapping[str, Handler]] = {f"/{name}": {"GET": answer} for name in _PATHS}
-    return {**gets, "/orders": {"POST": answer}, _SWITCH: {"GET": _switch}}
+    return {**gets, "/orders": {"GET": answer, "POST": answer}, _SWITCH: {"GET": _switch}}
 
 
 async def _answer(page: GateAdminPage, request: web.BaseRequest) -> web.StreamResponse:

@@ -11,7 +11,7 @@ from tailchat_gate.endpoints.admin import Operator
 from tailchat_gate.endpoints.said import Said
 from tailchat_gate.identity.grants import Grant
 from tailchat_gate.identity.revocation.records import is_message
-from tailchat_gate.identity.revocation.state import Lock, Unlock
+from tailchat_gate.identity.revocation.state import ALL, Lock, Unlock
 from tailchat_gate.people.slices import in_slices
 from tailchat_gate.proxy.client.connection import ClientConnection
 from tailchat_gate.reasons import Reason
@@ -75,6 +75,10 @@ def said_of(code: str, **values: str | int) -> OrderResult:
     return OrderResult(Said(code, values))
 
 
+def _not_fresh(operator: Operator) -> OrderResult:
+    return said_of("not-fresh" if operator.password_known else "no-password-time")
+
+
 def _wrong(field: str, code: str, **values: str | int) -> OrderResult:
     return OrderResult(Said(code, values), field)
 
@@ -117,7 +121,7 @@ class OrderDesk:
         if not operator.changes_people:
             return said_of("off")
         if order in _LET_IN and operator.fresh_url:
-            return said_of("not-fresh")
+            return _not_fresh(operator)
         return await action(form, operator)
 
     async def _lock(self, form: Form, operator: Operator) -> OrderResult:
@@ -132,8 +136,12 @@ class OrderDesk:
             return _wrong("for", "invalid-duration", text=time)
         now = self._now()
         lock = Lock(meant.target, now, now + seconds if seconds else None, message)
-        if operator.fresh_url and self._ends_earlier(lock):
-            return said_of("not-fresh")
+        everybody = meant.target == ALL
+        if operator.fresh_url and (everybody or self._ends_earlier(lock)):
+            return _not_fresh(operator)
+        # The time too, so that nobody confirms an hour and sends a lock for good.
+        if everybody and form.get("confirmed") != f"{ALL}:{time}":
+            return _wrong("target", "confirm-all" if time else "confirm-all-forever", text=time)
         return await self._store(self._process_state.locks.order, lock, "lock", operator)
 
     def _ends_earlier(self, lock: Lock) -> bool:
