@@ -217,7 +217,8 @@ class FrontChannel:
         except PageError as error:
             return _failed(error)
         app = self._store.apps.get(waiting.request.client_id)
-        users = tuple(self._store.users.values())
+        # An app's bot has no password that anybody knows.
+        users = tuple(one for one in self._store.users.values() if one.kind == "normalUser")
         html = render(
             f"{waiting.kind}.html",
             uid=waiting.uid,

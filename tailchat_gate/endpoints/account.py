@@ -172,16 +172,13 @@ class SignOut:
     async def _signed_out(
         self, request: web.BaseRequest, context: RequestContext, query: dict[str, str]
     ) -> web.StreamResponse:
-        """Show that there is no sign-in, and delete the cookie of a session that has ended.
-
-        A tool's host without a session says nothing of the public one: the page there tells.
-        """
+        """Show that there is no sign-in, and delete the cookie of a session that has ended."""
         done = self._done(query)
         if self._sites.is_tool(context.host):
-            done = self._seal_done(context.host, everywhere=False)
-            answer = self._answers.redirect(
-                _with_done(f"{self._sites.public_url}{self._page}", done), status=303
-            )
+            # On the public host a session may go on, so the page there tells.
+            back = self._seal_done(context.host, everywhere=False)
+            url = _with_done(f"{self._sites.public_url}{self._page}", back)
+            answer = self._answers.redirect(url, status=303)
         elif "pass" in query:
             # To remove it from the address bar.
             answer = self._answers.redirect(_with_done(self._page, done), status=303)

@@ -60,7 +60,7 @@ _FAULT_STATUSES: Final = ("200", "500", "502", "503", "504")
 _COUNTED_METHODS: Final = ("GET", "HEAD", "POST")
 
 REQUESTS: Final = Family("gate_requests", "Requests answered.", ("route", "method", "code"))
-_DECISIONS: Final = Family("gate_decisions", "Why requests ended as they did.", ("route", "reason"))
+DECISIONS: Final = Family("gate_decisions", "Why requests ended as they did.", ("route", "reason"))
 SECONDS: Final = Family(
     "gate_request_seconds",
     "Time from a request to the end of its response, without WebSockets and streams.",
@@ -329,7 +329,7 @@ class Metrics:
             ),
         )
         yield (
-            _DECISIONS,
+            DECISIONS,
             (
                 ((name, *labels), count)
                 for name, counts in routes

@@ -4,6 +4,7 @@ from bisect import bisect_left
 from typing import Final
 
 from tailchat_gate.observe.families import BUCKETS, LIFETIMES, Histogram, Labels
+from tailchat_gate.reasons import Reason
 from tailchat_gate.request.context import RequestContext
 from tailchat_gate.request.intent import is_long_poll
 from tailchat_gate.syntax import COMMON_METHODS
@@ -67,9 +68,16 @@ class RouteCounts:
         self.rows[key] = self.rows.get(key, 0) + 1
 
     def totals(self) -> tuple[int, int]:
-        """Return the number of requests, and of those that failed (status 5xx)."""
+        """Return the number of requests, and of those that failed.
+
+        A status of 5xx in a maintenance, which an admin has ordered, is no failure.
+        """
         rows = tuple(self.rows.items())
-        failed = sum(count for (_, status, _), count in rows if status >= FAILED)
+        failed = sum(
+            count
+            for (_, status, reason), count in rows
+            if status >= FAILED and reason != Reason.MAINTENANCE
+        )
         return sum(count for _, count in rows), failed
 
     def requests(self) -> dict[Labels, float]:

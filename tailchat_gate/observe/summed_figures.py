@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from tailchat_gate.observe.families import Plain
 from tailchat_gate.observe.history import RouteFigures
-from tailchat_gate.observe.metrics import LOGINS, REQUESTS, SECONDS
+from tailchat_gate.observe.metrics import DECISIONS, LOGINS, REQUESTS, SECONDS
 from tailchat_gate.observe.request_counts import FAILED
+from tailchat_gate.reasons import Reason
 
 
 class SummedFigures:
@@ -23,6 +24,10 @@ class SummedFigures:
                 all_, failed = totals.get(route, (0, 0))
                 number = int(count) if not isinstance(count, list) else 0
                 totals[route] = all_ + number, failed + (number if int(code) >= FAILED else 0)
+            for (route, reason), count in process.get(DECISIONS.name, ()):
+                if reason == Reason.MAINTENANCE and not isinstance(count, list):
+                    all_, failed = totals.get(route, (0, 0))
+                    totals[route] = all_, failed - int(count)
             for (route,), found in process.get(SECONDS.name, ()):
                 if isinstance(found, list):
                     counted = map(int, found[:-1])
