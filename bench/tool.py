@@ -9,7 +9,8 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from types import MappingProxyType
 from typing import cast
 
@@ -198,12 +199,13 @@ class Tool(asyncio.Protocol):
 
 def run(main: Coroutine[None, None, None]) -> None:
     """Run on uvloop where it is installed, because it costs less."""
-    try:
+    runner: Callable[[Coroutine[None, None, None]], None] = asyncio.run
+    # Nothing runs inside the `except`: every later traceback would begin with this error.
+    with suppress(ImportError):
         import uvloop  # noqa: PLC0415 - optional: the `speed` extra
-    except ImportError:
-        asyncio.run(main)
-    else:
-        uvloop.run(main)
+
+        runner = uvloop.run
+    runner(main)
 
 
 async def serve(port: int) -> None:

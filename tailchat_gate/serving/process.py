@@ -150,9 +150,13 @@ def run_loop(work: Coroutine[Any, Any, None]) -> None:
     """Run some work in an event loop: uvloop's where it is installed, asyncio's otherwise."""
     prepare()
     raise_limit()
+    _runner()(work)
+
+
+def _runner() -> Callable[[Coroutine[Any, Any, None]], None]:
+    # Nothing runs inside the `except`: every later traceback would begin with this error.
     try:
         import uvloop  # noqa: PLC0415 - optional: the `speed` extra
     except ImportError:
-        asyncio.run(work)
-    else:
-        uvloop.run(work)
+        return asyncio.run
+    return uvloop.run

@@ -1,6 +1,7 @@
 """The admin page: who sees it, what it shows, and what it hides."""
 
 import asyncio
+import logging
 import re
 import tomllib
 from collections.abc import Callable, Generator
@@ -334,6 +335,29 @@ async def test_an_open_page_never_holds_up_a_stop(gate: RunningGate) -> None:
                 assert rest.endswith(b"0\r\n\r\n")
         finally:
             await stopping
+
+
+async def test_a_page_that_was_closed_is_no_error(
+    gate: RunningGate, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is sent to a browser that has left ends its stream, and the log stays quiet."""
+    page, listener, route = gate.server._page, at_listener(gate), at_route(gate)
+    assert page is not None
+    caplog.set_level(logging.WARNING)
+    async with RawClient.connect(listener.port) as one, RawClient.connect(route.port) as other:
+        one.send(request_bytes("/events", host=listener.host))
+        other.send(request_bytes("/events", host=DASH, Cookie=route.cookie))
+        for client in (one, other):
+            await client.reader.readuntil(b"retry: 5000\n\n")
+
+    def send_to_all() -> int:
+        for changed in page.events._streams:
+            changed.set()
+        return len(page.events)
+
+    await until(lambda: not send_to_all())
+    await gate.server.stop()
+    assert [record.getMessage() for record in caplog.records] == []
 
 
 async def test_a_stream_ends_with_its_session(gate: RunningGate) -> None:

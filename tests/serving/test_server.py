@@ -5,6 +5,8 @@ import logging
 import os
 import socket
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -348,6 +350,21 @@ async def test_what_cannot_be_parsed_is_one_line_and_no_traceback(
     assert caplog.records == []
     lines = await gate.log()
     assert [(line["status"], line["reason"]) for line in lines] == [(400, "bad-request")]
+
+
+def test_no_later_error_begins_with_a_missing_uvloop() -> None:
+    """Without the package the loop runs outside of what handles its absence."""
+    program = (
+        "import sys\n"
+        "sys.modules['uvloop'] = None\n"
+        "from tailchat_gate.serving.process import run_loop\n"
+        "async def look(): print(sys.exception())\n"
+        "run_loop(look())\n"
+    )
+    ran = subprocess.run(
+        (sys.executable, "-c", program), capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (ran.stdout, ran.stderr) == ("None\n", "")
 
 
 async def test_a_gate_that_never_opened_is_not_said_to_be_closed(

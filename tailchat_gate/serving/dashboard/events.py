@@ -49,18 +49,25 @@ class Events:
         self._streams.add(changed)
         try:
             self._watch()
-            await response.prepare(request)
-            await response.write(b"retry: 5000\n\n")
-            while not self._closed:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(_HEARTBEAT_SECONDS):
-                        await changed.wait()
-                news = changed.is_set() and not self._closed
-                changed.clear()
-                await response.write(b"event: changed\ndata: 1\n\n" if news else b":\n\n")
+            # aiohttp's own response to a client that has left is a line about an error.
+            with suppress(ConnectionError):
+                await self._send(request, response, changed)
         finally:
             self._streams.discard(changed)
         return response
+
+    async def _send(
+        self, request: web.BaseRequest, response: web.StreamResponse, changed: asyncio.Event
+    ) -> None:
+        await response.prepare(request)
+        await response.write(b"retry: 5000\n\n")
+        while not self._closed:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_HEARTBEAT_SECONDS):
+                    await changed.wait()
+            news = changed.is_set() and not self._closed
+            changed.clear()
+            await response.write(b"event: changed\ndata: 1\n\n" if news else b":\n\n")
 
     def close(self) -> None:
         """End every stream, and take no other."""
