@@ -105,13 +105,21 @@ class UpstreamCounts:
     0 without one.
     """
 
-    __slots__ = ("certificate_expires", "connect", "first_byte", "new", "statuses", "up")
+    __slots__ = (
+        "certificate_expires",
+        "connect",
+        "first_byte",
+        "new",
+        "statuses",
+        "unconnected",
+        "up",
+    )
 
     def __init__(self) -> None:
         #: Requests by the first digit of their status.
         self.statuses: Final = [0] * 10
-        #: How many of them opened a connection.
-        self.new = 0
+        #: How many of them opened a connection, and how many got none.
+        self.new = self.unconnected = 0
         self.connect: Final = Histogram()
         self.first_byte: Final = Histogram()
         self.up: bool | None = None
@@ -122,12 +130,19 @@ class UpstreamCounts:
         self.statuses[context.status // 100] += 1
         if context.connect_seconds:
             self.new += 1
+        elif not context.upstream:
+            self.unconnected += 1
         if context.first_byte_at:
             seconds = context.first_byte_at - (context.upstream_at or context.started)
             histogram = self.first_byte
             bucket = bisect_left(BUCKETS, seconds)
             histogram.counts[bucket] += 1
             histogram.total += seconds
+
+    @property
+    def reused(self) -> int:
+        """How many requests were sent on a connection that was open already."""
+        return sum(self.statuses) - self.new - self.unconnected
 
     def by_class(self) -> dict[str, int]:
         """Return the requests by STATUS_CLASSES."""

@@ -29,6 +29,7 @@ from tailchat_gate.proxy.upstream.interfaces import (
     kind_of,
     unreachable,
 )
+from tailchat_gate.proxy.upstream.pool import Pool
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.context import RequestContext
 from tailchat_gate.syntax import SAFE_METHODS
@@ -138,7 +139,9 @@ class _Moving(Exchange):
             return super()._is_repeated(end, upstream, reused=reused)
         if end in _FAULTS or (end is End.RESPONSE_TIMEOUT and self._whole):
             self._member.health.failed(KINDS[end])
+        pool = self.pool
         if self._may_move(end) and self._move():
+            pool.exchange_failed(end, upstream.fault, self.context.route)
             self._moves -= 1
             return True
         return super()._is_repeated(end, upstream, reused=reused)
@@ -179,6 +182,8 @@ class _Moving(Exchange):
         self.pool.leave(who)
         self._member.health.listeners.discard(self._backend_out)
         self._settings, self.pool = settings, settings.pool
+        # What the other backend did is not this one's.
+        self.context.upstream, self.context.connect_seconds = "", 0.0
         self._member.health.listeners.add(self._backend_out)
 
     def _backend_out(self) -> None:
@@ -199,10 +204,11 @@ class _Moving(Exchange):
     async def _connected(self) -> None:
         loop, gate = asyncio.get_running_loop(), self._backends.balancer.reconnect_gate
         until = loop.time() + self._settings.connect_retry
+        failed: set[Pool] = set()
         try:
             while True:
                 try:
-                    upstream = await self.pool.connect(self._settings.connect_timeout, 0)
+                    upstream = await self.pool.connect(self._settings.connect_timeout, 0, failed)
                 except OSError as error:
                     if not await self._goes_on(error, until - loop.time()):
                         self._finish(unreachable(error))

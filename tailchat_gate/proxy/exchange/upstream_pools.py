@@ -34,7 +34,7 @@ _UPSTREAMS: Final = gauge(
 )
 _FAILURES: Final = Family(
     "gate_upstream_failures",
-    "Connections and exchanges that an upstream failed.",
+    "Requests that an upstream failed, each once, by what failed first.",
     ("upstream", "kind"),
 )
 _REQUESTS: Final = Family(
@@ -290,7 +290,7 @@ def _of_upstreams(counts: tuple[tuple[str, UpstreamCounts], ...]) -> Iterator[Co
         (
             ((url, connection), count)
             for url, one in counts
-            for connection, count in (("new", one.new), ("reused", sum(one.statuses) - one.new))
+            for connection, count in (("new", one.new), ("reused", one.reused))
         ),
     )
     yield _CONNECT, (((url,), one.connect) for url, one in counts)

@@ -170,18 +170,22 @@ class Pool(RequestSlots):
         self,
         timeout: float,  # noqa: ASYNC109 - see below
         retry: float,
+        failed: "set[Pool] | None" = None,
     ) -> UpstreamConnection:
         """Return a new connection; try again for `retry` seconds where it is refused.
 
+        `failed` are the pools for which a failure of the request is counted already, because
+        further tries of it say nothing new.
         Raises OSError where the backend cannot be reached, TimeoutError where one try takes
         `timeout` seconds. The timeout is a parameter because it is a route's setting.
         """
         loop, reconnect_gate = asyncio.get_running_loop(), self._reconnect_gate
         end = loop.time() + retry
+        failed = set() if failed is None else failed
         try:
             while True:
                 try:
-                    connection = await self._open(timeout)
+                    connection = await self._open(timeout, failed)
                 except OSError as error:
                     left = end - loop.time()
                     if (
@@ -196,7 +200,11 @@ class Pool(RequestSlots):
         finally:
             reconnect_gate.gave_up()
 
-    async def _open(self, timeout: float) -> UpstreamConnection:  # noqa: ASYNC109 - as above
+    async def _open(
+        self,
+        timeout: float,  # noqa: ASYNC109 - as above
+        failed: "set[Pool]",
+    ) -> UpstreamConnection:
         loop, descriptors = asyncio.get_running_loop(), self._descriptors
         if not descriptors.make_room():
             raise OSError(errno.EMFILE, "all file descriptors are in use")
@@ -213,7 +221,9 @@ class Pool(RequestSlots):
                 self.counts.up = False
             if isinstance(error, TimeoutError) and self._dialer.names.waits(self.backend.host):
                 kind = DNS
-            self.failed(kind)
+            if self not in failed:
+                failed.add(self)
+                self.failed(kind)
             self._tell(error, loop.time())
             raise
         finally:

@@ -115,6 +115,46 @@ async def test_a_tool_that_is_gone_is_not_up(start_gate: Start, upstream: RawUps
     assert found["gate_requests_total", "502", "GET", "tool"] == 1
 
 
+async def test_a_request_without_a_connection_counts_one_failure(start_gate: Start) -> None:
+    """However often the gate tries; it neither opened a connection nor used one again."""
+    tools = tuple(f"http://127.0.0.1:{port}" for port in (9, 11, 13))
+    routes = [
+        {"name": "one", "path": "/one", "upstream": tools[0], "connect_retry": "1s"},
+        {"name": "two", "path": "/two", "upstream": list(tools[1:]), "connect_retry": "1s"},
+    ]
+    gate = await start_gate(route=routes)
+    asked = [ask(gate.port, request_bytes(path, Cookie=gate.cookie())) for path in ("/one", "/two")]
+    assert {response.status for response in await asyncio.gather(*asked)} == {502}
+    found = _samples(gate)
+    for url in tools:
+        assert found["gate_upstream_failures_total", "refused", url] == 1
+        for connection in ("new", "reused"):
+            assert found["gate_upstream_request_connections_total", connection, url] == 0
+
+
+async def test_a_backend_that_fails_before_another_answers_is_counted(start_gate: Start) -> None:
+    """Its failure is its own; a connection to it is none of the one that answers."""
+    asked: list[str] = []
+
+    async def first_fails(
+        request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        asked.append(f"http://127.0.0.1:{writer.get_extra_info('sockname')[1]}")
+        if len(asked) > 1:
+            writer.write(OK)
+        else:
+            writer.close()
+
+    async with RawUpstream(first_fails) as one, RawUpstream(first_fails) as other:
+        gate = await start_gate(route=[{"name": "tool", "upstream": [one.url, other.url]}])
+        answered = await ask(gate.port, request_bytes("/", Cookie=gate.cookie()))
+        found = _samples(gate)
+    assert answered.status == 200
+    for url, failures in zip(asked, (1, 0), strict=True):
+        assert found["gate_upstream_failures_total", "closed", url] == failures
+        assert found["gate_upstream_request_connections_total", "new", url] == 1 - failures
+
+
 def _raw(answer: bytes) -> Any:  # noqa: ANN401 - an Answer
     async def send(
         request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
