@@ -13,6 +13,7 @@ from tailchat_gate.commands.common import (
     EXIT_USAGE,
     Ended,
     config_option,
+    counted,
     print_json,
     refuse,
     tell,
@@ -146,9 +147,8 @@ def _as_text(name: str, found: _Findings) -> None:
     tell("warning", found.warnings)
     tell("error", found.errors)
     settings = found.settings
-    routes = len(settings.route)
     state = "good" if found.starts and not found.errors else "right by itself"
-    click.echo(f"{name}: {state}, {routes} {'route' if routes == 1 else 'routes'}")
+    click.echo(f"{name}: {state}, {counted(len(settings.route), 'route')}")
     for route in settings.route:
         click.echo(f"  {route.name}: {', '.join(route.allow)}")
     click.echo(f"redirect_uri to register in Tailchat: {settings.redirect_uri}")

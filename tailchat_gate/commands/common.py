@@ -73,6 +73,11 @@ def print_table(table: Sequence[tuple[str, ...]]) -> None:
         click.echo("  ".join(cells).rstrip())
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with a noun whose plural has an s."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def fit_for_a_terminal(text: str) -> str:
     """Return a stranger's text without the characters that control a terminal."""
     return "".join(char if char.isprintable() else "?" for char in text)

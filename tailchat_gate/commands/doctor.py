@@ -18,6 +18,7 @@ from tailchat_gate.commands.common import (
     EXIT_USAGE,
     colour,
     config_option,
+    counted,
     fit_for_a_terminal,
     json_option,
     print_json,
@@ -176,4 +177,6 @@ def _print(found: Sequence[Statement], *, as_json: bool) -> None:
         if one.remedy and one.mark is not Mark.OK:
             click.echo(f"{'':<{_MARK_WIDTH + _NAME_WIDTH}}-> {fit_for_a_terminal(one.remedy)}")
     count = {mark: sum(one.mark is mark for one in found) for mark in Mark}
-    click.echo(f"{count[Mark.WRONG]} wrong, {count[Mark.WARNING]} warnings, {count[Mark.OK]} ok")
+    warnings = counted(count[Mark.WARNING], "warning")
+    others = f"{count[Mark.UNKNOWN]} unknown, {count[Mark.OK]} ok"
+    click.echo(f"{count[Mark.WRONG]} wrong, {warnings}, {others}")

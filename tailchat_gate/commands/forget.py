@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 import click
 
 from tailchat_gate.commands import completion
-from tailchat_gate.commands.common import EXIT_USAGE, config_option, fail
+from tailchat_gate.commands.common import EXIT_USAGE, config_option, counted, fail
 from tailchat_gate.commands.state import OpenedStore, change, state_location, state_option
 from tailchat_gate.config.values.identifier import SUB
 from tailchat_gate.identity.revocation.records import is_person, read_record
@@ -88,7 +88,9 @@ def _show(target: str, found: list[_Item], outcomes: int, *, erased: bool, in_fo
         done = "erased" if in_force or not item.in_force else "kept, still in force"
         click.echo(f"{done + ': ' if erased else ''}{item.text}")
     if outcomes:
-        click.echo(f"{'erased: ' if erased else ''}{outcomes} sign-ins of the last minute")
+        click.echo(
+            f"{'erased: ' if erased else ''}{counted(outcomes, 'sign-in')} of the last minute"
+        )
     if not found and not outcomes:
         click.echo(f"nothing is stored about {target}")
 

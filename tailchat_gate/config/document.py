@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from tailchat_gate.config.keys import all_keys, names_in
-from tailchat_gate.config.positions import QUOTES
+from tailchat_gate.config.positions import QUOTES, Scan
+from tailchat_gate.syntax import BARE_KEYS
 
 Document = dict[str, object]
 
@@ -16,6 +17,11 @@ _HEADER = re.compile(r"\s*(\[\[?)\s*([^\]\n]*?)\s*\]")
 _ASSIGNED = re.compile(r"""\s*([A-Za-z0-9_."'-]+?)\s*=\s*([^\n]*)""")
 _MARKS = frozenset("\u201c\u201d\u201e\u2018\u2019\u201a\u00ab\u00bb`")
 _BOOLEANS = frozenset(("true", "false", "yes", "no", "on", "off"))
+#: A line that begins a statement, and so cannot be inside a list.
+_PAIR = re.compile(rf"[ \t]*({BARE_KEYS}(?:\.{BARE_KEYS})*)[ \t]*=(?!=)")
+_TABLE = re.compile(rf"[ \t]*\[\[?[ \t]*({BARE_KEYS})[^\]\n]*\]\]?[ \t]*(?:#.*)?\Z")
+#: Quotes of a text over several lines, by the parser's message.
+_LONG_QUOTES = (("Unterminated string", '"""'), ("Expected \"'''\"", "'''"))
 #: The parser reports these at the end of the text, wherever the quote is.
 _UNCLOSED = 'Expected "\'"'
 _TOML = "TOML"
@@ -35,6 +41,7 @@ _BACKSLASH = Wrong(
     "single quotes, as in 'C:\\folder', or each backslash doubled",
 )
 _OPEN = Wrong("text whose quotes are not closed", "the same quote at its end, in one line")
+_OPEN_LONG = Wrong("text whose three quotes are not closed", "the same three quotes at its end")
 #: By the start of the parser's message.
 _PLAIN = (
     ("Unescaped '\\'", _BACKSLASH),
@@ -81,6 +88,11 @@ class _Position(NamedTuple):
         return self.text.split("\n")[self.line - 1]
 
     @property
+    def begin(self) -> int:
+        """The offset of the line."""
+        return sum(len(row) + 1 for row in self.text.split("\n")[: self.line - 1])
+
+    @property
     def rest(self) -> str:
         """The rest of the line."""
         return self.row[self.column - 1 :]
@@ -118,9 +130,12 @@ def parse_text(text: str, *, before: str = "") -> Document:
         error = DocumentError(None, Wrong("lists within lists without end", _TOML))
     except ValueError as wrong:
         position, message = _where(wrong, before + text)
+        explained = _explained(message, position)
+        if opened := _unclosed(position, message):
+            position, explained = opened
         shift = len(before) if position.line == 1 else 0
         shown = _Position(text, position.line, max(position.column - shift, 1))
-        error = DocumentError(shown, _explained(message, position))
+        error = DocumentError(shown, explained)
     # Raised outside the handler, so that the traceback holds nothing of the text.
     raise error
 
@@ -141,6 +156,29 @@ def _where(wrong: ValueError, text: str) -> tuple[_Position, str]:
     return _opening(position) if message.startswith(_UNCLOSED) else position, message
 
 
+def _unclosed(at: _Position, message: str) -> tuple[_Position, Wrong] | None:
+    """Return where a list or a text begins of which an earlier line lacks the end, if that is it.
+
+    The parser goes on into the lines below, and reports the first that it cannot read so.
+    """
+    scan, begin = Scan(at.text), at.begin
+    is_at_end = not at.text[begin + at.column - 1 :].strip()
+    quotes = next((long for start, long in _LONG_QUOTES if message.startswith(start)), "")
+    if is_at_end and quotes:
+        opened = at.text.rfind(quotes, 0, scan.end + 1)
+        return (_at(at.text, opened), _OPEN_LONG) if opened >= 0 else None
+    pair, table = _PAIR.match(at.row), _TABLE.match(at.row)
+    is_statement = (pair and pair.start(1) == at.column - 1) or (table and table[1] in names_in(""))
+    if not (is_statement or is_at_end):
+        return None
+    before = len(at.text) if is_at_end else begin
+    open_lists = [first for first, last in scan.lists if first < before <= last]
+    if not open_lists:
+        return None
+    where = "" if is_at_end else f" before line {at.line}"
+    return _at(at.text, open_lists[-1]), Wrong(f"a [ that is not closed{where}", "a ] at its end")
+
+
 def _opening(end: _Position) -> _Position:
     """Return the position of the last quote that is not closed on its line."""
     for number, row in reversed(list(enumerate(end.text.split("\n"), start=1))):
@@ -148,6 +186,11 @@ def _opening(end: _Position) -> _Position:
         if assigned and assigned[2][:1] == "'" and assigned[2].count("'") == 1:
             return _Position(end.text, number, assigned.start(2) + 1)
     return end
+
+
+def _at(text: str, offset: int) -> _Position:
+    line = text.count("\n", 0, offset) + 1
+    return _Position(text, line, offset - text.rfind("\n", 0, offset))
 
 
 def _end_of(text: str) -> _Position:

@@ -221,10 +221,13 @@ class Excerpts:
             return start + header.end() if known and header else start
         name, sign, _ = line.partition("=")
         place = (*table, *name.strip().split("."))
-        if not sign or not _is_known(place):
-            return start
         value = start + len(name) + 1
         value += len(self._text[value:stop]) - len(self._text[value:stop].lstrip())
+        if sign and at == value and place in {(table,) for table in names_in("")}:
+            # A bracket that nobody closed, such as that of route = [.
+            return at + 1
+        if not sign or not _is_known(place):
+            return start
         if at < value or not may_show(place) or "@" in self._text[value:stop]:
             # Before an @ may be a password.
             return value

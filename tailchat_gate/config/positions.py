@@ -50,7 +50,9 @@ class TomlStatement(NamedTuple):
 class Scan:
     """The places in a text; of one that is no TOML, those before the first mistake.
 
-    `comments` has the offsets of comments, `statements` all that begin, also that with the mistake.
+    `comments` has the offsets of comments, `statements` all that begin, also that with the mistake,
+    `lists` the brackets of lists as written, the second one of an open list beyond the text's end.
+    `end` is how far it came.
     """
 
     def __init__(self, text: str) -> None:
@@ -59,6 +61,7 @@ class Scan:
         self._last: dict[Location, int] = {}
         self.spans: dict[Location, Span] = {}
         self.comments: list[tuple[int, int]] = []
+        self.lists: list[tuple[int, int]] = []
         self.statements: list[TomlStatement] = []
         try:
             self._document()
@@ -67,6 +70,11 @@ class Scan:
             self.is_complete = False
         else:
             self.is_complete = True
+
+    @property
+    def end(self) -> int:
+        """The offset up to which the text was understood."""
+        return self._at
 
     def _document(self) -> None:
         table: Location = ()
@@ -161,7 +169,9 @@ class Scan:
         return False
 
     def _list(self, place: Location) -> None:
+        begin, number = self._at, len(self.lists)
         self._expect("[")
+        self.lists.append((begin, len(self._text) + 1))
         index = 0
         while self._skip() and not self._text.startswith("]", self._at):
             start = self._at
@@ -173,6 +183,7 @@ class Scan:
             self._skip()
             if not self._text.startswith("]", self._at):
                 self._expect(",")
+        self.lists[number] = begin, self._at
         self._expect("]")
 
     def _table(self, place: Location) -> None:

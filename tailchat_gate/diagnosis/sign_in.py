@@ -112,7 +112,8 @@ async def groups(
     needs = TAILCHAT if seen.is_outage else ""
     if not seen.problem:
         count = len(seen.views)
-        yield ok(BOT, f"the gate's bot is signed in, and in {count} groups of Tailchat")
+        where = "1 group" if count == 1 else f"{count} groups"
+        yield ok(BOT, f"the gate's bot is signed in, and in {where} of Tailchat")
     elif uses_groups or uses_panel:
         yield wrong(BOT, seen.problem, seen.remedy)._replace(needs=needs)
         return

@@ -214,7 +214,8 @@ def _unlocked(details: Details) -> str:
 def _not_loaded(details: Details) -> str:
     problems = details.get("problems")
     count = len(problems) if isinstance(problems, list) else 0
-    return f"A changed configuration was refused for {count} problems; the one before stays."
+    why = "1 problem" if count == 1 else f"{count} problems"
+    return f"A changed configuration was refused for {why}; the one before stays."
 
 
 def _refused(details: Details) -> str:

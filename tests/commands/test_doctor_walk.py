@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -26,6 +27,7 @@ from storykit import served
 from tailchat_browser import APP
 from tlskit import Authority
 
+from tailchat_gate.commands.common import counted
 from tailchat_gate.config.values.address import TcpAddress
 from tailchat_gate.demo.tailchat import StandInTailchat
 from tailchat_gate.demo.users import as_json
@@ -167,6 +169,14 @@ async def test_lines_have_words_and_a_next_step(
     assert "wrong   tailchat         Tailchat does not answer properly: Connection refused" in plain
     assert "\n                         -> see whether it runs" in plain
     assert coloured
+    counts = re.findall(r"(\d+) (wrong|warning|unknown|ok)s?\b", plain.splitlines()[-1])
+    marks = re.findall(r"^(wrong|warning|unknown|ok) ", plain, re.MULTILINE)
+    assert sorted(counts) == sorted((str(marks.count(mark)), mark.value) for mark in Mark)
+    assert [counted(number, "warning") for number in (0, 1, 2)] == [
+        "0 warnings",
+        "1 warning",
+        "2 warnings",
+    ]
 
 
 async def test_an_invalid_file_ends_with_its_problems(tmp_path: Path) -> None:

@@ -52,7 +52,22 @@ CASES = [
     ('a = "hunter2\n', "line 1, column 13: text whose quotes are not closed"),
     ("a = 1\nb = 'hunter2\nc = 2\n", "line 2, column 5: text whose quotes are not closed"),
     ("a: 1\n", "line 1, column 2: a colon after a key"),
-    ("a = [1, 2\nb = 1\n", "line 2, column 1: a [ that is not closed, or a comma that is missing"),
+    ("a = [1, 2\nb = 1\n", "line 1, column 5: a [ that is not closed before line 2"),
+    ("a = [1\n 2]\n", "line 2, column 2: a [ that is not closed, or a comma that is missing"),
+    (
+        'x = 1\nroute = [{ a = ["b"] },\n\ngroups.ops = ["hunter2"]\n[server]\nvia = "x"\n',
+        "line 2, column 9: a [ that is not closed before line 4",
+    ),
+    ("route = [{ a = 1 },\n[server]\n", "line 1, column 9: a [ that is not closed before line 2"),
+    ("x = 1\na = [[1],\n  [2,\n", "line 3, column 3: a [ that is not closed"),
+    ("a = [\n# hunter2\n\n", "line 1, column 5: a [ that is not closed"),
+    ("a = [\n  hunter2,\n]\n", "line 2, column 3: text without quotes"),
+    ("a = [\n  [hunter2],\n]\n", "line 2, column 4: text without quotes"),
+    (
+        'a = """x"""\nb = """hunter2\nc = 1\n',
+        "line 2, column 5: text whose three quotes are not closed",
+    ),
+    ("a = ['''hunter2\nc = 1\n", "line 1, column 6: text whose three quotes are not closed"),
     ('a = "x", b = "y"\n', "line 1, column 8: a comma after a value"),
 ]
 
@@ -119,3 +134,16 @@ def test_a_byte_order_mark_hides_no_key_from_any_reader(tmp_path: Path) -> None:
     assert state_path(file, SECRETS) == f"{tmp_path}/locks"
     file.write_text(f"\ufeff{text}", encoding="utf-8")
     assert good(file).warnings is not None
+
+
+def test_a_list_that_nobody_closed_is_shown_where_it_begins(tmp_path: Path) -> None:
+    """Its line is named, with nothing of the lines below."""
+    file = tmp_path / "config.toml"
+    file.write_text(
+        'session.secret = "x"\nroute = [\n  { name = "a" },\ngroups.ops = ["hunter2"]\n'
+    )
+
+    (problem,) = problems(file)
+    assert problem.found == "a [ that is not closed before line 4"
+    assert problem.excerpt is not None
+    assert (problem.excerpt.position, problem.excerpt.source) == (f"{file}:2:9", "route = [")
