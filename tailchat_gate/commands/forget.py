@@ -11,6 +11,7 @@ import click
 
 from tailchat_gate.commands import completion
 from tailchat_gate.commands.common import EXIT_USAGE, config_option, counted, fail
+from tailchat_gate.commands.locks import check_id
 from tailchat_gate.commands.state import OpenedStore, change, state_location, state_option
 from tailchat_gate.config.values.identifier import SUB
 from tailchat_gate.identity.revocation.records import is_person, read_record
@@ -79,6 +80,8 @@ def forget(
     found, outcomes, entries = change(place, work)
     for entry in entries:
         click.echo(f"{'' if only_list else 'erased: '}a member, as Tailchat said: {entry}")
+    if not (entries or found or outcomes):
+        check_id(target)
     if not entries or found or outcomes:
         _show(target, found, outcomes, erased=not only_list, in_force=in_force)
 

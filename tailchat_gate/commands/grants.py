@@ -14,7 +14,7 @@ from tailchat_gate.commands.common import (
     json_option,
     print_list,
 )
-from tailchat_gate.commands.locks import checked, duration, person_meant
+from tailchat_gate.commands.locks import check_id, checked, duration, person_meant
 from tailchat_gate.commands.state import (
     OpenedStore,
     StateLocation,
@@ -25,7 +25,7 @@ from tailchat_gate.commands.state import (
 )
 from tailchat_gate.config.problems import did_you_mean
 from tailchat_gate.config.tables.admin_page import takes_grants
-from tailchat_gate.config.values.identifier import NAME, SUB, is_person_name, no_tailchat_id
+from tailchat_gate.config.values.identifier import NAME, SUB, is_person_name
 from tailchat_gate.config.values.quantities import end_text
 from tailchat_gate.identity.grants import Grant
 from tailchat_gate.identity.revocation.records import MAX_MESSAGE, is_message, is_person
@@ -72,11 +72,10 @@ def grant(
     if not lifetime:
         fail("--for: expected a duration above 0", EXIT_USAGE)
     person = person_meant(person, config)
+    check_id(person)
     location = state_location(config, state)
     _check_route(location, route)
     sub = person.removeprefix(SUB)
-    if warning := no_tailchat_id(sub):
-        click.echo(f"warning: {warning}: nobody signs in as that", err=True)
     now = int(time.time())
     made = Grant(sub, route, now, now + int(lifetime), reason)
     _put(location.place, made)
@@ -95,6 +94,7 @@ def revoke(*, person: str, route: str, config: Path, state: Path | None) -> None
     sub = person.removeprefix(SUB)
     known = {found.route: found for found in stored_or_end(place).grants.of(sub)}
     if route not in known:
+        check_id(person)
         listed = "`tailchat-gate grants` lists who has one"
         fail(f"{person} has no grant for {route}; {listed}", EXIT_FAILED)
     _put(place, known[route].revoked(time.time()))

@@ -9,6 +9,7 @@ import click
 from tailchat_gate.commands import completion
 from tailchat_gate.commands.common import (
     EXIT_FAILED,
+    EXIT_USAGE,
     config_option,
     fail,
     json_option,
@@ -53,6 +54,14 @@ def checked(check: Callable[[str], bool], wanted: str) -> Callable[..., str]:
         return text
 
     return inspect
+
+
+def check_id(target: str) -> None:
+    """End the command for `sub:ID` with what can be nobody's ID; it would change nothing."""
+    wrong = no_tailchat_id(target.removeprefix(SUB)) if target.startswith(SUB) else ""
+    if wrong:
+        where = "the page /oauth2/userinfo of its person, and in the list of `refusals`"
+        fail(f"{SUB}{wrong}: nobody can have it; an ID is on {where}", EXIT_USAGE)
 
 
 _target = click.argument(
@@ -108,6 +117,7 @@ def lock(target: str, message: str, lifetime: float, config: Path, state: Path |
     one. A person's ID is on their pages, in the access log and in the list of `refusals`.
     """
     target = person_meant(target, config)
+    check_id(target)
     location = state_location(config, state)
     now = int(time.time())
     until = now + int(lifetime) if lifetime else None
@@ -126,6 +136,7 @@ def unlock(target: str, config: Path, state: Path | None) -> None:
     location = state_location(config, state)
     place = location.place
     if target not in {found.target for found in stored_or_end(place).revocation.locks}:
+        check_id(target)
         _warn_of_unknown(target, location.tokens)
         fail(f"{target} is not locked; `tailchat-gate locks` lists who is", EXIT_FAILED)
     append(place, Unlock(target, int(time.time())))
@@ -139,11 +150,11 @@ def unlock(target: str, config: Path, state: Path | None) -> None:
 def sign_out(target: str, config: Path, state: Path | None) -> None:
     """End every session of TARGET, sub:ID, Name#2114 or all; people can sign in again."""
     target = person_meant(target, config)
+    check_id(target)
     location = state_location(config, state)
     now = int(time.time())
     until = now + int(location.lifetime) + CLOCK_SKEW
     append(location.place, SignedOut(target, now, until))
-    _warn_of_unknown(target, location.tokens)
     who = "everybody" if target == "all" else target
     click.echo(f"{who} is signed out")
 
@@ -170,12 +181,7 @@ def locks(*, as_json: bool, config: Path, state: Path | None) -> None:
 
 
 def _warn_of_unknown(target: str, tokens: frozenset[str] | None) -> None:
-    """Warn of an unknown target: with a misspelt one you would believe that the lock works."""
-    if target.startswith(SUB):
-        warning = no_tailchat_id(target.removeprefix(SUB))
-        if warning:
-            click.echo(f"warning: {SUB}{warning}, so it locks nobody", err=True)
-        return
+    """Warn of an unknown machine: with a misspelt name you would believe that the lock works."""
     name = target.removeprefix(TOKEN)
     if tokens is not None and name != target and name not in tokens:
         click.echo(f"warning: no [[token]] of the configuration has the name {name}", err=True)

@@ -208,7 +208,7 @@ async def test_a_lock_is_never_written_where_the_running_gate_does_not_look(home
         other = {f"TAILCHAT_GATE_{name}": value for name, value in named.items()}
         process = await asyncio.create_subprocess_exec(
             *GATE,
-            *("lock", "sub:66a", "-c", str(config)),
+            *("lock", "sub:66000000000000000000000a", "-c", str(config)),
             stderr=asyncio.subprocess.PIPE,
             cwd=ROOT,
             env={**other, "PATH": os.environ["PATH"], "XDG_STATE_HOME": str(home / "other")},

@@ -284,9 +284,6 @@ def test_explain_takes_a_person_as_lock_does(run: Run) -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        ("lock", "sub:Bob"),
-        ("unlock", "sub:Bob"),
-        ("sign-out", "sub:Bob"),
         ("explain", "http://gate.test/x", "--as", "Bob"),
         ("explain", "http://gate.test/x", "--as", "sub:Bob"),
     ],
@@ -301,3 +298,41 @@ def test_a_person_who_cannot_be_is_a_warning(run: Run, command: tuple[str, ...])
     assert "which has 24 hex digits in lower case" in upper
     usual = run(*(word.replace("Bob", "66000000000000000000000a") for word in command)).stderr
     assert "warning" not in usual
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("lock",),
+        ("unlock",),
+        ("sign-out",),
+        ("forget",),
+        ("grant", "tool", "--for", "1h"),
+        ("revoke", "tool"),
+    ],
+)
+def test_an_id_that_nobody_can_have_is_refused(
+    run: Run, path: Path, command: tuple[str, ...]
+) -> None:
+    """A digit less is no lock that somebody believes in; every ID that can be is accepted."""
+    name, *more = command
+    short, upper = (
+        run(name, f"sub:{sub}", *more) for sub in ("6" * 23, "66000000000000000000000A")
+    )
+    for done in (short, upper):
+        assert done.exit_code == 2
+        assert "is not a Tailchat id, which has 24 hex digits" in done.stderr
+        assert "nobody can have it; an ID is on the page /oauth2/userinfo" in done.stderr
+    assert "in lower case" in upper.stderr
+    assert not (path / NAME).exists() or StoredEntries(path).read() == []
+    for sub in ("0" * 24, "f" * 24, "0123456789abcdef01234567"):
+        assert "nobody can have it" not in run(name, f"sub:{sub}", *more).stderr
+
+
+def test_what_an_older_gate_stored_can_be_lifted(run: Run, path: Path) -> None:
+    """A lock on what is no ID is lifted and forgotten as any other."""
+    StoredEntries(path).append([Lock("sub:Bob", 1), Lock("sub:Eve", 1)])
+
+    assert run("unlock", "sub:Bob").exit_code == 0
+    assert run("forget", "sub:Eve", "--in-force").exit_code == 0
+    assert run("locks").output == "nobody is locked out\n"
