@@ -381,7 +381,7 @@ async def test_a_tailchat_that_hangs_is_given_up_on(tmp_path: Path, clock: Clock
     """After tailchat.timeout the visitor gets a page instead of waiting."""
     hang = Hang()
     async with (
-        story(tmp_path / "log", clock, tailchat={"timeout": "1s"}) as scene,
+        story(tmp_path / "log", clock, tailchat={"timeout": "3s"}) as scene,
         scene.visitor() as visitor,
     ):
         callback = await until_callback(visitor, scene)

@@ -329,7 +329,7 @@ async def test_sign_in_passes_on_in_an_outage(scene: Story) -> None:
 
 async def test_requests_wait_once_for_a_silent_tailchat(start: Start) -> None:
     """After one call without an answer nobody waits, until Tailchat answers again."""
-    scene = await start(tailchat={"timeout": "1s"})
+    scene = await start(tailchat={"timeout": "3s"})
     hang = scene.tailchat.faults.actions[LIST] = Hang()
 
     assert (await with_cookie(scene).get()).status == 200
