@@ -101,6 +101,7 @@ class UpstreamCounts:
     """The requests to one upstream, and its connections.
 
     `up` says whether the last attempt to connect to it succeeded; None: there was none yet.
+    `since` is the Unix second from which on every attempt had that result.
     `certificate_expires` is the Unix second at which the certificate that it showed last expires;
     0 without one.
     """
@@ -110,6 +111,7 @@ class UpstreamCounts:
         "connect",
         "first_byte",
         "new",
+        "since",
         "statuses",
         "unconnected",
         "up",
@@ -123,6 +125,7 @@ class UpstreamCounts:
         self.connect: Final = Histogram()
         self.first_byte: Final = Histogram()
         self.up: bool | None = None
+        self.since: int | None = None
         self.certificate_expires = 0.0
 
     def request(self, context: RequestContext) -> None:
@@ -138,6 +141,11 @@ class UpstreamCounts:
             bucket = bisect_left(BUCKETS, seconds)
             histogram.counts[bucket] += 1
             histogram.total += seconds
+
+    def tried(self, now: float, *, up: bool) -> None:
+        """A connection could be opened, or could not, at a Unix second."""
+        if up is not self.up:
+            self.up, self.since = up, int(now)
 
     @property
     def reused(self) -> int:

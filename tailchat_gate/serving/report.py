@@ -5,13 +5,19 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Any, Final
 
 from tailchat_gate import __version__
 from tailchat_gate.observe.audit import Refusal
 from tailchat_gate.observe.families import Collected, expose
 from tailchat_gate.observe.metrics import ProcessMetrics
+from tailchat_gate.proxy.exchange.upstream_pools import UpstreamPools
+from tailchat_gate.proxy.upstream.health import BackendHealth
 from tailchat_gate.serving.admin_pages import Exposition
 from tailchat_gate.serving.generations import Generations
+
+_WORDS: Final = MappingProxyType({True: "up", False: "down", None: "unknown"})
 
 
 class ProcessReport:
@@ -61,6 +67,7 @@ class ProcessReport:
     async def status(self) -> dict[str, object]:
         """Return the configuration in force, without secrets."""
         settings = self._generations.in_force.settings
+        states = _states(self._process_state.upstream_pools)
         return {
             "version": __version__,
             "uptime_seconds": int(self._process_state.clock() - self._started),
@@ -109,6 +116,7 @@ class ProcessReport:
                     "upstream": route.upstream,
                     "allow": list(route.allow),
                     "deny": list(route.deny),
+                    "tools": [states[url] for url in route.backends if url in states],
                 }
                 for route in settings.route
             ],
@@ -117,6 +125,26 @@ class ProcessReport:
     async def refusals(self) -> list[dict[str, object]]:
         """Return the last refusals, the latest first."""
         return [_refusal_json(refusal) for refusal in self._process_state.audit.refusals]
+
+
+def _states(pools: UpstreamPools) -> dict[str, dict[str, Any]]:
+    """Return the state of each tool by its URL, as far as requests and checks have told it."""
+    found: dict[str, dict[str, Any]] = {
+        url: {"upstream": url, "state": _WORDS[counts.up], "since": counts.since}
+        for url, counts in tuple(pools.counts.items())
+    }
+    # Those that are out come last: they count, whatever the same backend is under other rules.
+    for one in sorted(pools.health, key=_is_out):
+        known = found[one.backend.url]
+        if not one.up:
+            known.update(state="down", since=one.since)
+        elif one.since is not None and one.since >= (known["since"] or 0):
+            known.update(state="up", since=one.since)
+    return found
+
+
+def _is_out(health: BackendHealth) -> bool:
+    return not health.up
 
 
 def _refusal_json(refusal: Refusal) -> dict[str, object]:

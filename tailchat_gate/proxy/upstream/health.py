@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -152,13 +153,15 @@ class BackendHealth:
         #: Until when failures of requests keep it out; since when it is up again.
         self.until = 0.0
         self.back_at = float("-inf")
+        #: The Unix second at which it went out or came back last, None for never.
+        self.since: int | None = None
         self.listeners: Final[set[Callable[[], None]]] = set()
         self._checker: asyncio.Task[None] | None = None
 
     def adopt(self, other: "BackendHealth") -> None:
         """Begin with what is known of the same backend under other rules."""
         self.up, self.reason, self.fails = other.up, other.reason, other.fails
-        self.until, self.back_at = other.until, other.back_at
+        self.until, self.back_at, self.since = other.until, other.back_at, other.since
 
     def weight(self, now: float) -> float:
         """Return the backend's share, 1 except for a time after it came back."""
@@ -202,6 +205,7 @@ class BackendHealth:
 
     def _put_out(self, cause: str, reason: str) -> None:
         self.up, self.reason, self._good = False, reason, 0
+        self.since = int(time.time())
         self._ejections[self.backend.url, cause] += 1
         details = {"upstream": self.backend.url, "by": cause, "reason": reason}
         _log.warning("a backend is out", extra={"details": details})
@@ -210,7 +214,7 @@ class BackendHealth:
 
     def _take_back(self) -> None:
         self.up, self.reason, self.fails = True, "", 0
-        self.back_at = self._time()
+        self.back_at, self.since = self._time(), int(time.time())
         details = {"upstream": self.backend.url}
         _log.info("a backend is back", extra={"details": details})
 

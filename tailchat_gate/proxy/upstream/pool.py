@@ -218,7 +218,7 @@ class Pool(RequestSlots):
             if error.errno in NO_DESCRIPTOR:
                 descriptors.note()
             else:
-                self.counts.up = False
+                self.counts.tried(time.time(), up=False)
             if isinstance(error, TimeoutError) and self._dialer.names.waits(self.backend.host):
                 kind = DNS
             if self not in failed:
@@ -239,7 +239,7 @@ class Pool(RequestSlots):
 
     def _count_opened(self, connection: UpstreamConnection, seconds: float) -> None:
         counts, transport = self.counts, connection.transport
-        counts.up = True
+        counts.tried(time.time(), up=True)
         counts.connect.observe(seconds)
         if self.backend.tls is not None and transport is not None:
             counts.certificate_expires = expiry_of(transport.get_extra_info("ssl_object"))

@@ -52,6 +52,8 @@ def _still_configured(
     return found
 
 
+#: The states of a tool; of several, the last one counts.
+_STATES: Final = ("unknown", "up", "down")
 _ALL_OF: Final = ("state_faults", "group_faults")
 
 
@@ -68,7 +70,21 @@ def status_of(found: Sequence[Status]) -> dict[str, Any]:
     whole["tokens"] = _by(found, "tokens", "name", _last_used)
     whole["malformed_replies"] = _by(found, "malformed_replies", "upstream", _at)
     whole["backends"] = _by(found, "backends", "upstream", _is_down)
+    whole["routes"] = _routes(found)
     return whole
+
+
+def _routes(found: Sequence[Status]) -> list[dict[str, Any]]:
+    """Return the routes of the first worker, with the tools as all workers know them."""
+    known = [
+        {"tools": [tool for route in status["routes"] for tool in route["tools"]]}
+        for status in found
+    ]
+    states = {tool["upstream"]: tool for tool in _by(known, "tools", "upstream", _urgency)}
+    return [
+        {**route, "tools": [states[tool["upstream"]] for tool in route["tools"]]}
+        for route in found[0]["routes"]
+    ]
 
 
 def refusals_of(found: Sequence[Sequence[Mapping[str, Any]]], most: int) -> list[dict[str, Any]]:
@@ -110,6 +126,11 @@ def _at(reply: Mapping[str, Any]) -> Any:  # noqa: ANN401 - as it was sent
 
 def _last(refusal: Mapping[str, Any]) -> Any:  # noqa: ANN401 - as it was sent
     return refusal["last"]
+
+
+def _urgency(tool: Mapping[str, Any]) -> tuple[int, int]:
+    # One that cannot reach a tool fails requests, whatever the others do; the first to know, best.
+    return _STATES.index(tool["state"]), -(tool["since"] or 0)
 
 
 def _is_down(backend: Mapping[str, Any]) -> bool:

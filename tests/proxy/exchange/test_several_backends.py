@@ -241,7 +241,7 @@ async def test_a_silent_backend_costs_no_safe_request(
     """After response_timeout a GET goes to another; a PUT does not, which may yet be acted on."""
     async with RawUpstream(_say_nothing) as first, RawUpstream() as second:
         route = _route(
-            (first.url, second.url), balance="round-robin", response_timeout="1s", max_fails=0
+            (first.url, second.url), balance="round-robin", response_timeout="3s", max_fails=0
         )
         gate = await start_gate(route=[route])
         found = {(await ask(gate.port, _request(method))).status for _ in range(2)}
@@ -408,11 +408,17 @@ async def test_what_is_known_of_a_backend_survives_a_reload(tmp_path: Path, cloc
                 await gate.change(route=[{**route, **other}])
                 for _ in range(4):
                     assert (await ask(gate.port, request_bytes("/"))).status == 200
-            told = (await gate.status())["backends"]
+            status = await gate.status()
 
     assert not first.requests
-    assert {"upstream": urls[0], "up": False, "reason": "by hand"} in told
-    assert {"upstream": urls[1], "up": True, "reason": ""} in told
+    assert {"upstream": urls[0], "up": False, "reason": "by hand"} in status["backends"]
+    assert {"upstream": urls[1], "up": True, "reason": ""} in status["backends"]
+    tools = status["routes"][0]["tools"]
+    assert [(tool["upstream"], tool["state"]) for tool in tools] == [
+        (urls[0], "down"),
+        (urls[1], "up"),
+    ]
+    assert all(tool["since"] > 0 for tool in tools)
 
 
 async def test_a_stored_body_goes_to_another_backend(start_gate: Start) -> None:

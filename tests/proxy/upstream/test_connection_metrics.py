@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from gatekit import OK, RawClient, RawUpstream, Received, RunningGate, ask, requ
 from prometheus_client.parser import text_string_to_metric_families
 from tlskit import Authority
 from websocketkit import SWITCH, UPGRADE
+
+from tailchat_gate.serving.workers.summary import status_of
 
 Start = Callable[..., Any]
 
@@ -153,6 +156,34 @@ async def test_a_backend_that_fails_before_another_answers_is_counted(start_gate
     for url, failures in zip(asked, (1, 0), strict=True):
         assert found["gate_upstream_failures_total", "closed", url] == failures
         assert found["gate_upstream_request_connections_total", "new", url] == 1 - failures
+
+
+async def test_status_tells_the_state_of_each_tool(
+    start_gate: Start, upstream: RawUpstream
+) -> None:
+    """Unknown, up or down, and since when; of several workers, the one that cannot reach it."""
+    url, began = upstream.url, int(time.time())
+    routes = [{"name": "tool"}, {"name": "files", "path": "/files"}]
+    gates = [await start_gate(url, route=routes) for _ in range(3)]
+
+    async def told(*asked: RunningGate) -> tuple[str, int | None]:
+        whole = status_of([await gate.server.report.status() for gate in asked])
+        (tool,), (same,) = (route["tools"] for route in whole["routes"])
+        assert tool == same
+        assert tool["upstream"] == url
+        return tool["state"], tool["since"]
+
+    assert await told(*gates) == ("unknown", None)
+    await ask(gates[0].port, request_bytes("/", Cookie=gates[0].cookie()))
+    await upstream.__aexit__()
+    await ask(gates[1].port, request_bytes("/", Cookie=gates[1].cookie()))
+    states = {(await told(gate))[0] for gate in gates}
+    assert states == {"unknown", "up", "down"}
+    assert (await told(gates[0], gates[2]))[0] == "up"
+    state, since = await told(*gates)
+    assert state == "down"
+    assert since is not None
+    assert since >= began
 
 
 def _raw(answer: bytes) -> Any:  # noqa: ANN401 - an Answer
