@@ -90,10 +90,20 @@ class Excerpts:
     def warning(self, sentence: str) -> Problem:
         """Return a warning, which begins with its key and a colon, with its place."""
         key, _, said = sentence.partition(": ")
+        return self._located(Problem(self._named(key), said, ""))
+
+    def of_valid(self, problems: Iterable[Problem]) -> tuple[Problem, ...]:
+        """Return problems with values that are valid by themselves, with their places."""
+        return self.all_of(
+            (replace(one, key_path=self._named(one.key_path)) for one in problems), ()
+        )
+
+    def _named(self, key: str) -> str:
+        """Return the variable in the place of a key that it sets."""
         for path in _above(key):
             if path in self._variables:
                 key = self._variables[path] + key.removeprefix(path)
-        return self._located(Problem(key, said, ""))
+        return key
 
     def _located(self, problem: Problem, *, at_key: bool = False) -> Problem:
         return replace(

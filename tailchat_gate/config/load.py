@@ -123,6 +123,11 @@ def _read(path: Path, environ: Mapping[str, str]) -> _Found:
 
 def locate(path: Path, loaded: Loaded, warnings: Iterable[str]) -> tuple[Problem, ...]:
     """Return further warnings about what was loaded from a file, with their places in it."""
+    return tuple(map(excerpts_of(path, loaded).warning, warnings))
+
+
+def excerpts_of(path: Path, loaded: Loaded) -> Excerpts:
+    """Return the places of what was loaded; it holds secrets. Blocks."""
     try:
         text = decoded(path.read_bytes())
     except (OSError, ValueError):
@@ -133,8 +138,7 @@ def locate(path: Path, loaded: Loaded, warnings: Iterable[str]) -> tuple[Problem
         ],
         "token": [{"name": one.name} for one in loaded.settings.token],
     }
-    excerpts = Excerpts(path, text, document, loaded.sources)
-    return tuple(map(excerpts.warning, warnings))
+    return Excerpts(path, text, document, loaded.sources)
 
 
 def _parsed(path: Path, *, by_environ: bool) -> tuple[str, Document | Problem]:

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Final, Self, get_args
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, SecretStr, model_validator
 
 from tailchat_gate.config.conflicts import Compared, conflicts
-from tailchat_gate.config.problems import Problem, key_path
+from tailchat_gate.config.problems import Problem, key_path, shown
 from tailchat_gate.config.tables.fields import Groups, Section, empty
 from tailchat_gate.config.tables.identity import (
     LONGEST_SESSION,
@@ -162,9 +162,19 @@ def beyond_reload(old: Settings, new: Settings) -> tuple[Problem, ...]:
     for section, key in FIXED:
         before = getattr(getattr(old, section), key)
         if getattr(getattr(new, section), key) != before:
-            wanted = "what it was at the start, or a restart"
-            found.append(Problem(key_path((section, key)), "another value", wanted))
+            wanted = f"{_shown(before)}, the value in force; another one needs a restart"
+            now = _shown(getattr(getattr(new, section), key))
+            found.append(Problem(key_path((section, key)), now, wanted))
     return tuple(found)
+
+
+def _shown(value: object) -> str:
+    """Return a value for a problem, of a secret only that there is one."""
+    if isinstance(value, SecretStr):
+        return "a secret"
+    if isinstance(value, tuple):
+        return f"[{', '.join(shown(str(one)) for one in value)}]"
+    return shown(value)
 
 
 def _changes(old: Settings, new: Settings) -> Iterator[str]:

@@ -6,7 +6,14 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from tailchat_gate.config.files import FileError, KeyFileError
-from tailchat_gate.config.load import ConfigError, FileStates, Loaded, Source, file_states
+from tailchat_gate.config.load import (
+    ConfigError,
+    FileStates,
+    Loaded,
+    Source,
+    excerpts_of,
+    file_states,
+)
 from tailchat_gate.config.model import Settings, beyond_reload, changes
 from tailchat_gate.config.problems import Problem
 from tailchat_gate.observe.log import LOGGER_NAME, set_level
@@ -157,9 +164,12 @@ class Reloader:
         loaded = await asyncio.to_thread(self.source.read)
         problems = beyond_reload(old, loaded.settings)
         if problems:
-            raise ConfigError(problems)
+            raise ConfigError(await asyncio.to_thread(self._located, loaded, problems))
         await self._serving.put_into_force(loaded)
         return loaded
+
+    def _located(self, loaded: Loaded, problems: tuple[Problem, ...]) -> tuple[Problem, ...]:
+        return excerpts_of(self.source.path, loaded).of_valid(problems)
 
     def _files_changed(self, before: FileStates) -> tuple[str, ...]:
         """Return the names of configured files whose content has changed."""

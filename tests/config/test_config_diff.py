@@ -59,6 +59,11 @@ def test_what_is_settled_at_the_start_is_refused() -> None:
     assert beyond_reload(settings, make_settings(server={"via": "x"})) == ()
     (problem,) = beyond_reload(settings, other)
     assert problem.key_path == "server.workers"
-    assert "restart" in problem.expected
+    assert problem.found == "the number 2"
+    assert problem.expected == "the number 1, the value in force; another one needs a restart"
     (problem,) = beyond_reload(settings, make_settings(state={"path": "/elsewhere"}))
-    assert problem.key_path == "state.path"
+    assert (problem.key_path, problem.found) == ("state.path", '"/elsewhere"')
+    server = {"url": "redis://one.test", "password": "hunter2-hunter2"}
+    problems = beyond_reload(make_settings(), make_settings(state=server))
+    assert {one.key_path: one.found for one in problems}["state.password"] == "a secret"
+    assert "hunter2" not in str(problems)

@@ -634,7 +634,11 @@ async def test_what_is_settled_at_the_start_refuses_the_whole_file(
     status, body = await gate.order()
 
     assert (status, [one["key_path"] for one in body["problems"]]) == (422, ["log.audit_file"])
-    assert "restart" in body["problems"][0]["expected"]
+    (problem,) = body["problems"]
+    assert problem["found"].startswith('"/')
+    assert problem["expected"] == '"", the value in force; another one needs a restart'
+    assert problem["excerpt"]["line"] > 0
+    assert '"audit_file" = ' in problem["excerpt"]["source"]
     await ask(gate.port, _admitted(gate))
     assert upstream.requests[0].value("Via") == b"1.1 tailchat-gate"
 
