@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from typing import Final, NamedTuple
+from urllib.parse import quote
 
 from aiohttp import web
 from markupsafe import Markup
@@ -89,6 +90,7 @@ class Launcher:
         self._routes = routes
         self._desk = desk
         self._approvals_url = f"{sites.public_url}{prefix}/approvals"
+        self._request_url = f"{prefix}/request"
         self._grants = grants
         self._tiles = tuple(make_tiles(routes.routes, sites))
 
@@ -107,12 +109,12 @@ class Launcher:
             return self._refusals.not_let_in(context, rejection)
         context.sub = record.sub
         mine: list[Tile] = []
-        waiting: list[str] = []
+        waiting: list[dict[str, object]] = []
         for tile in self._tiles:
             if self._may_open(record, tile):
                 mine.append(tile)
-            elif self._waits(record, tile):
-                waiting.append(tile.title)
+            elif (asked_for := self._waiting(record, tile)) is not None:
+                waiting.append(asked_for)
         if read_intent(context.method, request.headers) is not Intent.NAVIGATION:
             body = json.dumps([_described(tile) for tile in mine])
             return self._refusals.answers.json(body.encode("ascii"))
@@ -140,9 +142,13 @@ class Launcher:
             return False
         return decide(match.rules, record.sub).allowed
 
-    def _waits(self, record: SessionRecord, tile: Tile) -> bool:
+    def _waiting(self, record: SessionRecord, tile: Tile) -> dict[str, object] | None:
+        """Return what the page tells of an open request, None without one."""
         found = self._desk.requests.of(record.sub, tile.route.name)
-        return found is not None and found.state == OPEN
+        if found is None or found.state != OPEN:
+            return None
+        url = f"{self._request_url}?route={quote(found.route)}&rd={quote(tile.url, safe='/')}"
+        return {"title": tile.title, "url": url, "at": found.at}
 
 
 def drawn(tiles: Iterable[Tile], until: Mapping[str, int]) -> Iterator[dict[str, object]]:

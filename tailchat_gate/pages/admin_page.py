@@ -26,6 +26,13 @@ from tailchat_gate.pages.plots import bars, lines, spark
 _NO_BRAND: Final = Brand()
 #: The pages, in the order of their links.
 PAGES: Final = ("overview", "people", "configuration", "checks")
+#: What is said of an order that was carried out.
+_DONE: Final = frozenset(
+    (
+        *("locked", "locked-forever", "unlocked", "granted", "revoked", "declined"),
+        *("ended", "reloaded", "started"),
+    )
+)
 
 
 def render(
@@ -36,11 +43,13 @@ def render(
     Any text in `values` may be hostile. `brand` is the organisation's, for its logo and colours.
     """
     package = _package()
-    catalogue = catalogues("admin")[choose_language(accept_language)]
+    language = choose_language(accept_language)
+    catalogue = catalogues("admin")[language]
     shown: dict[str, object] = {}
     for name, value in values.items():
         shown[name] = yield from _cleaned(value)
     parts: list[str] = []
+    shown |= {"done": _DONE, "results": catalogues("locales")[language]["reason"]}
     shown |= {"logo": brand.logo, "site": clean(brand.title), "style": _style(brand)}
     for part in package.templates[page].generate(shown, t=catalogue, pages=PAGES):
         parts.append(part)

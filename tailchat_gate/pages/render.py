@@ -186,7 +186,7 @@ class Pages:
         `embedded`: start_url (where a new tab signs in), arrive_url (what takes the result),
         tab_url (the tool in a tab); `handed_over`: tab_url;
         `launcher`: tools (mappings with html, a result of draw_tile, and until in Unix seconds or
-        0), nickname?, waiting? (titles), query?, filters? (whether
+        0), nickname?, waiting? (mappings with title, url and at), query?, filters? (whether
         there is a box to filter by), decisions? (how many requests wait for this person, who
         decides them at approvals_url?);
         `onward`: next_url (which the browser goes to by itself);

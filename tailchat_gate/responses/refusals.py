@@ -300,8 +300,12 @@ class Refusals:
         )
 
     def redirect_to_launcher(self, context: RequestContext) -> web.Response:
-        """Redirect a page navigation to an address without a tool to the launcher."""
-        if read_intent(context.method, context.head.fields.headers) is Intent.NAVIGATION:
+        """Redirect a page navigation to an address without a tool to the launcher.
+
+        A host that is none of the gate's is mistyped, which the visitor should read.
+        """
+        known = context.host == self._sites.public_host or self._sites.is_tool(context.host)
+        if known and read_intent(context.method, context.head.fields.headers) is Intent.NAVIGATION:
             return self.answers.redirect(f"{self._sites.origin(context.host)}{self._prefix}/")
         return self.answers.problem(context, Reason.NO_ROUTE)
 

@@ -93,6 +93,16 @@ async def _decide(visitor: Visitor, scene: Story, choice: str) -> Page:
     return await visitor.submit(page, "/approvals", **{"for": choice})
 
 
+async def test_a_refusal_that_can_be_asked_about_says_one_thing(scene: Story) -> None:
+    """To ask is its one primary button, before everything else; to send one's ID is none of it."""
+    async with scene.visitor() as mine:
+        await _sign_in(mine, scene, HOSHINO)
+        page = await mine.open(scene.url + "/wiki/page")
+    assert page.text.count('class="button"') == 1
+    assert page.text.index("Ask for access") < page.text.index(HOSHINO.sub)
+    assert "send your Tailchat user ID" not in page.text
+
+
 async def test_a_refused_person_asks_and_is_let_in(scene: Story) -> None:
     """The page that waits leads to the address asked for; the grant ends after its time."""
     async with scene.visitor() as mine, scene.visitor() as bobs:

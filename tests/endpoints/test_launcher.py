@@ -1,20 +1,22 @@
 """The launcher: a person's tools as tiles, and the page that addresses without a tool lead to."""
 
+import html
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from configkit import problems, write_smallest
-from gatekit import Clock, make_settings
+from gatekit import Clock, RawUpstream, ask, make_settings, request_bytes
 from pagekit import NOON
 from parts import in_browser, keep_screenshot
 from playwright.async_api import Browser, expect
 from storykit import Story, story
-from visitor import FETCH, Page, Visitor
+from visitor import FETCH, NAVIGATION, Page, Visitor
 
 from tailchat_gate.demo.users import User, user_named
 from tailchat_gate.endpoints.launcher import drawn, make_tiles
@@ -23,6 +25,8 @@ from tailchat_gate.pages.render import Pages
 from tailchat_gate.serving.wiring import build
 
 HOSHINO, BOB = user_named("hoshino"), user_named("bob")
+Start = Callable[..., Any]
+PAGE = {name.replace("-", "_"): value for name, value in NAVIGATION.items()}
 DOT = bytes.fromhex("47494638396101000100000000002c00000000010001000002003b")
 
 
@@ -124,7 +128,21 @@ async def test_grants_and_waiting_requests_are_shown(scene: Story) -> None:
 
     assert scene.url + "/ops" in _Tiles(page).urls
     assert '<time data-local datetime="2027-01-15T09:00:00Z">' in page.text
-    assert "<li><bdi>mail</bdi></li>" in page.text
+    place = html.escape(f"/oauth2/request?route=mail&rd={quote(scene.url + '/mail', safe='/')}")
+    assert f'<li><a href="{place}"><bdi>mail</bdi></a> <span class="quiet"><time' in page.text
+    assert 'href="/oauth2/sign_out"' in page.text
+
+
+async def test_a_mistyped_host_is_told_so(start_gate: Start, upstream: RawUpstream) -> None:
+    """Its first page says that no tool is there, and leads to the launcher."""
+    gate = await start_gate(upstream.url, route=[{"name": "wiki", "host": "wiki.test"}])
+    pages = {
+        host: await ask(gate.port, request_bytes("/", host=host, **PAGE))
+        for host in ("wikki.test", "gate.test")
+    }
+    assert pages["gate.test"].value("Location") == "http://gate.test/oauth2/"
+    assert pages["wikki.test"].status == 404
+    assert b'href="http://gate.test/oauth2/"' in pages["wikki.test"].body
 
 
 async def test_addresses_without_a_tool_lead_there(scene: Story) -> None:

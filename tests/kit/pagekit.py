@@ -31,7 +31,7 @@ def launcher(text: str) -> dict[str, object]:
             {"html": draw_tile(text, text, url, icon="\N{OPEN BOOK}", picture=""), "until": NOON},
             {"html": draw_tile(text, "", url, icon="", picture=dot), "until": 0},
         ],
-        "waiting": (text,),
+        "waiting": ({"title": text, "url": "/oauth2/request?route=x", "at": 1_800_000_000},),
         "query": text,
         "filters": True,
         "decisions": 2,

@@ -5,9 +5,13 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from tailchat_gate.observe.families import BUCKETS, Histogram
+from tailchat_gate.observe.families import BUCKETS, Histogram, Plain
 from tailchat_gate.observe.history import STEPS, Courses, History, RouteFigures, quantile
+from tailchat_gate.observe.metrics import DECISIONS, REQUESTS, SECONDS
+from tailchat_gate.observe.request_counts import RouteCounts
+from tailchat_gate.observe.summed_figures import SummedFigures
 from tailchat_gate.people.slices import at_once
+from tailchat_gate.reasons import Reason
 
 
 @dataclass
@@ -119,3 +123,18 @@ def test_a_quantile_is_that_of_prometheus() -> None:
     assert quantile(histogram.counts, 0.5) == pytest.approx(0.375)
     histogram.observe(1e9)
     assert quantile(histogram.counts, 0.99) == BUCKETS[-1]
+
+
+def test_a_maintenance_is_no_failure() -> None:
+    """As in the alerts: of one process, and of several."""
+    counts = RouteCounts()
+    counts.add("GET", 503, Reason.MAINTENANCE)
+    counts.add("GET", 502, Reason.UPSTREAM_DOWN)
+    assert counts.totals() == (2, 1)
+    one: Plain = {
+        REQUESTS.name: [(("wiki", "GET", "503"), 2), (("wiki", "GET", "502"), 1)],
+        DECISIONS.name: [(("wiki", "maintenance"), 2), (("wiki", "upstream-down"), 1)],
+        SECONDS.name: [(("wiki",), [3.0] * (len(BUCKETS) + 1) + [0.1])],
+    }
+    (summed,) = SummedFigures(lambda: [one, one]).of_routes()
+    assert (summed.requests, summed.failed) == (6, 2)

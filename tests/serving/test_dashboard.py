@@ -49,6 +49,7 @@ from tailchat_gate.identity.machine_tokens import hash_of, make_token
 from tailchat_gate.pages.admin_page import PAGES, headers, render
 from tailchat_gate.pages.filters import csp_source
 from tailchat_gate.people.slices import at_once
+from tailchat_gate.reasons import Reason
 from tailchat_gate.serving.dashboard.drawn import DrawnPage
 from tailchat_gate.serving.dashboard.events import MOST_STREAMS
 from tailchat_gate.serving.dashboard.facts import overview
@@ -155,6 +156,25 @@ async def test_the_first_page_has_figures_tools_and_sign_ins(
     assert "wiki: 4 requests in ten minutes" in row
     assert "4 requests, 1 of them failed" in re.sub(r"</?bdi>", "", text)
     assert "login-refused" in text
+
+
+async def test_results_of_sign_ins_are_told_in_words(gate: RunningGate) -> None:
+    """The code stands beside them, as metrics have it."""
+    for result in (Reason.SIGNED_IN, Reason.SESSION_TOO_LARGE):
+        gate.generation.process_state.metrics.login(result)
+    text = await at_listener(gate).text()
+    assert 'signed in <code class="quiet">signed-in</code>' in text
+    assert 'too large to store <code class="quiet">session-too-large</code>' in text
+
+
+async def test_only_what_is_set_can_be_shown(gate: RunningGate) -> None:
+    """The page of all values is long."""
+    every = await at_listener(gate).text("/configuration")
+    some = await at_listener(gate).text("/configuration?values=set")
+    for page, shown in ((every, True), (some, False)):
+        assert ("<code>server.prefix</code>" in page) is shown
+        assert "<code>server.public_url</code>" in page
+    assert 'href="/configuration?values=set#settings"' in every
 
 
 async def test_streams_are_shown_by_themselves(gate: RunningGate, upstream: RawUpstream) -> None:
@@ -415,7 +435,7 @@ async def test_doctor_runs_on_demand(
         await until(lambda: drawn._doctor.at > 0, within=100)
         text = await desk.text("/checks")
         assert "<code>secret-files</code>" in text
-        assert "wrong" in text
+        assert re.search('<span class="(good|bad)">(ok|wrong): [0-9]+</span>', text)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,9 @@
       const old = document.querySelector(`[data-part="${part.dataset.part}"]`);
       if (old && !touched(old) && old.innerHTML !== part.innerHTML) old.replaceWith(part);
     }
+    const said = document.getElementById("said");
+    // The checks are over: their section can be started again.
+    if (said && said.dataset.code === "started" && found.querySelector('[data-part="doctor"] form')) said.remove();
     if (updated) updated.textContent = `${updated.dataset.text} ${new Date().toLocaleTimeString(document.documentElement.lang)}`;
   };
   const source = new EventSource(main.dataset.events);

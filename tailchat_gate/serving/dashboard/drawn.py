@@ -189,7 +189,8 @@ class DrawnPage:
         if name == "people":
             return {**await inside.tell(name, {}), "typed": NOTHING_TYPED, "wrong": {}}
         if name == "configuration":
-            return self._configuration(await inside.tell(name, {}))
+            only_set = query.get("values") == "set"
+            return self._configuration(await inside.tell(name, {}), only_set=only_set)
         if name == "overview":
             told: dict[str, Any] = await inside.tell(name, {})
             every = query.get("routes") == "all"
@@ -222,8 +223,9 @@ class DrawnPage:
         routes = self._inside.settings.route
         return frozenset(route.name for route in routes if is_admin_page(route))
 
-    def _configuration(self, told: Mapping[str, Any]) -> Values:
+    def _configuration(self, told: Mapping[str, Any], *, only_set: bool) -> Values:
         inside, now = self._inside, self._clock()
+        settings = effective(inside.settings, inside.sources)
         reloads = inside.reloads
         ends: Sequence[Mapping[str, Any]] = told["expiries"]
         return {
@@ -236,7 +238,8 @@ class DrawnPage:
                 for one in reloads.problems
             ],
             "expiries": [{**one, "state": _state_of(one["at"], now)} for one in ends],
-            "settings": effective(inside.settings, inside.sources),
+            "settings": [one for one in settings if not only_set or one["source"] != "default"],
+            "only_set": only_set,
         }
 
 

@@ -129,6 +129,7 @@ def _plots(course: Course) -> dict[str, object]:
         "failed": [step.failed for step in course.steps],
         "median": _milliseconds(course.quantiles(_MEDIAN)),
         "slowest": _milliseconds(course.quantiles(_SLOWEST)),
+        "most": max((step.requests for step in course.steps), default=0),
         "total": course.requests,
         "total_failed": course.failed,
         "step": int(STEP_SECONDS),
