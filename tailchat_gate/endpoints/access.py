@@ -139,7 +139,7 @@ class AccessEndpoints:
             context.reason = decision.reason
             return self.refusals.refusal(context, record)
         if not is_fresh(record, self.sessions.clock()):
-            return self._sign_in_again(context)
+            return self._sign_in_again(context, dated=record.password_at > 0)
         return None
 
     async def _ask(
@@ -249,9 +249,14 @@ class AccessEndpoints:
             said=said.shown() if said else {},
         )
 
-    def _sign_in_again(self, context: RequestContext) -> web.StreamResponse:
-        """Send an approver through the sign-in once more, with the password."""
-        return self.refusals.answers.page(context, "sign_in_again", start_url=self._password_url())
+    def _sign_in_again(self, context: RequestContext, *, dated: bool) -> web.StreamResponse:
+        """Send an approver through the sign-in once more, with the password.
+
+        `dated`: whether Tailchat said when they gave it last.
+        """
+        return self.refusals.answers.page(
+            context, "sign_in_again", start_url=self._password_url(), dated=dated
+        )
 
     def _password_url(self) -> str:
         """Return the address of a login for which Tailchat asks for the password."""

@@ -70,7 +70,7 @@ _PAGES: Final[Mapping[str, _Shape]] = MappingProxyType(
         ),
         "approvals": _Shape(frozenset(("requests", "csrf")), {"said": MappingProxyType({})}),
         "clear_cookies": _Shape(frozenset(), {"done": False}),
-        "sign_in_again": _Shape(frozenset(("start_url",))),
+        "sign_in_again": _Shape(frozenset(("start_url",)), {"dated": True}),
         "embedded": _Shape(frozenset(("start_url", "arrive_url", "tab_url"))),
         "handed_over": _Shape(frozenset(("tab_url",))),
         "launcher": _Shape(
@@ -182,7 +182,7 @@ class Pages:
         `request`: state (open, declined or too_many), tool, sub, back_url, nickname?,
         discriminator?; `approvals`: csrf, requests (mappings with id, sub, nickname, discriminator,
         tool, reason, at in Unix seconds, own), said? (what was done, as endpoints/said.py has it);
-        `sign_in_again`: start_url;
+        `sign_in_again`: start_url, dated? (whether Tailchat said when the password was typed);
         `embedded`: start_url (where a new tab signs in), arrive_url (what takes the result),
         tab_url (the tool in a tab); `handed_over`: tab_url;
         `launcher`: tools (mappings with html, a result of draw_tile, and until in Unix seconds or

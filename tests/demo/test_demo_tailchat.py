@@ -270,6 +270,16 @@ async def test_each_account_is_one_click_away(browser: Browser, user: User) -> N
     assert (await browser.authorize(user)).code
 
 
+async def test_a_bot_is_no_account_to_click(browser: Browser, stand_in: StandInTailchat) -> None:
+    """It has no password that a person knows, and nothing lets it in."""
+    bot = replace(USERS[0], sub="66" + "f" * 22, email="open_x@demo.example", kind="openapiBot")
+    stand_in.store.users[bot.sub] = bot
+    first = await browser.start()
+    text = (await browser.send("GET", first.location)).text
+    assert USERS[0].email in text
+    assert bot.email not in text
+
+
 async def test_pages_escape_what_accounts_and_apps_are_called(start: Start) -> None:
     """A name with markup is text on the pages, and the errors of a query are, too."""
     evil = replace(APP, name="<script>alert(1)</script>")

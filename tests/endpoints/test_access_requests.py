@@ -260,6 +260,7 @@ async def test_a_sign_in_without_the_password_approves_nothing(scene: Story) -> 
         done = await bobs.submit(asked, "/login", email=BOB.email, password=BOB.password)
 
     assert "Please sign in again" in first.text
+    assert "Tailchat did not say when you last typed your password" in first.text
     assert "Please sign in again" in silent.text
     assert (done.url, "There is no request." in done.text) == (scene.url + APPROVALS, True)
 
