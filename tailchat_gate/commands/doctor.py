@@ -24,10 +24,17 @@ from tailchat_gate.commands.common import (
     print_json,
 )
 from tailchat_gate.commands.people import quiet
-from tailchat_gate.config.load import ConfigError, Loaded, load, named
-from tailchat_gate.config.model import Settings
+from tailchat_gate.config.load import (
+    ConfigError,
+    Loaded,
+    admin_address,
+    load,
+    named,
+    state_section,
+)
 from tailchat_gate.config.problems import Problem
-from tailchat_gate.config.values.address import listen_address
+from tailchat_gate.config.tables.process import State
+from tailchat_gate.config.values.address import TcpAddress, UnixAddress, listen_address
 from tailchat_gate.diagnosis import machine, running
 from tailchat_gate.diagnosis.doctor import (
     SetUp,
@@ -73,14 +80,15 @@ def doctor(config: Path, *, as_json: bool) -> None:
 
     It asks Tailchat whether people can sign in, looks up the names of all hosts, and asks the
     tools, the gate's public address, the running gate and this machine. It changes nothing. Run it
-    as the gate's user, or as root, where the gate runs.
+    as the gate's user, or as root, where the gate runs. With an invalid configuration it looks at
+    the running gate, which still has an earlier one, and at the store alone.
 
     Exit codes: 0 nothing is wrong, 1 something is, 2 the configuration is invalid.
     """
     try:
         loaded = load(config, os.environ)
     except ConfigError as error:
-        _print([_of_problem(one) for one in error.problems], as_json=as_json)
+        _print([*map(_of_problem, error.problems), *_despite(config)], as_json=as_json)
         sys.exit(EXIT_USAGE)
     found = _examine(loaded, named(config, os.environ))
     _print(found, as_json=as_json)
@@ -102,21 +110,47 @@ def ask_tailchat(loaded: Loaded, file: str) -> list[Statement]:
 def _examine(loaded: Loaded, file: str) -> list[Statement]:
     """Run all checks."""
     settings = loaded.settings
-    # Alone, because it changes the user of the process for a moment.
-    store = Check(machine.STORE, partial(machine.store, settings, os.environ))
+    listens = settings.server.admin_listen
+    where = listen_address(listens) if listens else None
 
     async def run() -> list[Statement]:
         async with _set_up(loaded, file) as set_up:
             checks = (
-                *local_checks(set_up, await _running_gate(settings)),
+                *local_checks(set_up, await _running_gate(where)),
                 *tailchat_checks(set_up),
                 *network_checks(set_up),
             )
             found = await run_checks(checks)
-        return joined(found + await run_checks((store,)))
+        return joined(found + await run_checks((_store(settings.state),)))
 
     with quiet():
         return asyncio.run(run())
+
+
+def _despite(config: Path) -> list[Statement]:
+    """Run what needs no valid configuration: a gate may still run with an earlier one."""
+    file, state = named(config, os.environ), state_section(config, os.environ)
+    try:
+        where = admin_address(config, os.environ)
+    except ValueError:
+        return []
+
+    async def run() -> list[Statement]:
+        found = await _running_gate(where)
+        checks = [Check(running.GATE, partial(running.gate, str(where or ""), found, file))]
+        if found.status is not None:
+            descriptors = partial(machine.descriptors, found.descriptors)
+            checks.append(Check(machine.DESCRIPTORS, descriptors))
+        said = await run_checks(checks)
+        return joined(said + await run_checks((_store(state),) if state is not None else ()))
+
+    with quiet():
+        return asyncio.run(run())
+
+
+def _store(state: State) -> Check:
+    """Return the check of the store: alone, because it changes the user of the process."""
+    return Check(machine.STORE, partial(machine.store, state, os.environ))
 
 
 @asynccontextmanager
@@ -146,11 +180,9 @@ async def _set_up(loaded: Loaded, file: str) -> AsyncIterator[SetUp]:
         await channel.close()
 
 
-async def _running_gate(settings: Settings) -> running.Running:
-    address = settings.server.admin_listen
-    if not address:
+async def _running_gate(where: TcpAddress | UnixAddress | None) -> running.Running:
+    if where is None:
         return running.Running()
-    where = listen_address(address)
 
     def ask(path: str) -> tuple[int, bytes]:
         return exchange(where, "GET", path, seconds=CALL_SECONDS)

@@ -4,8 +4,6 @@ The store is opened for a moment, with or without a running gate.
 """
 
 import asyncio
-import http.client
-import json
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -15,11 +13,10 @@ from typing import Final, NamedTuple, TypeVar
 
 import click
 
-from tailchat_gate.commands.admin import exchange
 from tailchat_gate.commands.common import EXIT_FAILED, EXIT_USAGE, fail, refuse
+from tailchat_gate.commands.running_state import check_running, command_despite
 from tailchat_gate.config.load import (
     ConfigError,
-    admin_address,
     load,
     named,
     names_server,
@@ -59,9 +56,6 @@ state_option = click.option(
     help="The state directory; for use when the configuration cannot be read.",
 )
 
-#: How long the running gate may take to say where it stores locks.
-_SECONDS: Final = 5.0
-_OK: Final = 200
 _EMPTY: Final = "state.path is empty: the running gate keeps state in its memory alone"
 
 
@@ -227,18 +221,18 @@ def state_location(config: Path, state: Path | None) -> StateLocation:
         place = place_of(settings.state)
         if place is None:
             fail(_EMPTY, EXIT_USAGE)
-        _check_running(config, str(place))
+        check_running(config, str(place))
         tokens = frozenset(token.name for token in settings.token)
         routes = {route.name: route for route in settings.route}
         return StateLocation(place, settings.session.lifetime, tokens, routes)
     found, name = _place_despite(config), named(config, os.environ)
     if found is None:
-        refuse(name, problems, "--state names the directory itself")
+        refuse(name, problems, command_despite(config))
     if not found:
         fail(_EMPTY, EXIT_USAGE)
     warning = f"{name} has problems, which `tailchat-gate check` lists; the state is in {found}"
     click.echo(f"warning: {warning}", err=True)
-    _check_running(config, str(found))
+    check_running(config, str(found))
     return StateLocation(Path(found) if isinstance(found, str) else found)
 
 
@@ -248,36 +242,6 @@ def _place_despite(config: Path) -> RedisPlace | str | None:
     if section is not None and section.url:
         return RedisPlace(section.url, section.password)
     return None if names_server(config, os.environ) else state_path(config, os.environ)
-
-
-def _check_running(config: Path, path: str) -> None:
-    """End the command if the gate that runs with this file stores its state elsewhere.
-
-    It may run as another user, or have started before a change of the file; a lock that it never
-    reads has no effect. The command never writes to the path in the response, though: any process
-    could listen at that address, and the commands often run as root.
-    """
-    try:
-        where = admin_address(config, os.environ)
-        if where is None:
-            return
-        status, body = exchange(where, "GET", "/status", seconds=_SECONDS)
-        found = json.loads(body)["configuration"] if status == _OK else {}
-    except (OSError, ValueError, LookupError, TypeError, http.client.HTTPException):
-        return
-    if not isinstance(found, dict) or not _is_same(found.get("file"), config):
-        return
-    used = found.get("state_path")
-    if isinstance(used, str) and used != path:
-        fail(
-            f"the running gate keeps its state in {used or 'memory alone'}, not in {path}: "
-            "--state names the directory",
-            EXIT_FAILED,
-        )
-
-
-def _is_same(file: object, config: Path) -> bool:
-    return isinstance(file, str) and Path(file).resolve() == config.resolve()
 
 
 def stored(place: Place) -> Stored:

@@ -83,5 +83,6 @@ def local_checks(set_up: SetUp, running_gate: running.Running) -> Iterator[Check
     yield Check(machine.CONFIGURATION, configuration)
     yield Check(machine.SECRETS, partial(machine.secret_files, loaded))
     yield Check(machine.START, partial(machine.start, settings))
-    yield Check(running.GATE, partial(running.gate, settings, running_gate, set_up.file))
+    gate = partial(running.gate, settings.server.admin_listen, running_gate, set_up.file)
+    yield Check(running.GATE, gate)
     yield Check(machine.DESCRIPTORS, partial(machine.descriptors, running_gate.descriptors))

@@ -16,6 +16,7 @@ from tailchat_gate.config.lint.examples import of_examples
 from tailchat_gate.config.load import Loaded
 from tailchat_gate.config.model import Settings
 from tailchat_gate.config.state_directory import in_foreign_home, is_made, writable_by_all
+from tailchat_gate.config.tables.process import State
 from tailchat_gate.config.tables.server import PUBLIC_ADDRESSES
 from tailchat_gate.config.values.address import UnixAddress, listen_address
 from tailchat_gate.diagnosis.statement import (
@@ -166,12 +167,12 @@ async def start(settings: Settings) -> AsyncIterator[Statement]:
         yield ok(START, "files and directories of the configuration are there")
 
 
-async def store(settings: Settings, environ: Mapping[str, str]) -> AsyncIterator[Statement]:
+async def store(state: State, environ: Mapping[str, str]) -> AsyncIterator[Statement]:
     """Say whether the store can be read and written, as its owner."""
-    if (place := server_of(settings.state)) is not None:
+    if (place := server_of(state)) is not None:
         yield await _of_server(place)
         return
-    path = settings.state.path
+    path = state.path
     if not path:
         text = "state.path is empty, so a restart forgets locks, grants and ended sessions"
         yield warning(STORE, text, "name a directory that the gate can write to")

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from tailchat_gate import __version__
-from tailchat_gate.config.model import Settings
 from tailchat_gate.diagnosis.statement import (
     REPEATED,
     RUNNING_GATE,
@@ -65,9 +64,11 @@ def _look(ask: Ask) -> Running:
     return Running(status, is_ready=is_ready, descriptors=limit)
 
 
-async def gate(settings: Settings, running: Running, file: str) -> AsyncIterator[Statement]:
-    """Say whether a gate runs with this file, and which faults it knows of."""
-    where = settings.server.admin_listen
+async def gate(where: str, running: Running, file: str) -> AsyncIterator[Statement]:
+    """Say whether a gate runs with this file, and which faults it knows of.
+
+    `where` is its admin address, "" for none.
+    """
     if not where:
         text = "server.admin_listen is off, so nobody can ask a running gate how it is"
         yield unknown(GATE, text, "turn it on, on an address of this machine")

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import shlex
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -188,6 +189,32 @@ async def test_an_invalid_file_ends_with_its_problems(tmp_path: Path) -> None:
     found = json.loads(out)
     assert (code, found["ok"]) == (2, False)
     assert any("server.listen: found" in one["text"] for one in found["checks"])
+
+
+async def test_an_invalid_file_leaves_the_running_gate_in_reach(tmp_path: Path) -> None:
+    """In an incident doctor still says how the gate is, and lock says the command that works."""
+    state, path = tmp_path / "the state", tmp_path / "config.toml"
+    await asyncio.to_thread(state.mkdir, mode=0o700)
+    lock = ("lock", "sub:66000000000000000000000a", "--config", str(path))
+    async with gate_process(tmp_path, state={"path": str(state)}) as gate:
+        await _admin_answers(gate)
+        text = await asyncio.to_thread(path.read_text, "utf-8")
+        broken = text.replace(json.dumps(str(state)), '"relative"')
+        await asyncio.to_thread(path.write_text, broken, "utf-8")
+        found = await diagnose(path)
+        code, _, errors = await run(*lock)
+        command = errors.rstrip().rpartition("\n")[2]
+        done, _, told = await run(*shlex.split(command)[1:])
+    stopped = await diagnose(path)
+    _, _, unasked = await run(*lock)
+
+    assert (found.code, found.wrong, found.marks("gate")) == (2, {"configuration"}, {"ok"})
+    assert found.said("file-descriptors")
+    assert (code, "where the running gate says that it is" in errors) == (2, True)
+    assert command == f"tailchat-gate {shlex.join(lock)} --state '{state}'"
+    assert (done, told) == (0, "")
+    assert (stopped.code, stopped.marks("gate")) == (2, {"warning"})
+    assert f"tailchat-gate {shlex.join(lock)} --state DIRECTORY" in unasked
 
 
 async def test_a_check_that_hangs_or_fails_takes_nothing_from_the_others() -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from gatekit import make_settings
 from pydantic import SecretStr
 from rediskit import own_addresses, redis_server
 from tlskit import Authority
@@ -62,8 +61,7 @@ async def _said(url: str, password: str | None = PASSWORD) -> str:
     """Return what doctor and check --online say of a server."""
     given = SecretStr(password) if password else None
     state = State(path="", url=url, password=given)
-    settings = make_settings().model_copy(update={"state": state})
-    (statement,) = [one async for one in store(settings, {})]
+    (statement,) = [one async for one in store(state, {})]
     return f"{statement.mark}: {statement.text}"
 
 

@@ -1,0 +1,72 @@
+"""Where the running gate says that its state is, for commands that change it."""
+
+import http.client
+import json
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Final
+
+from tailchat_gate.commands.admin import exchange
+from tailchat_gate.commands.common import EXIT_FAILED, fail, fit_for_a_terminal
+from tailchat_gate.config.load import admin_address
+
+#: How long the running gate may take to say where it stores locks.
+_SECONDS: Final = 5.0
+_OK: Final = 200
+
+
+def check_running(config: Path, path: str) -> None:
+    """End the command if the gate that runs with this file stores its state elsewhere.
+
+    It may run as another user, or have started before a change of the file; a lock that it never
+    reads has no effect. The command never writes to the path in the response, though: any process
+    could listen at that address, and the commands often run as root.
+    """
+    used = _used_by_running(config)
+    if used is not None and used != path:
+        fail(
+            f"the running gate keeps its state in {used or 'memory alone'}, not in {path}: "
+            "--state names the directory",
+            EXIT_FAILED,
+        )
+
+
+def _used_by_running(config: Path) -> str | None:
+    """Return where the gate that runs with this file says that its state is, None if unknown."""
+    try:
+        where = admin_address(config, os.environ)
+        if where is None:
+            return None
+        status, body = exchange(where, "GET", "/status", seconds=_SECONDS)
+        found = json.loads(body)["configuration"] if status == _OK else {}
+    except (OSError, ValueError, LookupError, TypeError, http.client.HTTPException):
+        return None
+    if not isinstance(found, dict) or not _is_same(found.get("file"), config):
+        return None
+    used = found.get("state_path")
+    return used if isinstance(used, str) else None
+
+
+def command_despite(config: Path) -> str:
+    """Return the command that works although the file tells nothing.
+
+    It is for a person to run: what answers at the admin address could be any process.
+    """
+    used = _used_by_running(config)
+    if used is not None and not used.startswith("/"):
+        return f"the running gate keeps its state in {fit_for_a_terminal(used) or 'memory alone'}"
+    command = shlex.join(["tailchat-gate", *sys.argv[1:]])
+    if used is None:
+        said = 'the line "the gate is open" in its log names that directory as `state`'
+        return f"--state names the directory itself: {command} --state DIRECTORY; {said}"
+    directory = shlex.quote(fit_for_a_terminal(used))
+    return (
+        "--state names the directory itself; where the running gate says that it is:\n"
+        f"{command} --state {directory}"
+    )
+
+
+def _is_same(file: object, config: Path) -> bool:
+    return isinstance(file, str) and Path(file).resolve() == config.resolve()
