@@ -156,14 +156,14 @@ class AccessEndpoints:
         except TooManyRequestsError:
             return self._page(context, record, route, back, "too_many")
         if found is not known:
-            self.panel.say("access-request", self._message(found))
+            self.panel.say("access-request", self._message(found), for_all=True)
         return self.refusals.answers.redirect(self._status_url(route, back), status=303)
 
     def _tell_full(self, route: str) -> None:
         url = f"{self.sites.public_url}{self.prefix}/approvals"
         tool = plain(self.refusals.answers.title(route))
         text = f"The list of requests for access is full, the last one is for {tool}"
-        self.panel.say("access-requests-full", f"{text}\n{url}")
+        self.panel.say("access-requests-full", f"{text}\n{url}", for_all=True)
 
     def _message(self, found: AccessRequest) -> str:
         """Return the bot's message about a request; nothing in it is markup or a secret."""

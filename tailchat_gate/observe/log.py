@@ -255,6 +255,16 @@ class Pace:
         self._told[kind] = (now, 0)
         return left_out + 1
 
+    @property
+    def now(self) -> float:
+        """The time."""
+        return self._clock()
+
+    def leave_out(self, kind: str, count: int) -> None:
+        """Count some that were due and were not told after all."""
+        told_at, left_out = self._told.get(kind, (-TELL_SECONDS, 0))
+        self._told[kind] = (told_at, left_out + count)
+
 
 class FaultLog:
     """Writes faults to the gate's own log; `clock` gives seconds."""

@@ -7,10 +7,12 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 from tailchat_gate.observe.log import AUDIT_LOGGER_NAME, LOGGER_NAME, Pace
+from tailchat_gate.observe.sink import TELL_SECONDS
 from tailchat_gate.people.api import Done, Raw
 from tailchat_gate.people.bot import Bot
 from tailchat_gate.people.group_answer import UnreadableError, read_groups
 from tailchat_gate.people.slices import in_slices
+from tailchat_gate.state.store import ReservationStatus, Store
 
 #: Longest text of a person within a message, and the longest message, in characters.
 MAX_TEXT: Final = 200
@@ -20,6 +22,10 @@ _TEXT_PANEL: Final = 0
 _MARKUP: Final = re.compile(r"[\[\]]")
 #: What an address begins with that these clients make a link of, with a scheme or without one.
 _ADDRESS: Final = re.compile(r"/{2,}|www\.", re.IGNORECASE)
+
+#: The kind of the reservation of a minute, and how many are stored: those of a day and a half.
+_MINUTE: Final = "panel-minute"
+_ROOM: Final = 4_096
 
 LOCKS: Final = "locks"
 RELOADS: Final = "reloads"
@@ -48,11 +54,13 @@ class Panel:
     """The panel `where` ("GROUP/PANEL" by ids; "" for none) of one configuration.
 
     `pace` outlives it, so that a reload brings no message sooner. `max_bytes` of the bot's groups
-    are read: strangers can add the bot to theirs. A message that cannot be written is lost, and the
-    log says why.
+    are read: strangers can add the bot to theirs. Workers agree by `store` on who writes. A message
+    that cannot be written is lost, and the log says why.
     """
 
-    def __init__(self, bot: Bot, where: str, pace: Pace, *, max_bytes: int) -> None:
+    def __init__(
+        self, bot: Bot, where: str, pace: Pace, *, max_bytes: int, store: Store | None = None
+    ) -> None:
         self._bot = bot
         self._group, _, self._panel = where.partition("/")
         self._tasks: set[asyncio.Task[None]] = set()
@@ -60,17 +68,23 @@ class Panel:
         self._turn = asyncio.Lock()
         self._pace = pace
         self._max_bytes = max_bytes
+        self._store = store
         self.problem = ""
 
-    def say(self, kind: str, text: str) -> None:
-        """Write a message soon, in the background; at most one of a kind a minute."""
+    def say(self, kind: str, text: str, *, for_all: bool = False) -> None:
+        """Write a message soon, in the background; at most one of a kind a minute.
+
+        `for_all`: of all workers, the first one in a minute writes it; the others count theirs.
+        """
         if not self._group:
             return
         count = self._pace.due(kind)
         if count is None:
             return
         more = f"\n(and {count - 1} more of this kind)" if count > 1 else ""
-        task = asyncio.get_running_loop().create_task(self._write(text[:MAX_MESSAGE] + more))
+        text = text[:MAX_MESSAGE] + more
+        writing = self._write_first(kind, count, text) if for_all else self._write(text)
+        task = asyncio.get_running_loop().create_task(writing)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -78,6 +92,18 @@ class Panel:
         """Write nothing more."""
         for task in self._tasks:
             task.cancel()
+
+    async def _write_first(self, kind: str, count: int, text: str) -> None:
+        """Write a message unless another worker wrote one of its kind in this minute."""
+        if self._store is not None:
+            minute = int(self._pace.now // TELL_SECONDS)
+            until = (minute + 1) * TELL_SECONDS
+            key = f"{kind} {minute}"
+            found = await self._store.reserve(_MINUTE, key, until=until, room=_ROOM)
+            if found.status is ReservationStatus.TAKEN:
+                self._pace.leave_out(kind, count)
+                return
+        await self._write(text)
 
     async def _write(self, text: str) -> None:
         async with self._turn:

@@ -79,6 +79,7 @@ def wire_tailchat(
         settings.access.panel,
         process_state.tailchat.panel_pace,
         max_bytes=tailchat.groups_max_bytes,
+        store=process_state.store,
     )
     return TailchatParts(
         client,

@@ -5,7 +5,7 @@ import json
 import logging
 import re
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from tailchat_gate.observe.sink import TELL_SECONDS
 from tailchat_gate.people import panel as real_panel
 from tailchat_gate.people.api import Done, Raw
 from tailchat_gate.people.panel import DOWN_SECONDS, Notices
+from tailchat_gate.state.memory import MemoryStore
 
 BOB = user_named("bob")
 GROUP, PANEL = "6a" + 11 * "01", "6b" + 11 * "02"
@@ -253,10 +254,11 @@ async def test_the_panel_reads_as_much_as_the_groups_do(
 
 
 class LargeAnswer:
-    """A bot whose groups strangers have filled; it takes one message."""
+    """A bot whose groups strangers have filled; it takes messages."""
 
-    def __init__(self) -> None:
-        members = [{"userId": f"{number:024x}", "roles": []} for number in range(20_000)]
+    def __init__(self, strangers: int = 20_000) -> None:
+        members = [{"userId": f"{number:024x}", "roles": []} for number in range(strangers)]
+        self.texts: list[str] = []
         groups = [{"_id": "6c" * 12, "members": members, "roles": [], "panels": []}]
         groups += [{"_id": GROUP, "members": [], "panels": [{"id": PANEL, "type": 0}]}]
         self.body = json.dumps({"code": 200, "data": groups}, separators=(",", ":")).encode()
@@ -267,9 +269,10 @@ class LargeAnswer:
         assert (action, body, len(self.body) < limit) == ("group/getUserGroups", {}, True)
         return Raw(self.body)
 
-    async def call(self, action: str, _body: object) -> Done:
-        """Take the message."""
+    async def call(self, action: str, body: Mapping[str, str]) -> Done:
+        """Take a message."""
         assert action == "chat/message/sendMessage"
+        self.texts.append(body["content"])
         self.sent.set()
         return Done(None)
 
@@ -285,6 +288,30 @@ async def test_groups_that_strangers_filled_hold_up_no_request(clock: Clock) -> 
         turns += 1
 
     assert turns > 100
+
+
+async def test_workers_write_one_request_a_minute(clock: Clock) -> None:
+    """The one that was not first counts what it left out, and tells the number later."""
+    store, bots = MemoryStore(clock), (LargeAnswer(1), LargeAnswer(1))
+
+    def worker(bot: Any) -> real_panel.Panel:  # noqa: ANN401 - as large as the real one
+        where = f"{GROUP}/{PANEL}"
+        return real_panel.Panel(bot, where, Pace(clock), max_bytes=8 << 20, store=store)
+
+    first, second = map(worker, bots)
+
+    async def say(panel: real_panel.Panel, text: str) -> None:
+        panel.say("access-request", text, for_all=True)
+        await asyncio.gather(*panel._tasks)
+
+    await say(first, "one")
+    await say(second, "two")
+    await say(second, "three")
+    clock.now += TELL_SECONDS
+    await say(second, "four")
+    await say(first, "five")
+    assert bots[0].texts == ["one"]
+    assert bots[1].texts == ["four\n(and 2 more of this kind)"]
 
 
 @pytest.mark.parametrize(
