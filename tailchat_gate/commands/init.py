@@ -25,6 +25,8 @@ _IN_CONTAINER: Final = (
     "in a container that is the container itself; name the tool's service, such as "
     "http://grafana:3000"
 )
+#: Bytes; longer than any secret that the configuration takes.
+_LONGEST_SECRET: Final = 65_536
 _NOTHING_WRITTEN: Final = "nothing was written"
 _UNANSWERED: Final = (
     f"\n{_NOTHING_WRITTEN}; with --tailchat, --public-url and --tool it asks no questions"
@@ -64,6 +66,26 @@ def _optional(
     return lambda _context, _parameter, text: None if text is None else read(text)
 
 
+def _secret_in(_context: click.Context, _parameter: click.Parameter, path: Path | None) -> str:
+    """Return the client secret in a file: a value in the command line shows in lists of processes.
+
+    No more is read than a secret can have, because a path can name anything.
+    """
+    if path is None:
+        return ""
+    try:
+        with path.open("rb") as file:
+            found = file.read(_LONGEST_SECRET + 1)
+            text = found.decode() if len(found) <= _LONGEST_SECRET else ""
+    except OSError as error:
+        raise click.BadParameter(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        text = ""
+    if not text.strip():
+        raise click.BadParameter(f"{path}: no client secret in it")
+    return _CLIENT_SECRET(text)
+
+
 @click.command()
 @click.option(
     "--tailchat", metavar="URL", callback=_optional(_API_URL), help="Address of your Tailchat."
@@ -86,6 +108,14 @@ def _optional(
     callback=_optional(_CLIENT_ID),
     help="What Tailchat shows as the App ID of the app.",
 )
+@click.option(
+    "--client-secret-file",
+    "client_secret",
+    metavar="PATH",
+    type=click.Path(path_type=Path),
+    callback=_secret_in,
+    help="File with the app's secret, which is copied; /dev/stdin for a pipe.",
+)
 @click.option("--docker", is_flag=True, help="Also write a compose.yaml, for a container.")
 @click.option(
     "--directory",
@@ -99,6 +129,7 @@ def init(
     tool: str | None,
     host: str | None,
     client_id: str | None,
+    client_secret: str,
     docker: bool,
     directory: Path | None,
 ) -> None:
@@ -121,6 +152,7 @@ def init(
             tool or _ask_tool(docker=docker),
             host or (_ask_later(_OF_TOOL, _HOST, "the gate's own") if asks else ""),
             client_id or "",
+            client_secret,
         )
         click.echo(
             f"\nCreate an app in Tailchat's open platform and switch on OAuth for it.\n"
@@ -213,7 +245,9 @@ def _prompt(
 def _with_app(answers: FirstAnswers) -> FirstAnswers:
     """Ask for what Tailchat shows of the app."""
     found = answers.client_id or _ask_later("Client id of the app", _CLIENT_ID)
-    secret = _ask_later("Client secret of the app, not shown here", _CLIENT_SECRET, hide=True)
+    secret = answers.client_secret or _ask_later(
+        "Client secret of the app, not shown here", _CLIENT_SECRET, hide=True
+    )
     return replace(answers, client_id=found, client_secret=secret)
 
 

@@ -126,6 +126,42 @@ def test_options_need_no_questions(tmp_path: Path) -> None:
     assert accepted[0] == 0, accepted[2]
 
 
+def test_the_secret_comes_from_a_file_or_a_pipe(tmp_path: Path) -> None:
+    """With every option the configuration is complete; the secret is never in the command line."""
+    given, folder = tmp_path / "given", tmp_path / "etc"
+    given.write_text("s3cr3t-of-the-app\n")
+    more = (*ANSWERS, *TOOL, "--client-id", "tc_1", "--client-secret-file")
+    done = _init(folder, *more, str(given))
+    piped = subprocess.run(
+        [*GATE, "init", "--directory", str(tmp_path / "piped"), *more, "/dev/stdin"],
+        input=b"s3cr3t-of-the-app\n",
+        capture_output=True,
+        env=environ(),
+        check=True,
+    )
+
+    assert (done.exit_code, "s3cr3t" in done.output + piped.stdout.decode()) == (0, False)
+    for where in (folder, tmp_path / "piped"):
+        tailchat = load(where / "config.toml", {}).settings.tailchat
+        assert tailchat.client_secret.get_secret_value() == "s3cr3t-of-the-app"
+    assert "client secret into" not in done.output
+    asked = _init(tmp_path / "asked", "--client-secret-file", str(given), typed=(*TYPED, "tc_1"))
+    assert (asked.exit_code, "Client secret" in asked.output) == (0, False)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\xff", b"two words", b"x" * 70_000])
+def test_a_secret_that_cannot_be_one_is_refused(tmp_path: Path, content: bytes | None) -> None:
+    """The file is named, nothing of it is shown, and nothing is written."""
+    given = tmp_path / "given"
+    if content is not None:
+        given.write_bytes(content)
+    done = _init(tmp_path / "etc", *ANSWERS, *TOOL, "--client-secret-file", str(given))
+
+    assert (done.exit_code, "--client-secret-file" in done.output) == (2, True)
+    assert "two words" not in done.output
+    assert not (tmp_path / "etc").exists()
+
+
 def test_nothing_is_written_over(tmp_path: Path) -> None:
     """A second start stops before it asks, and every file is as it was."""
     _init(tmp_path, *ANSWERS, *TOOL)
