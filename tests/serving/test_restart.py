@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -12,12 +13,13 @@ from gatekit import (
     RawClient,
     RawUpstream,
     Response,
-    RunningGate,
     ask,
     request_bytes,
     until,
 )
 from process import free_port
+
+from tailchat_gate.proxy.upstream.backends import Backend, Dialer
 
 pytestmark = pytest.mark.both_loops
 
@@ -34,8 +36,18 @@ def _route(upstream: str, **keys: Any) -> dict[str, Any]:  # noqa: ANN401 - as i
     return {"name": "tool", "upstream": upstream, "allow": ["public"], **keys}
 
 
-def _refused(gate: RunningGate, url: str) -> int:
-    return gate.generation.process_state.upstream_pools.failures[url, "refused"]
+@pytest.fixture
+def tries(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Count how often the gate tries to connect to each tool."""
+    found: Counter[str] = Counter()
+    connect = Dialer.connect
+
+    async def counted(self: Dialer, backend: Backend, make: Callable[[], Any]) -> Any:  # noqa: ANN401 - any protocol
+        found[backend.url] += 1
+        return await connect(self, backend, make)
+
+    monkeypatch.setattr(Dialer, "connect", counted)
+    return found
 
 
 def _put(body: bytes, *, method: str = "PUT") -> bytes:
@@ -88,14 +100,14 @@ async def test_a_real_tool_is_restarted_under_load(start_gate: Start, tmp_path: 
     assert {response.body for response in answers} == {b"", b"some content"}
 
 
-async def test_a_refused_post_waits_for_the_tool(start_gate: Start) -> None:
+async def test_a_refused_post_waits_for_the_tool(start_gate: Start, tries: Counter[str]) -> None:
     """Where a connection was refused nothing was sent: any method is tried again, and once."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     gate = await start_gate(route=[_route(url, connect_retry="20s")])
     async with RawClient.connect(gate.port) as client:
         client.send(_put(b"x" * 100_000, method="POST"))
-        await until(lambda: _refused(gate, url) > 1)
+        await until(lambda: tries[url] > 1)
 
         async with RawUpstream(port=port) as tool:
             response = await client.response()
@@ -105,7 +117,7 @@ async def test_a_refused_post_waits_for_the_tool(start_gate: Start) -> None:
     assert (request.line, request.body) == (b"POST / HTTP/1.1", b"x" * 100_000)
 
 
-async def test_those_who_wait_do_not_storm_the_tool(start_gate: Start) -> None:
+async def test_those_who_wait_do_not_storm_the_tool(start_gate: Start, tries: Counter[str]) -> None:
     """However many wait for a tool that is down, one of them tries at a time; then all get 502."""
     url = f"http://127.0.0.1:{free_port()}"
     gate = await start_gate(route=[_route(url, connect_retry="1s")])
@@ -116,10 +128,10 @@ async def test_those_who_wait_do_not_storm_the_tool(start_gate: Start) -> None:
         (502, "upstream-down")
     }
     # Each once, and the one whose turn it is each 100 ms: ten times as many without turns.
-    assert _refused(gate, url) < 40 * 2
+    assert tries[url] < 40 * 2
 
 
-async def test_who_waits_has_a_place_and_leaves_it(start_gate: Start) -> None:
+async def test_who_waits_has_a_place_and_leaves_it(start_gate: Start, tries: Counter[str]) -> None:
     """Waiting requests are bounded, and a client that leaves frees its place for the next."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
@@ -133,7 +145,7 @@ async def test_who_waits_has_a_place_and_leaves_it(start_gate: Start) -> None:
         ]
         first.send(request_bytes("/"))
         second.send(request_bytes("/"))
-        await until(lambda: _refused(gate, url) > 2)
+        await until(lambda: tries[url] > 2)
         assert (await ask(gate.port, request_bytes("/"))).json["error"] == "upstream-busy"
 
         # The one whose turn it is, so that the other has to take it.
