@@ -74,7 +74,8 @@ async def test_what_a_connection_costs(
 ) -> None:
     """An idle one takes less than 160 kB, and one with a body that no tool reads what is counted.
 
-    Twice of the latter is allowed here: the collector and the allocator are in it.
+    Beyond the latter 384 KiB are allowed: the allocator's, and those of a read that was large
+    because the machine was busy.
     """
     body = request_bytes("/", method="POST", host="gate.test", Content_Length="1000000")
     with socket.create_server(("127.0.0.1", 0), backlog=BUSY) as tool:
@@ -106,7 +107,7 @@ async def test_what_a_connection_costs(
             busy = (await measure() - before - idle * (IDLE - BUSY)) // BUSY
 
     assert idle < 160_000
-    assert busy < 2 * bytes_
+    assert busy < bytes_ + (384 << 10)
 
 
 def test_how_many_there_may_be() -> None:
