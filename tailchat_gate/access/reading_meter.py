@@ -24,7 +24,7 @@ class ReadingMeter:
     """Counts the readings of paths by the network of who asks for them.
 
     A path of a hundred bytes can take forty times as long to read as the rest of its request. What
-    has few readings is not counted, and let pass in any case: whoever sends paths that are made to
+    has few readings is not counted and always passes: whoever sends paths that are made to
     be read in many ways is refused, and not the others in the same network.
     """
 

@@ -182,7 +182,7 @@ class GroupWatch:
             _log.exception("the members of Tailchat's groups could not be followed")
 
     async def _ask(self, terms: GroupTerms) -> str:
-        """Ask what is due; return why there is no good answer, "" where there is one."""
+        """Ask what is due; return what is wrong with the answer, "" if nothing is."""
         try:
             problem = await self._check_key(terms)
             return problem or (await self._refresh(terms) if terms.sources else "")

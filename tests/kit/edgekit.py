@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 import pytest
-from gatekit import OK, Clock, ask, is_listening, request_bytes
+from gatekit import OK, Clock, ask, request_bytes, until_listening
 from parts import missing
 from process import free_port
 from storykit import Story, story
@@ -345,11 +345,7 @@ async def serving(command: list[str], directory: Path, port: int) -> AsyncIterat
     with log.open("wb") as out:
         process = await asyncio.create_subprocess_exec(*command, env=home, stdout=out, stderr=out)
     try:
-        async with asyncio.timeout(_START_SECONDS):
-            while not await is_listening(port):
-                if process.returncode is not None:
-                    pytest.fail(await asyncio.to_thread(log.read_text, errors="replace"))
-                await asyncio.sleep(0.05)
+        await until_listening(process, port, log, _START_SECONDS)
         yield
     finally:
         if process.returncode is None:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+import pytest
+
 from tailchat_gate.config.load import Source
 from tailchat_gate.config.model import Settings
 from tailchat_gate.identity.oauth.responses import Profile
@@ -193,6 +195,17 @@ async def is_listening(port: int) -> bool:
         return False
     writer.close()
     return True
+
+
+async def until_listening(
+    process: asyncio.subprocess.Process, port: int, log: Path, seconds: float
+) -> None:
+    """Wait until a program takes connections; one that ends before fails the test with its log."""
+    async with asyncio.timeout(seconds):
+        while not await is_listening(port):
+            if process.returncode is not None:
+                pytest.fail(await asyncio.to_thread(log.read_text, errors="replace"))
+            await asyncio.sleep(0.05)
 
 
 @dataclass

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Final
 
 import pytest
-from gatekit import Clock, is_listening, running_gate, until
+from gatekit import Clock, running_gate, until, until_listening
 from openid_provider_process import MissingPart
 from parts import in_browser, missing
 from playwright.async_api import Browser, Page, WebSocket, expect
@@ -186,11 +186,7 @@ async def running(
             start_new_session=True,
         )
     try:
-        async with asyncio.timeout(_START_SECONDS):
-            while not await is_listening(port):
-                if process.returncode is not None:
-                    pytest.fail(await asyncio.to_thread(log.read_text, errors="replace"))
-                await asyncio.sleep(0.05)
+        await until_listening(process, port, log, _START_SECONDS)
         yield
     finally:
         await _end(process)
