@@ -32,8 +32,7 @@ from tailchat_gate.request.fields import FieldSection
 from tailchat_gate.request.intent import is_frame, is_preflight
 from tailchat_gate.request.target import Host, Target
 
-#: Refusals of a known person or machine, which an admin may want to change. An address that does
-#: not exist concerns nobody in particular.
+#: Refusals that depend on who the person or machine is; only these go into the audit log.
 _ABOUT_WHO: Final = frozenset(
     (
         *(Reason.CLAIM_REFUSED, Reason.DENIED, Reason.DENY_LISTED, Reason.LOCKED),
@@ -48,9 +47,9 @@ _CLAIM_REFUSED: Final = Decision(allowed=False, reason=Reason.CLAIM_REFUSED)
 class Verdict:
     """The decision and its basis: `match` is None where no route serves the target.
 
-    `visitor` sent the request, None where the tool must take it for anonymous;
-    `host_session` has the sessions of the host asked for. `rejection` is why
-    a session was rejected, where that is the reason of the refusal.
+    `visitor` sent the request, None where the tool must take it for anonymous. `host_session` has
+    the sessions of the requested host. `rejection` says why the session was rejected, if that is
+    the reason of the refusal.
     """
 
     allowed: Final[bool]
@@ -58,8 +57,8 @@ class Verdict:
     visitor: Final[Visitor | Machine | None]
     host_session: Final[HostSession]
     rejection: Final[Rejection | None]
-    #: Fields of the request that the tool gets with another value, by names in lower case.
-    told: Final[Mapping[bytes, bytes]]
+    #: Request fields that the tool gets with another value, by their names in lower case.
+    rewritten: Final[Mapping[bytes, bytes]]
 
     @property
     def record(self) -> SessionRecord | None:
@@ -93,12 +92,12 @@ class Authorizer:
     rates: RequestRates | None = None
 
     def judge(self, context: RequestContext, host: Host, method: str, target: Target) -> Verdict:
-        """Return whether a request may have a target on a host; note who and why on its context.
+        """Decide whether a request may reach a target; note the person and reason on `context`.
 
-        `host`, `method` and `target` are as sent: those of the request itself, or of the one that
-        a proxy in front asks about, whose method may be "" for unknown. Raises RefusedError for a
-        path made to be read in many ways and for fields that name a path no rule is about, with
-        the person noted on the context; UndecidedError where Tailchat has to be asked first.
+        `host`, `method` and `target` are those of the request itself, or of the one that a proxy
+        in front asks about; its method is "" if unknown. Raises RefusedError for a path with too
+        many readings and for fields that name a path without a rule, after noting the person on
+        the context. Raises UndecidedError where Tailchat has to be asked first.
         """
         try:
             verdict = self._judge(context, host, method, target)
@@ -126,11 +125,12 @@ class Authorizer:
             return verdict
         visitor = host_session.authenticator.visitor_of(fields)
         sub = visitor.record.sub if visitor else None
-        decision, told = decide(match.rules if match else (), sub), AS_SENT
+        decision, rewritten = decide(match.rules if match else (), sub), AS_SENT
         if match is not None and decision.allowed and claimed_paths(fields):
-            decision, told = self._decide_with_claims(context, match, method, target, sub)
+            decision, rewritten = self._decide_with_claims(context, match, method, target, sub)
         if not decision.allowed and is_preflight(method, fields):
-            # An anonymous question: it must not be taken for anything else.
+            # A preflight is anonymous; fields that claim another method or path make it something
+            # else for the tool.
             claims = claimed_methods(fields, target.query) or claimed_paths(fields)
             if not claims and takes_preflights(match.rules if match else ()):
                 decision = PREFLIGHT
@@ -138,11 +138,11 @@ class Authorizer:
         context.reason = decision.reason
         if not decision.allowed:
             rejection = self._refused(context, visitor, host_session)
-            return Verdict(decision.allowed, match, visitor, host_session, rejection, told)
+            return Verdict(decision.allowed, match, visitor, host_session, rejection, rewritten)
         if decision is AS_NOBODY or decision is PREFLIGHT:
             visitor = None
         # By position, because a keyword makes a dict for each request.
-        verdict = Verdict(decision.allowed, match, visitor, host_session, None, told)
+        verdict = Verdict(decision.allowed, match, visitor, host_session, None, rewritten)
         if visitor is not None and (fields.other_page or visitor.record.embedded):
             # The author of that page made the visitor's browser send the cookie.
             return self._unless_made_elsewhere(context, verdict, host, method, target)
@@ -151,7 +151,7 @@ class Authorizer:
     def _unless_made_elsewhere(
         self, context: RequestContext, verdict: Verdict, host: Host, method: str, target: Target
     ) -> Verdict:
-        """Return a verdict, or a refusal where a foreign page makes a request that may change."""
+        """Refuse an unsafe request that a page of a foreign origin made; else return `verdict`."""
         fields, match = context.head.fields, verdict.match
         claimed = claimed_methods(fields, target.query)
         has_origin = bool(fields.values(b"origin"))
@@ -160,8 +160,8 @@ class Authorizer:
             return verdict
         record = verdict.record
         if record is not None and record.embedded:
-            # Its cookie comes with whatever the page around the frame sends: only what the frame
-            # shows, and what it sends itself, is the visitor's.
+            # The page around the frame can make the browser send this cookie too, so only showing
+            # the frame, and the frame's own requests, count as the visitor's.
             unsafe = unsafe or not is_frame(method, fields.headers)
             if not match.route.settings.embed:
                 context.reason = Reason.CROSS_ORIGIN
@@ -180,9 +180,10 @@ class Authorizer:
         sub: str | None,
         token: str = "",
     ) -> tuple[Decision, Mapping[bytes, bytes]]:
-        """Decide by the rules of the requested path, and of the paths that fields name.
+        """Decide by the rules of the requested path and of the paths that request fields name.
 
-        Raises RefusedError for such a path that no rule is about.
+        Return the decision and the fields to rewrite. Raises RefusedError for a path without a
+        rule.
         """
         fields = context.head.fields
         original = context.original
@@ -206,9 +207,9 @@ class Authorizer:
         method: str,
         target: Target,
     ) -> Verdict:
-        """Judge a request with a token: it is the machine's, even if it sends a cookie too."""
+        """Judge a request with a machine token, which counts even beside a session cookie."""
         machine: Machine | None = None
-        told: Mapping[bytes, bytes] = AS_SENT
+        rewritten: Mapping[bytes, bytes] = AS_SENT
         rejection: Rejection | None = None
         try:
             machine = self.tokens.machine_of(context.head.fields)
@@ -220,13 +221,13 @@ class Authorizer:
             decision = decide(match.rules if match else (), None, name)
             if match is not None and decision.allowed and claimed_paths(fields):
                 found = self._decide_with_claims(context, match, method, target, None, name)
-                decision, told = found
+                decision, rewritten = found
             allowed, context.reason, context.token = decision.allowed, decision.reason, name
             if decision is AS_NOBODY:
                 machine = None
         if context.token and context.reason in _ABOUT_WHO:
             self.audit.refused(context, Person(f"{TOKEN}{context.token}", "", ""))
-        return Verdict(allowed, match, machine, host_session, rejection, told)
+        return Verdict(allowed, match, machine, host_session, rejection, rewritten)
 
     def _refused(
         self, context: RequestContext, visitor: Visitor | None, host_session: HostSession
@@ -247,9 +248,9 @@ class Authorizer:
     def judge_again(self, context: RequestContext, holder: SessionHolder | None) -> Reason | None:
         """Return why a request under way would be refused now, None where it may go on.
 
-        `context` may be of an earlier configuration, `holder` is the session or token that let it
-        in. Whether those have expired, were ended or are locked is checked elsewhere, but not
-        whether this configuration still accepts them.
+        `context` may be of an earlier configuration; `holder` is the session or token that let the
+        request in. This checks only whether the current configuration still accepts it: expiry,
+        sign-out and locks are checked elsewhere.
         """
         head, fields = context.head, context.head.fields
         sub: str | None = None
@@ -284,12 +285,12 @@ class Authorizer:
             except RefusedError as error:
                 return error.reason
         if decision is AS_NOBODY and (sub is not None or token):
-            # A new request would be anonymous; this one has told the tool who it is.
+            # A new request would be anonymous, but this one has already identified the person.
             return Reason.DENY_LISTED
         return None if decision.allowed else decision.reason
 
     def _note_refused(self, context: RequestContext, host: Host, reason: Reason) -> None:
-        """Note who sent a request that was refused before the rules were applied."""
+        """Note, also in the audit log, who sent a request refused before any rule applied."""
         context.reason, fields = reason, context.head.fields
         person: Person | None = None
         if fields.bearer is not None:
@@ -305,10 +306,10 @@ class Authorizer:
             self.audit.refused(context, person)
 
     def check_origin(self, context: RequestContext, host: Host, route: Route) -> None:
-        """Raise RefusedError where a foreign page opens a WebSocket on `host`.
+        """Raise RefusedError if a page of a foreign origin opens a WebSocket on `host`.
 
-        A machine's request is no page's: nothing can make a browser send a token along, but for
-        Basic credentials, which it sends by itself once it has them.
+        A machine's token is exempt, since no page can make a browser send one. Basic credentials
+        are not: a browser sends them by itself once it has them.
         """
         no_page = context.token and context.head.fields.token_way is not TokenWay.BASIC
         if not no_page and self._is_foreign(context, host, route):
@@ -317,8 +318,8 @@ class Authorizer:
     def _is_foreign(self, context: RequestContext, host: Host, route: Route) -> bool:
         """Whether the page that sent the request is neither on this host nor in `origins`.
 
-        The host is known by the Host field, and as visitors know it: a proxy in front may leave
-        out the port.
+        The host's own origin is taken from Host and, since a proxy in front may drop the port, from
+        the configuration.
         """
         fields = context.head.fields
         sites, origins = (
@@ -335,7 +336,7 @@ class Authorizer:
 def match_request(
     routes: RouteTable, fields: FieldSection, host: str, method: str, target: Target
 ) -> Match | None:
-    """Match a request by its own method and by those that it claims; None as `match` does."""
+    """Match a request by its own method and those its fields claim; None if no route serves it."""
     match = routes.match(host, target.path, method)
     if match is not None and routes.names_methods:
         claimed = claimed_methods(fields, target.query)

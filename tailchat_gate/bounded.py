@@ -1,4 +1,4 @@
-"""The one bounded memory of the gate: what was made of keys that strangers choose."""
+"""Caches with a bound, for values computed from keys that strangers choose."""
 
 from array import array
 from collections.abc import Callable, Hashable, Iterator
@@ -7,9 +7,9 @@ from typing import Final, Generic, TypeVar
 _K = TypeVar("_K", bound=Hashable)
 _V = TypeVar("_V")
 
-#: What an entry takes in the table of a dict, and the object of its key.
+#: Bytes that an entry takes in a dict's table, together with its key object.
 ENTRY_BYTES: Final = 192
-#: Places of marks, one for each key that came once: 128 KiB, whatever the keys are.
+#: Slots for marks of keys that were seen once: 4 bytes each, 128 KiB in all.
 _PLACE_BITS: Final = 15
 _PLACES: Final = 1 << _PLACE_BITS
 _LAST_PLACE: Final = _PLACES - 1
@@ -21,11 +21,11 @@ def _one(_key: object, _made: object) -> int:
 
 
 def keep_in(cache: dict[_K, _V], key: _K, made: _V, most: int) -> None:
-    """Keep what was made of a key in a plain dict of `most` entries; a full one is emptied first.
+    """Store a value in a plain dict of at most `most` entries, emptying a full one first.
 
-    A look-up in a BoundedCache is a call of Python's, and it takes two dicts. So a plain dict is
-    for what each request looks up several times, and for what each session or header section has
-    one of, where it takes little to make again what was dropped.
+    A look-up in a BoundedCache costs a Python call, and the cache takes two dicts. Use a plain
+    dict for what each request looks up several times, or where there is one cache for each session
+    or header section, provided that values are cheap to compute again.
     """
     if len(cache) >= most and key not in cache:
         cache.clear()
@@ -33,14 +33,14 @@ def keep_in(cache: dict[_K, _V], key: _K, made: _V, most: int) -> None:
 
 
 class BoundedCache(Generic[_K, _V]):
-    """A cache with a bound.
+    """A cache with a bound, which keeps the entries that are used.
 
-    All entries together cost at most `most`: by `cost` of a key and what was made of it, and
-    without one by their number. What is used stays. The entries are in two halves: when the young
-    half is full it becomes the old one, whose entries are dropped; an entry of the old half that is
-    asked for is young again. So a stranger with ever new keys pushes out only what nobody asks for.
-    An entry that costs more than `largest` is not kept. With `twice` neither is a key that came
-    only once: a key that never repeats then takes no memory, and pushes out nothing.
+    All entries together cost at most `most`. `cost` gives the cost of a key and its value; without
+    it each entry costs 1. The entries are in two halves: when the young half is full it becomes
+    the old one, whose entries are dropped; an entry of the old half that is read becomes young
+    again. So a stranger who sends ever new keys pushes out only entries that nobody reads.
+    An entry that costs more than `largest` is not stored. With `twice` a key is stored only the
+    second time it is seen, so that a key that never repeats takes no memory and pushes out nothing.
     """
 
     __slots__ = ("_cost", "_half", "_largest", "_old", "_once", "_size", "_young")
@@ -60,7 +60,7 @@ class BoundedCache(Generic[_K, _V]):
         self._old: dict[_K, _V] = {}
         #: What the young half costs.
         self._size = 0
-        #: Of keys that came once: of those whose hashes end alike, the last one's other bits.
+        #: For keys seen once: the low bits of the hash choose a slot, which holds its other bits.
         self._once = array("I", bytes(4 * _PLACES)) if twice else None
 
     def __len__(self) -> int:
@@ -74,11 +74,11 @@ class BoundedCache(Generic[_K, _V]):
         return found
 
     def keep(self, key: _K, made: _V) -> None:
-        """Keep what was made of a key, unless it is too large, or the key came only once."""
+        """Store a value, unless it is too large or, with `twice`, its key is seen first."""
         once = self._once
         if once is not None:
             hashed = hash(key)
-            # By bits: to divide numbers of 64 takes Python several times as long.
+            # By masks and shifts: dividing a 64-bit number takes Python several times as long.
             place, mark = hashed & _LAST_PLACE, hashed >> _PLACE_BITS & _MARK_BITS
             if once[place] != mark:
                 once[place] = mark

@@ -16,7 +16,7 @@ from tailchat_gate import __version__
 
 #: Set by the shell that completes a command line; click's own name for it.
 COMPLETE: Final = "_TAILCHAT_GATE_COMPLETE"
-#: In which module of the commands room each command is, under the heading that `--help` has.
+#: The headings of `--help`; below each its commands, with the module of `commands` that has them.
 _GROUPS: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
     {
         "Run": {
@@ -59,15 +59,15 @@ _GROUPS: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
         },
     }
 )
-#: Characters of a command's first sentence that `--help` shows: all, on as many lines as it takes.
-_WHOLE: Final = 200
+#: The length to which click cuts a command's summary in `--help`: more than any has.
+_LONGEST: Final = 200
 _MODULES: Final = {name: module for group in _GROUPS.values() for name, module in group.items()}
 
 
 class _Commands(click.Group):
-    """Imports the module of a command with its command alone.
+    """Imports the module of a command only when that command runs.
 
-    To import all of the gate takes longer than most commands run; `health` runs every few seconds.
+    Importing the whole gate takes longer than most commands, and `health` runs every few seconds.
     """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -81,7 +81,9 @@ class _Commands(click.Group):
         for heading, names in _GROUPS.items():
             commands = ((name, self.get_command(ctx, name)) for name in names)
             rows = [
-                (name.ljust(width), one.get_short_help_str(_WHOLE)) for name, one in commands if one
+                (name.ljust(width), one.get_short_help_str(_LONGEST))
+                for name, one in commands
+                if one
             ]
             with formatter.section(heading):
                 formatter.write_dl(rows)
@@ -99,23 +101,23 @@ class _Commands(click.Group):
         return super().main(*args, **extra)
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - as in the base class
-        """Run a command; what the system refuses it, its output too, is an error without a trace.
+        """Run a command; an OSError becomes an error message without a traceback.
 
-        Click itself knows what to do where nobody reads the output any more.
+        EPIPE is left to click, which ends quietly when the reader of the output has gone.
         """
         try:
             return super().invoke(ctx)
         except OSError as error:
             if error.errno == errno.EPIPE:
                 raise
-            raise click.ClickException(_why(error)) from None
+            raise click.ClickException(_explained(error)) from None
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a command by its name."""
         del ctx
         if cmd_name not in _MODULES:
             return None
-        # Modules stay: to look for garbage among them again and again is a tenth of their import.
+        # Modules are never freed; collecting garbage between them costs a tenth of the import.
         gc.disable()
         try:
             module = import_module(f"tailchat_gate.commands.{_MODULES[cmd_name]}")
@@ -125,8 +127,7 @@ class _Commands(click.Group):
         return command
 
 
-def _why(error: OSError) -> str:
-    """Return what an admin can do something about."""
+def _explained(error: OSError) -> str:
     try:
         Path.cwd()
     except OSError:
@@ -140,6 +141,6 @@ def _why(error: OSError) -> str:
 def main() -> None:
     """Put any tool behind a Tailchat sign-in.
 
-    Exit codes: 0 done, 1 could not start or did not answer, 2 wrong configuration or usage; the
-    help of a command names those that it has besides.
+    Exit codes: 0 done, 1 could not start or did not answer, 2 wrong configuration or usage.
+    Commands with further exit codes list them in their help.
     """

@@ -35,8 +35,8 @@ from tailchat_gate.request.trace_context import TraceContexts
 from tailchat_gate.responses.refusals import Refusals
 from tailchat_gate.responses.writer import ResponseWriter, details
 
-#: Methods that are for the proxy itself, or may be.
-_ODD_METHODS: Final = frozenset(("CONNECT", "OPTIONS", "TRACE"))
+#: Methods that a proxy may have to answer itself (RFC 9110 sections 7.6.2 and 9.3.6).
+_METHODS_FOR_PROXIES: Final = frozenset(("CONNECT", "OPTIONS", "TRACE"))
 # A global: see reasons.py.
 _CLIENT_GONE: Final = Reason.CLIENT_GONE
 
@@ -84,7 +84,7 @@ class Gate:
         except Exception:  # noqa: BLE001 - a fault of any kind must deny, not pass
             _log.exception("a request failed inside the gate", extra=details(context))
             if client.busy:
-                # Begun with an upstream, which must not answer beside the gate.
+                # The upstream may be answering it already: two responses would mix.
                 client.abort()
             else:
                 self._refuse(client, context, Reason.INTERNAL_ERROR)
@@ -114,7 +114,7 @@ class Gate:
             return
 
         route = match.route
-        if head.method in _ODD_METHODS and not self._may_pass_on(client, context, route):
+        if head.method in _METHODS_FOR_PROXIES and not self._may_pass_on(client, context, route):
             return
         body = body_of(fields, route.settings.body_limit) if fields.has_body else None
         if route.name in self.local:
@@ -131,7 +131,7 @@ class Gate:
         self, client: ClientConnection, context: RequestContext, record: SessionRecord
     ) -> None:
         """Hold the request until the recheck of its session is done, then answer it."""
-        # For the record of a client that leaves now; the session is opened again in the end.
+        # For the log, should the client leave now; after the recheck the session is read again.
         context.sub = record.sub
         settled = self.authorizer.sessions.rechecker.settled(record)
         PendingRequest(client, context, settled, self._left)
@@ -141,14 +141,14 @@ class Gate:
         self.recorder.record(context)
 
     def refuse_unread(self, client: ClientConnection, error: RefusedError, sent: bytes) -> bytes:
-        """Record bytes, `sent`, that cannot be read as a request; return the response to them."""
+        """Record that `sent` cannot be parsed as a request; return the bytes of the response."""
         context = RequestContext(self.request_ids.next(), self.monotonic())
         context.client_address = self.clients.direct(client.peer)
         context.reason = error.reason
         return self.writer.unreadable(context, str(error), sent)
 
     def counts_as(self, peer: str) -> str:
-        """Return the network that a peer's connections count for, "" for a trusted proxy."""
+        """Return the network whose connections a peer's count among; "" for a trusted proxy."""
         return "" if self.clients.trusts(peer) else self.clients.direct(peer).network
 
     def trusts(self, peer: str) -> bool:
@@ -176,7 +176,7 @@ class Gate:
 
     def _deny(self, client: ClientConnection, context: RequestContext, verdict: Verdict) -> None:
         if context.reason is Reason.NO_ROUTE and context.path == "/" and not context.token:
-            # Nothing is configured there, but it is where people look first.
+            # No route serves "/", but people look there first.
             self.writer.say(client, context, self.refusals.redirect_to_launcher(context))
         elif context.reason is Reason.METHOD_REFUSED:
             self._refuse(client, context, context.reason)
@@ -193,7 +193,7 @@ class Gate:
         *,
         problem: str = "",
     ) -> None:
-        """Answer with a problem; a request whose form is in doubt is the last on its connection."""
+        """Answer with an error; a malformed request (with a `problem`) ends its connection."""
         allowed = self._allowed(context) if reason is Reason.METHOD_REFUSED else ""
         answer = self.refusals.failure(context, reason, problem=problem, allowed=allowed)
         self.writer.say(client, context, answer, last=bool(problem))
@@ -201,17 +201,14 @@ class Gate:
     # Forwarding.
 
     def _may_pass_on(self, client: ClientConnection, context: RequestContext, route: Route) -> bool:
-        """Whether a request of a method that is not every proxy's goes to the upstream.
-
-        It is answered here where it does not.
-        """
+        """Whether a CONNECT, OPTIONS or TRACE request goes to the upstream; answer it if not."""
         head = context.head
         if not route.passes_on(head.method):
             self._refuse(client, context, Reason.METHOD_REFUSED)
             return False
         hops = head.fields.values(b"max-forwards")
         if hops and not hops[0].strip(b"0"):
-            # Answered in the tool's place: its last hop is here (RFC 9110 section 7.6.2).
+            # Max-Forwards is 0: the gate answers in the tool's place (RFC 9110 section 7.6.2).
             self.writer.say(
                 client, context, self.refusals.answers.final_hop(context, self._allowed(context))
             )
@@ -284,13 +281,13 @@ class Gate:
             request_id=context.request_id,
             identity=identity,
             upgrade=bool(upgrade),
-            told=verdict.told,
+            rewritten=verdict.rewritten,
         )
         session = None if route.settings.outlive else visitor
         return ForwardRequest(head, sent, body, extra, upgrade, session, visitor)
 
     def _forwarded(self, client: ClientConnection, exchange: Exchange) -> None:
-        """Record the outcome of an exchange; answer in its place where nothing was relayed."""
+        """Record the outcome of an exchange; if no response was relayed, answer with a refusal."""
         context = exchange.context
         exchange.pool.leave(context.client_address.network)
         exchange.pool.counts.request(context)
@@ -309,9 +306,9 @@ class Gate:
     def _refuse_unanswered(
         self, client: ClientConnection, context: RequestContext, failure: Reason
     ) -> None:
-        """Answer a request of whose response nothing was relayed.
+        """Answer a request whose exchange failed before any byte of a response was relayed.
 
-        If its session has ended in the meantime, the request gets the answer that it would get now.
+        If its session has ended meanwhile, the answer is the one that a new request would get.
         """
         verdict = self._judge_again(context) if failure in SESSION_OVER else None
         if verdict is None or verdict.allowed:
@@ -324,13 +321,16 @@ class Gate:
             host = context.head.fields.host
             return self.authorizer.judge(context, host, context.method, context.target)
         except (UndecidedError, RefusedError):
-            # It has begun, and is not held a second time.
+            # A request under way cannot be held for a recheck.
             return None
 
     # The steps.
 
     def address_of(self, client: ClientConnection, fields: FieldSection) -> ClientAddress:
-        """Return the client's address; cached on the connection where no trusted proxy sends it."""
+        """Return the client's address.
+
+        It is cached: on the connection, or behind a trusted proxy on the request's fields.
+        """
         peer = client.peer
         if not self.clients.trusts(peer):
             client.address = self.clients.direct(peer)

@@ -9,8 +9,8 @@ from typing import Final
 class Reason(StrEnum):
     """Why a request ended as it did; the list is complete.
 
-    Modules of the hot path name the members they use as globals: in Python 3.11 an enum member's
-    attribute costs four times a global's, in 3.13 twice.
+    Modules on the hot path bind the members they use to globals, because reading an attribute of
+    an enum costs four times as much as reading a global in Python 3.11, and twice in 3.13.
     """
 
     # Enum's own methods are Python functions; str's are in C. Every request calls these.
@@ -99,14 +99,14 @@ class Reason(StrEnum):
     COOKIES_BLOCKED = "cookies-blocked"
 
 
-#: What Tailchat says of an account keeps it out of every tool.
+#: The state of the account at Tailchat keeps the person out of every tool.
 KEPT_OUT: Final = frozenset(
     (
         *(Reason.BANNED, Reason.ACCOUNT_DELETED, Reason.ACCOUNT_UNREADABLE),
         *(Reason.GUEST_REFUSED, Reason.BOT_REFUSED),
     )
 )
-#: There is no room for a request now, and may be in a moment.
+#: A limit on concurrent requests is reached; the client may try again in a moment.
 BUSY: Final = frozenset((Reason.CLIENT_BUSY, Reason.GATE_BUSY, Reason.UPSTREAM_BUSY))
 #: The log's status for a client that left before its response; never sent (nginx's number).
 CLIENT_CLOSED_REQUEST: Final = 499
@@ -134,7 +134,7 @@ STATUS: Final = MappingProxyType(
         Reason.NOT_SIGNED_IN: HTTPStatus.UNAUTHORIZED,
         Reason.SESSION_ENDED: HTTPStatus.UNAUTHORIZED,
         Reason.LOCKED: HTTPStatus.FORBIDDEN,
-        # Not 403: it is nobody's account, and passes.
+        # Not 403: it is about no account, and it ends by itself.
         Reason.MAINTENANCE: HTTPStatus.SERVICE_UNAVAILABLE,
         Reason.SESSION_REVOKED: HTTPStatus.UNAUTHORIZED,
         # 401 instead where the person must sign in again.
@@ -147,7 +147,7 @@ STATUS: Final = MappingProxyType(
         Reason.BOT_REFUSED: HTTPStatus.FORBIDDEN,
         Reason.DENIED: HTTPStatus.FORBIDDEN,
         Reason.DENY_LISTED: HTTPStatus.FORBIDDEN,
-        # Not 403: who may enter is Tailchat's to say, and Tailchat cannot be asked.
+        # Not 403: whether the person may enter is unknown while Tailchat cannot be asked.
         Reason.GROUPS_UNKNOWN: HTTPStatus.SERVICE_UNAVAILABLE,
         Reason.TOKEN_UNKNOWN: HTTPStatus.UNAUTHORIZED,
         Reason.TOKEN_EXPIRED: HTTPStatus.UNAUTHORIZED,
@@ -190,9 +190,9 @@ STATUS: Final = MappingProxyType(
 
 
 class RefusedError(ValueError):
-    """Bytes that no honest client sends, or more of them than the gate takes.
+    """A request is malformed or exceeds a limit.
 
-    The text says what is wrong with them; `reason` decides the status (see STATUS).
+    The text says what is wrong with it; `reason` decides the status (see STATUS).
     """
 
     def __init__(self, text: str, reason: Reason = Reason.BAD_REQUEST) -> None:

@@ -101,15 +101,16 @@ class RequestHeaders:
     def head(
         self, request: RequestHead, raw_target: bytes, *, address: ClientAddress,
         settings: RouteSettings, request_id: str, identity: bytes, upgrade: bool,
-        told: Mapping[bytes, bytes] = AS_SENT,
+        rewritten: Mapping[bytes, bytes] = AS_SENT,
     ) -> bytes:  # fmt: skip
         """Return the whole request head for the upstream of the route with `settings`.
 
         `raw_target` is the target to send. The gate's own fields come after the client's, so that
         no client field can remove one. `identity` are the identity header lines, none on a public
         route without a visitor, and those of the request's trace. `upgrade`: the requested
-        protocol switch is passed on. `told` replaces values of fields, by lower-case names. It may
-        differ by method for equal fields, because a path may have another route for each method.
+        protocol switch is passed on. `rewritten` has new values of fields, by lower-case names;
+        these may differ by method for equal fields, because a path may have another route for each
+        method.
         """
         fields = request.fields
         made_for = fields.sent_for
@@ -117,10 +118,10 @@ class RequestHeaders:
             made_for is None
             or made_for[0] is not address
             or made_for[1] is not settings
-            or (made_for[2] is not told and made_for[2] != told)
+            or (made_for[2] is not rewritten and made_for[2] != rewritten)
         ):
-            fields.sent = self._lines(fields, address, settings, told)
-            fields.sent_for = (address, settings, told)
+            fields.sent = self._lines(fields, address, settings, rewritten)
+            fields.sent_for = (address, settings, rewritten)
         return b"".join(
             (
                 request.line
@@ -217,7 +218,7 @@ class RequestHeaders:
         fields: FieldSection,
         address: ClientAddress,
         settings: RouteSettings,
-        told: Mapping[bytes, bytes],
+        rewritten: Mapping[bytes, bytes],
     ) -> bytes:
         """Return the field lines for the upstream, but for those of the one request."""
         rules = self._rules.of_route[settings.name]
@@ -230,8 +231,8 @@ class RequestHeaders:
         first, tail = own
         # Asked first for what drops nothing, which is nearly every section: a call costs more.
         drops = fields.connection or fields.has_body or fields.token_way is not None
-        if told or len(fields.cookies) > 1 or (drops and self._listed(fields, settings)):
-            client_lines = _replaced(self.rewrite(fields, settings), told)
+        if rewritten or len(fields.cookies) > 1 or (drops and self._listed(fields, settings)):
+            client_lines = _replaced(self.rewrite(fields, settings), rewritten)
         else:
             client_lines = self._kept_lines(fields, rules)
         if b"te" in fields.connection and takes_trailers(fields):
@@ -333,10 +334,10 @@ def without(pieces: list[bytes], listed: Collection[bytes]) -> list[bytes]:
     return kept
 
 
-def _replaced(pieces: list[bytes], told: Mapping[bytes, bytes]) -> list[bytes]:
-    """Return pieces (as in `without`) with the values of the lower-case names in `told`."""
-    for start in range(0, len(pieces), 4) if told else ():
-        if (value := told.get(pieces[start].lower())) is not None:
+def _replaced(pieces: list[bytes], rewritten: Mapping[bytes, bytes]) -> list[bytes]:
+    """Return pieces (as in `without`) with the values of the lower-case names in `rewritten`."""
+    for start in range(0, len(pieces), 4) if rewritten else ():
+        if (value := rewritten.get(pieces[start].lower())) is not None:
             pieces[start + 2] = value
     return pieces
 
