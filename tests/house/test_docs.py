@@ -260,6 +260,16 @@ def test_the_list_of_decisions_is_whole() -> None:
         assert f"- [{title}]({path.name})" in listed
 
 
+def test_every_decision_has_the_same_sections() -> None:
+    """A page of docs/adr says when it holds, why, what was decided, against what, at what price."""
+    sections = ["Status", "Context", "Decision", "Alternatives", "Consequences"]
+
+    def check(path: Path) -> None:
+        assert re.findall(r"^## (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE) == sections
+
+    check_each(sorted((ROOT / "docs/adr").glob("0*.md")), check)
+
+
 def test_troubleshooting_quotes_pages_as_they_are() -> None:
     """What a person is said to see is the heading of a page."""
     document = (ROOT / "docs/operate/troubleshooting.md").read_text(encoding="utf-8")
