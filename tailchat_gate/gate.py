@@ -147,13 +147,9 @@ class Gate:
         context.reason = error.reason
         return self.writer.unreadable(context, str(error), sent)
 
-    def counts_as(self, peer: str) -> str:
-        """Return the network whose connections a peer's count among; "" for a trusted proxy."""
-        return "" if self.clients.trusts(peer) else self.clients.direct(peer).network
-
-    def trusts(self, peer: str) -> bool:
-        """Whether a peer is a trusted proxy."""
-        return self.clients.trusts(peer)
+    def direct(self, peer: str) -> ClientAddress | None:
+        """Return the client that a peer is, None for a trusted proxy."""
+        return None if self.clients.trusts(peer) else self.clients.direct(peer)
 
     def judge_again(self, admission: Admission) -> Reason | None:
         """Return why a request under way would be refused now, None where it may go on."""
@@ -332,9 +328,9 @@ class Gate:
         It is cached: on the connection, or behind a trusted proxy on the request's fields.
         """
         peer = client.peer
-        if not self.clients.trusts(peer):
-            client.address = self.clients.direct(peer)
-            return client.address
+        if (direct := self.direct(peer)) is not None:
+            client.address = direct
+            return direct
         known = fields.forwarded
         if known is not None and known[0] == peer:
             return known[1]

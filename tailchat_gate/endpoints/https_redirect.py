@@ -21,11 +21,8 @@ from tailchat_gate.syntax import READ_METHODS
 class Story(Protocol):
     """The service of the gate's other listeners."""
 
-    def counts_as(self, peer: str) -> str:
-        """Return the key that a peer's connections are counted under, "" for a trusted proxy."""
-
-    def trusts(self, peer: str) -> bool:
-        """Whether a peer is a trusted proxy."""
+    def direct(self, peer: str) -> ClientAddress | None:
+        """Return the client that a peer is, None for a trusted proxy."""
 
     def address_of(self, client: ClientConnection, fields: FieldSection) -> ClientAddress:
         """Return the client's address."""
@@ -92,10 +89,6 @@ class HttpsRedirect:
         context.reason = error.reason
         return self._writer.unreadable(context, str(error), sent)
 
-    def counts_as(self, peer: str) -> str:
-        """Return the key that a peer's connections are counted under, "" for a trusted proxy."""
-        return self._story.counts_as(peer)
-
-    def trusts(self, peer: str) -> bool:
-        """Whether a peer is a trusted proxy."""
-        return self._story.trusts(peer)
+    def direct(self, peer: str) -> ClientAddress | None:
+        """Return the client that a peer is, None for a trusted proxy."""
+        return self._story.direct(peer)

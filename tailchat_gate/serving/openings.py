@@ -140,7 +140,7 @@ class Openings:
 
     def take(self, accepted: socket.socket, peer: str, way: OpeningWay) -> None:
         """Open an accepted connection; `peer` is its address."""
-        who = self._server.service.handler.counts_as(peer)
+        who = self._who(peer)
         opening = _Opening(accepted, peer, who, self._loop.time())
         # A listener that closes opens what waits, whether there is room or not.
         if self._is_full(way) or not self._enter(opening):
@@ -202,9 +202,14 @@ class Openings:
         if not self._clients[who]:
             del self._clients[who]
 
+    def _who(self, address: str) -> str:
+        """Return what an address is counted under, "" for a trusted proxy."""
+        client = self._server.service.handler.direct(address)
+        return client.network if client is not None else ""
+
     def _count_as(self, opening: _Opening, address: str) -> None:
         """Count one under the client that its PROXY header names; raise _NoRoomError."""
-        who = self._server.service.handler.counts_as(address)
+        who = self._who(address)
         if self._has_too_many(who):
             raise _NoRoomError
         self._clients[who] += 1
@@ -273,7 +278,7 @@ class Openings:
 
         It is "" for a connection of the proxy's own. Raises ProxyHeaderError.
         """
-        if not self._server.service.handler.trusts(opening.peer):
+        if self._server.service.handler.direct(opening.peer) is not None:
             raise ProxyHeaderError("a peer that is not in server.trusted_proxies")
         accepted = opening.accepted
         data = b""

@@ -50,11 +50,8 @@ class Handler(Protocol):
     def refuse_unread(self, client: "ClientConnection", error: RefusedError, sent: bytes) -> bytes:
         """Return the response to bytes that could not be read as a request."""
 
-    def counts_as(self, peer: str) -> str:
-        """Return the key that a peer's connections are counted under, "" for a trusted proxy."""
-
-    def trusts(self, peer: str) -> bool:
-        """Whether a peer is a trusted proxy."""
+    def direct(self, peer: str) -> ClientAddress | None:
+        """Return the client that a peer is, None for a trusted proxy."""
 
 
 class Service(NamedTuple):

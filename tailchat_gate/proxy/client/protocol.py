@@ -4,7 +4,7 @@ import asyncio
 import ssl
 from base64 import b64encode
 from collections.abc import Callable
-from typing import Protocol, cast
+from typing import Final, Protocol, cast
 
 from tailchat_gate.config.certificates import ServerContext
 from tailchat_gate.proxy.client.closing import (
@@ -54,6 +54,9 @@ class ClientProtocol(ClientConnection):
     """A connection from a client, as the event loop and the server see it."""
 
     __slots__ = ("_buffer", "_server", "_unsent", "counted_as", "named_peer", "trust")
+
+    #: Never called. uvloop looks for it in each new protocol, and makes an AttributeError of none.
+    data_received: Final = None
 
     def __init__(self, server: ConnectionServer, service: CurrentService | None = None) -> None:
         """`service` answers requests in place of the server's."""

@@ -212,7 +212,8 @@ class ClientServer:
         self.trust.look_at(connection)
         if not room:
             return Reason.GATE_BUSY
-        who = self.service.handler.counts_as(connection.peer)
+        connection.address = client = self.service.handler.direct(connection.peer)
+        who = client.network if client is not None else ""
         if who and not self._peers.enter(who, connection, self._most_of_one(connection)):
             return Reason.CLIENT_BUSY
         connection.counted_as = who
