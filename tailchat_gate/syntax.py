@@ -196,7 +196,8 @@ CLOCK_SKEW: Final = 60
 COMPACT: Final = (",", ":")
 
 _TO_URL: Final = bytes.maketrans(b"+/", b"-_")
-_FROM_URL: Final = bytes.maketrans(b"-_", b"+/")
+#: The other spellings of these two, and padding, become what no alphabet has.
+_FROM_URL: Final = bytes.maketrans(b"-_+/=", b"+/\0\0\0")
 
 
 def base64url(raw: bytes) -> str:
@@ -210,7 +211,10 @@ def from_base64url(text: str) -> bytes:
     Python's decoder also accepts spare bits, padding, `+` and `/`, which would give one value
     several spellings.
     """
-    raw = a2b_base64(text.encode("ascii").translate(_FROM_URL) + b"=" * (-len(text) % 4))
-    if base64url(raw) != text:
+    padded = text.encode("ascii").translate(_FROM_URL) + b"=" * (-len(text) % 4)
+    raw = a2b_base64(padded, strict_mode=True)
+    # Only the last character of an incomplete group has spare bits.
+    rest = len(raw) % 3
+    if rest and base64url(raw[-rest:]) != text[-rest - 1 :]:
         raise ValueError("not base64url")
     return raw

@@ -179,7 +179,7 @@ class CookieReader:
         return read
 
     def _take_apart(self, field: bytes) -> _Read:
-        return self._around_gates(field) or self._every_cookie(field)
+        return self._around_gates(field) or self._only_session(field) or self._every_cookie(field)
 
     def _around_gates(self, field: bytes) -> _Read | None:
         """Return what `_every_cookie` does, where the cookies of gates stand together.
@@ -195,12 +195,22 @@ class CookieReader:
         part = field[begin + 1 : end]
         gates = self._kept.get(part)
         if gates is None:
-            gates = self._every_cookie(part)
+            gates = self._only_session(part) or self._every_cookie(part)
             self._kept.keep(part, gates)
         rest = _tidy(field[:begin] + field[end:] if begin >= 0 else field[end + 1 :])
         if not gates.is_all_hidden or _names_tailchats(rest):
             return None
         return _Read(gates.session_values, rest, rest)
+
+    def _only_session(self, part: bytes) -> _Read | None:
+        """Return what `_every_cookie` does of one cookie that is the session, None for any other.
+
+        Each new session comes so, and the pattern looks at every byte of it.
+        """
+        name, equals, value = part.strip().partition(b"=")
+        if name != self._session or not equals or value.find(b";") >= 0:
+            return None
+        return _Read((_text(value),), b"", b"", is_all_hidden=True)
 
     def _every_cookie(self, field: bytes) -> _Read:
         whole = b";" + field

@@ -31,6 +31,8 @@ _FIELDS: Final = {
     "embedded": bool,
     "password_at": int,
 }
+# Without `json.loads`, which looks for white space around what has none.
+_read_json: Final = json.JSONDecoder().raw_decode
 _KINDS: Final = tuple(_FIELDS.values())
 _TICKET_KINDS: Final = (str, str, int, int, str, bool, int)
 #: Fields that most sessions do not need.
@@ -143,22 +145,28 @@ class SessionRecord:
     @classmethod
     def from_bytes(cls, data: bytes) -> "SessionRecord | None":
         """Return the record in `data`, or None for any other shape."""
-        try:
-            fields = json.loads(data.decode())
-        except (ValueError, RecursionError):
-            return None
-        return cls.from_fields(fields)
+        return cls.from_fields(_parsed(data))
 
     @classmethod
     def from_fields(cls, fields: object) -> "SessionRecord | None":
         """Return the record with these fields; None if one is missing, unknown or mistyped."""
         if not isinstance(fields, dict):
             return None
-        fields = {**_OPTIONAL, **fields}
+        fields = _OPTIONAL | fields
         values: tuple[Any, ...] = tuple(map(fields.get, _FIELDS))
         if len(fields) != len(_FIELDS) or tuple(map(type, values)) != _KINDS:
             return None
         return cls(*values)
+
+
+def _parsed(data: bytes) -> object:
+    """Return the value of compact JSON, None where `data` is none."""
+    try:
+        text = data.decode()
+        value, end = _read_json(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if end == len(text) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,10 +184,7 @@ class Ticket(SessionRecord):
     @classmethod
     def from_bytes(cls, data: bytes) -> "Ticket | None":
         """Return the ticket in `data`, or None for any other shape."""
-        try:
-            parts = json.loads(data)
-        except (ValueError, RecursionError):
-            return None
+        parts = _parsed(data)
         if not isinstance(parts, list) or tuple(map(type, parts)) != _TICKET_KINDS:
             return None
         sid, sub, signed_in_at, seen_at, login, embedded, password_at = parts

@@ -48,6 +48,9 @@ class Each(CookieReader):
     def _around_gates(self, field: bytes) -> None:
         """Read nothing at once."""
 
+    def _only_session(self, part: bytes) -> None:
+        """Read nothing at once."""
+
 
 def reading(reader: CookieReader, field: bytes) -> tuple[object, ...]:
     """Return all that is read of a field."""
