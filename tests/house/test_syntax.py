@@ -255,7 +255,8 @@ def test_one_value_has_one_spelling_in_base64url() -> None:
     """What reads base64url takes back what is written, and nothing else."""
     for raw in (b"", b"\xfb", b"\xff\xfe", bytes(range(32))):
         assert syntax.from_base64url(syntax.base64url(raw)) == raw
-    for text in ("A", "AB", "-_==", "+/8", "AA\n", "A A", "\u0661\u0661"):
+    odd = ("A", "AB", "AAB", "AAAAA", "-_==", "AA==", "+/8", "AAA+", "AAA/", "AA\n", "A A")
+    for text in (*odd, "AAAAAB", "\u0661\u0661"):
         with pytest.raises(ValueError, match=r"."):
             syntax.from_base64url(text)
 
