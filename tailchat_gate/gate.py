@@ -148,7 +148,7 @@ class Gate:
         return self.writer.unreadable(context, str(error), sent)
 
     def direct(self, peer: str) -> ClientAddress | None:
-        """Return the client that a peer is, None for a trusted proxy."""
+        """Return the client where a peer is one itself, None for a trusted proxy."""
         return None if self.clients.trusts(peer) else self.clients.direct(peer)
 
     def judge_again(self, admission: Admission) -> Reason | None:

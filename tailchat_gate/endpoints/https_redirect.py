@@ -22,7 +22,7 @@ class Story(Protocol):
     """The service of the gate's other listeners."""
 
     def direct(self, peer: str) -> ClientAddress | None:
-        """Return the client that a peer is, None for a trusted proxy."""
+        """Return the client where a peer is one itself, None for a trusted proxy."""
 
     def address_of(self, client: ClientConnection, fields: FieldSection) -> ClientAddress:
         """Return the client's address."""
@@ -90,5 +90,5 @@ class HttpsRedirect:
         return self._writer.unreadable(context, str(error), sent)
 
     def direct(self, peer: str) -> ClientAddress | None:
-        """Return the client that a peer is, None for a trusted proxy."""
+        """Return the client where a peer is one itself, None for a trusted proxy."""
         return self._story.direct(peer)

@@ -51,7 +51,7 @@ class Handler(Protocol):
         """Return the response to bytes that could not be read as a request."""
 
     def direct(self, peer: str) -> ClientAddress | None:
-        """Return the client that a peer is, None for a trusted proxy."""
+        """Return the client where a peer is one itself, None for a trusted proxy."""
 
 
 class Service(NamedTuple):
