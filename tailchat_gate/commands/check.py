@@ -18,8 +18,7 @@ from tailchat_gate.commands.common import (
     refuse,
     tell,
 )
-from tailchat_gate.config.lint.addresses import beside_the_gate
-from tailchat_gate.config.lint.examples import of_examples
+from tailchat_gate.config.lint.addresses import beside_the_gate, of_examples
 from tailchat_gate.config.load import ConfigError, Loaded, Source, locate
 from tailchat_gate.config.model import Settings
 from tailchat_gate.config.problems import Problem

@@ -1,6 +1,6 @@
-"""The gate's own certificates: their files are read, checked, and made into TLS contexts.
+"""Reads and checks the gate's own certificates and makes TLS contexts of them.
 
-And when those expire that the configuration names for other servers.
+It also finds out when the certificates expire that the configuration names for other servers.
 """
 
 import ssl
@@ -13,19 +13,19 @@ from typing import Final, NamedTuple
 
 from cryptography import x509
 
-from tailchat_gate.config.files import FileError, exposed, load_authorities, load_pair
+from tailchat_gate.config.files import FileError, exposure, load_authorities, load_pair
 from tailchat_gate.config.model import Settings
 from tailchat_gate.config.problems import Conflict, key_path
 from tailchat_gate.config.tables.server import Certificate, Server
 from tailchat_gate.syntax import WILDCARD
 
-#: A certificate that expires within so many days is warned about.
+#: How many days before the end of a certificate the gate begins to warn.
 WARN_DAYS: Final = 14
 _SECONDS_OF_A_DAY: Final = 86_400
 
 
 class CertificateFacts(NamedTuple):
-    """Facts of a certificate: its DNS names, and its dates in Unix seconds."""
+    """The file of a certificate, its DNS names in lower case, and its dates in Unix seconds."""
 
     file: str
     names: tuple[str, ...]
@@ -33,7 +33,7 @@ class CertificateFacts(NamedTuple):
     expires: float
 
     def covers(self, host: str) -> bool:
-        """Whether it is for a host, or for all names of a wildcard (RFC 9525 section 6.3)."""
+        """Whether it names a host, or a wildcard that covers the host (RFC 9525 section 6.3)."""
         return host in self.names or wildcard_of(host) in self.names
 
 
@@ -43,7 +43,7 @@ def wildcard_of(host: str) -> str:
 
 
 def facts_of(certificate: Certificate) -> CertificateFacts:
-    """Return the facts of the first certificate of a file. Raises OSError or ValueError."""
+    """Read the first certificate of a PEM file. Raises OSError or ValueError."""
     found = x509.load_pem_x509_certificate(Path(certificate.certificate).read_bytes())
     try:
         extension = found.extensions.get_extension_for_class(x509.SubjectAlternativeName)
@@ -59,7 +59,11 @@ def facts_of(certificate: Certificate) -> CertificateFacts:
 
 
 class ServerContext(ssl.SSLContext):
-    """A context of the gate's own TLS; `clients` is equal where the same clients may connect."""
+    """A context of the gate's own TLS.
+
+    `clients` identifies the rule for client certificates: contexts with equal values accept the
+    same clients.
+    """
 
     clients: bytes = b""
 
@@ -67,8 +71,9 @@ class ServerContext(ssl.SSLContext):
 def server_context(certificate: Certificate, server: Server) -> ServerContext:
     """Return the context that serves one certificate. Raises FileError.
 
-    TLS 1.2 and 1.3, HTTP/1.1 alone by ALPN (RFC 7301), no renegotiation, which costs the server
-    more than the client. With client_ca each client is asked for a certificate.
+    It speaks TLS 1.2 and 1.3, and offers only HTTP/1.1 by ALPN (RFC 7301). Renegotiation is off,
+    because it costs the server more than the client. With `server.client_ca` each client is asked
+    for a certificate.
     """
     context = ServerContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -94,7 +99,7 @@ def unusable_certificates(server: Server) -> Iterator[Conflict]:
             yield Conflict(at, wrong.found, wrong.expected)
         except (OSError, ValueError):
             found = f"{certificate.certificate}: a certificate that cannot be read"
-            yield Conflict(("server", "tls", index, "certificate"), found, "a certificate of X.509")
+            yield Conflict(("server", "tls", index, "certificate"), found, "an X.509 certificate")
 
 
 def certificate_files(server: Server) -> Iterator[Path]:
@@ -107,15 +112,15 @@ def certificate_files(server: Server) -> Iterator[Path]:
 
 
 def certificate_warnings(server: Server, hosts: Sequence[str]) -> Iterator[str]:
-    """Warn of dates, and of hosts without a certificate.
+    """Warn of certificates that are or will soon be invalid, and of hosts without a certificate.
 
-    `hosts` are those by which visitors come.
+    `hosts` are the host names that visitors use.
     """
     now = time.time()
     known: list[CertificateFacts] = []
     for index, certificate in enumerate(server.tls):
         at = key_path(("server", "tls", index))
-        # A file may be replaced since it was checked; the reload that follows tells more.
+        # The file may have been replaced since it was checked; a reload follows and reports it.
         with suppress(OSError, ValueError):
             facts = facts_of(certificate)
             known.append(facts)
@@ -129,16 +134,11 @@ def certificate_warnings(server: Server, hosts: Sequence[str]) -> Iterator[str]:
 def exposed_certificate_keys(server: Server) -> Iterator[str]:
     """Warn of keys of the gate's own certificates that every user of the machine can read."""
     for index, certificate in enumerate(server.tls):
-        if exposed(Path(certificate.key)):
-            at = key_path(("server", "tls", index, "key"))
-            yield (
-                f"{at}: every user of this machine can read {certificate.key}; mode 0600 or 0640 "
-                "keeps it"
-            )
+        yield from exposure(key_path(("server", "tls", index, "key")), certificate.key)
 
 
 def date_problem(facts: CertificateFacts, now: float) -> str:
-    """Return what is wrong with the dates of a certificate, "" for nothing."""
+    """Return what is wrong with the dates of a certificate at `now`, in Unix seconds; else ""."""
     if now >= facts.expires:
         return f"expired at {_date(facts.expires)}"
     if now < facts.begins:
@@ -153,9 +153,9 @@ def _date(moment: float) -> str:
 
 
 def certificate_expiries(settings: Settings) -> tuple[tuple[str, float], ...]:
-    """Return each file with certificates, and the Unix second at which its first one expires.
+    """Return each file with certificates for other servers, and its earliest end in Unix seconds.
 
-    A file that cannot be read is left out: the part that uses it reports it.
+    A file that cannot be read is left out: the part that uses the file reports it.
     """
     found: dict[str, float] = {}
     for path in dict.fromkeys(_of_others(settings)):

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from tailchat_gate.config.needs_store import without_store
 from tailchat_gate.config.problems import Conflict, did_you_mean, judged, readable, shown
 from tailchat_gate.config.tables.admin_page import admin_page_conflicts
 from tailchat_gate.config.tables.identity import Token
@@ -20,6 +19,7 @@ from tailchat_gate.config.values.address import (
 from tailchat_gate.config.values.group import Group
 from tailchat_gate.config.values.url import is_secure
 
+_WORKERS = "workers"
 _TLS = ("tls_ca", "tls_certificate", "tls_key", "tls_pin", "tls_server_name")
 _OF_A_TOOL = (
     *("upstream_path", "upstream_host", "rewrite_location", "rewrite_cookies", *_TLS),
@@ -41,7 +41,7 @@ _SPELLED: Mapping[str, Callable[[Any], str]] = MappingProxyType(
     }
 )
 
-#: Where the lists are that hold for all routes.
+#: The keys of the lists that hold for all routes.
 DENIED = ("access", "deny")
 APPROVERS = ("access", "approvers")
 
@@ -53,10 +53,10 @@ _Groups = Collection[str] | Mapping[str, Group]
 class Compared:
     """The values to compare.
 
-    `routes` and `tokens` are keyed by position in the file; they may have gaps, and tables of which
-    only a part is readable. The names include those of tables with problems. The names, `groups`,
-    `prefix` and `public_url` are None if they are not known. `denied` is `access.deny`,
-    `approvers` is `access.approvers`; `listen` holds the gate's own addresses.
+    `routes` and `tokens` are keyed by position in the file; positions may be missing, and tables
+    may be readable only in part. The names include those of tables with problems. The names,
+    `groups`, `prefix` and `public_url` are None if they are not known. `denied` is `access.deny`,
+    `approvers` is `access.approvers`; `listen` has the gate's own addresses.
     `keeps_state`: state outlives the process.
     """
 
@@ -77,9 +77,21 @@ class Compared:
 
 def conflicts(tables: Compared) -> tuple[Conflict, ...]:
     """Compare tokens and routes with each other, and with the gate's prefix and groups."""
-    stores = tables.stores_sessions
-    alone = () if tables.keeps_state else without_store(tables.workers, stores_sessions=stores)
-    return (*alone, *_of_tokens(tables), *_of_routes(tables))
+    return (*_without_store(tables), *_of_tokens(tables), *_of_routes(tables))
+
+
+def _without_store(tables: Compared) -> Iterator[Conflict]:
+    """Find settings that need a store, because memory is one process's and ends with it."""
+    if tables.keeps_state:
+        return
+    if tables.stores_sessions:
+        yield Conflict(("session", "store"), "true", "state.path or state.url, not memory alone")
+    if tables.workers != 1:
+        wanted = (
+            "1, or a store that the processes share, in state.path or state.url: in memory, each "
+            "would have locks, ended sessions and used logins of its own"
+        )
+        yield Conflict(("server", _WORKERS), shown(tables.workers), wanted)
 
 
 def _of_routes(tables: Compared) -> Iterator[Conflict]:
@@ -95,11 +107,11 @@ def _of_routes(tables: Compared) -> Iterator[Conflict]:
             _repeated(index, route, names),
             _taken(index, route, by_path),
             _inside_prefix(index, route, prefix),
-            _vain_preflight(index, route),
-            _vain_embed(index, route, tables.public_url),
-            _vain_methods(index, route),
+            _preflight_without_options(index, route),
+            _embed_without_https(index, route, tables.public_url),
+            _trace_in_methods_only(index, route),
             _launched_elsewhere(index, route),
-            _beside_upstream(index, route),
+            _unfit_for_upstream(index, route),
         ]
         if groups is not None:
             checks[3:3] = [
@@ -126,19 +138,21 @@ def _inside_prefix(index: int, route: RouteSettings, prefix: str | None) -> Iter
         yield Conflict(("route", index, "path"), shown(route.path), outside)
 
 
-def _vain_preflight(index: int, route: RouteSettings) -> Iterator[Conflict]:
+def _preflight_without_options(index: int, route: RouteSettings) -> Iterator[Conflict]:
     if route.preflight and route.methods and "OPTIONS" not in route.methods:
         wanted = "methods with OPTIONS among them, or none"
         yield Conflict(("route", index, "preflight"), "true", wanted)
 
 
-def _vain_embed(index: int, route: RouteSettings, public_url: str | None) -> Iterator[Conflict]:
+def _embed_without_https(
+    index: int, route: RouteSettings, public_url: str | None
+) -> Iterator[Conflict]:
     if route.embed and public_url is not None and not is_secure(public_url):
         wanted = "the key left out, or a server.public_url with https: frames need secure cookies"
         yield Conflict(("route", index, "embed"), shown(route.embed[0]), wanted)
 
 
-def _vain_methods(index: int, route: RouteSettings) -> Iterator[Conflict]:
+def _trace_in_methods_only(index: int, route: RouteSettings) -> Iterator[Conflict]:
     if identifier.TRACE in route.methods and not route.trace:
         at = ("route", index, "methods", route.methods.index(identifier.TRACE))
         yield Conflict(at, shown(identifier.TRACE), "trace = true beside it, or it never passes")
@@ -155,7 +169,7 @@ def _taken(
     route: RouteSettings,
     by_path: dict[tuple[str | None, str], dict[int, RouteSettings]],
 ) -> Iterator[Conflict]:
-    """Find an earlier route that takes the same requests, so that the choice would be unclear."""
+    """Find an earlier route that takes the same requests, so that neither could be chosen."""
     beside = by_path.setdefault((route.host, route.path), {})
     others = dict(beside)
     beside[index] = route
@@ -236,7 +250,7 @@ def _uncertain_groups_of(index: int, route: RouteSettings, groups: _Groups) -> I
 def _uncertain_groups(
     at: tuple[str | int, ...], entries: Iterable[str], groups: _Groups
 ) -> Iterator[Conflict]:
-    """Find groups that deny, and of which the gate cannot always tell who is in them."""
+    """Find groups in a deny list whose members the gate does not always know."""
     members: Mapping[str, object] = groups if isinstance(groups, Mapping) else {}
     for position, entry in enumerate(entries):
         group = members.get(entry.removeprefix(identifier.GROUP))
@@ -248,20 +262,20 @@ def _uncertain_groups(
             yield Conflict((*at, position), shown(entry), wanted)
 
 
-def _beside_upstream(index: int, route: RouteSettings) -> Iterator[Conflict]:
+def _unfit_for_upstream(index: int, route: RouteSettings) -> Iterator[Conflict]:
     """Find the keys that have no effect for the route's kind of upstream."""
     upstream = upstream_address(route.backends[0])
     if len(route.backends) == 1:
         without = f"the key left out, or a list of backends: {shown(route.upstream_text)} is alone"
-        yield from _set_in_vain(index, route, _OF_SEVERAL, without)
+        yield from _without_effect(index, route, _OF_SEVERAL, without)
     if isinstance(upstream, OwnAddress):
         without = f"the key left out, since {shown(route.upstream_text)} is answered without a tool"
-        yield from _set_in_vain(index, route, _OF_A_TOOL, without)
+        yield from _without_effect(index, route, _OF_A_TOOL, without)
     elif not (isinstance(upstream, HttpAddress) and upstream.tls):
         without = (
             f"the key left out, or an https upstream: {shown(route.upstream_text)} is without TLS"
         )
-        yield from _set_in_vain(index, route, _TLS, without)
+        yield from _without_effect(index, route, _TLS, without)
     elif route.tls_key is None and route.tls_certificate is not None:
         wanted = "the file with the private key of tls_certificate"
         yield Conflict(("route", index, "tls_key"), "nothing", wanted)
@@ -270,7 +284,7 @@ def _beside_upstream(index: int, route: RouteSettings) -> Iterator[Conflict]:
         yield Conflict(("route", index, "tls_certificate"), "nothing", wanted)
 
 
-def _set_in_vain(
+def _without_effect(
     index: int, route: RouteSettings, keys: tuple[str, ...], expected: str
 ) -> Iterator[Conflict]:
     for key in keys:
@@ -327,9 +341,9 @@ def _unknown_routes(
         if name not in names:
             yield Conflict(at, shown(name), "the name of a route" + did_you_mean(name, names))
         elif name in routes:
-            yield from judged(_closed_to(entry, at, routes[name]))
+            yield from judged(_not_allowed(entry, at, routes[name]))
 
 
-def _closed_to(entry: str, at: tuple[str | int, ...], route: RouteSettings) -> Iterator[Conflict]:
+def _not_allowed(entry: str, at: tuple[str | int, ...], route: RouteSettings) -> Iterator[Conflict]:
     if entry not in route.allow:
         yield Conflict(at, shown(route.name), f"a route whose allow names {shown(entry)}")

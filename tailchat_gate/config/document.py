@@ -1,4 +1,4 @@
-"""Reads TOML and explains where and why a text is not valid, without showing any of it."""
+"""Reads TOML and explains where and why a text is invalid, without quoting any of its values."""
 
 import re
 import tomllib
@@ -20,28 +20,28 @@ _BOOLEANS = frozenset(("true", "false", "yes", "no", "on", "off"))
 #: A line that begins a statement, and so cannot be inside a list.
 _PAIR = re.compile(rf"[ \t]*({BARE_KEYS}(?:\.{BARE_KEYS})*)[ \t]*=(?!=)")
 _TABLE = re.compile(rf"[ \t]*\[\[?[ \t]*({BARE_KEYS})[^\]\n]*\]\]?[ \t]*(?:#.*)?\Z")
-#: Quotes of a text over several lines, by the parser's message.
+#: The quotes of multi-line strings, by the parser's message about an unclosed one.
 _LONG_QUOTES = (("Unterminated string", '"""'), ("Expected \"'''\"", "'''"))
-#: The parser reports these at the end of the text, wherever the quote is.
+#: The parser reports this at the end of the text, wherever the quote is.
 _UNCLOSED = 'Expected "\'"'
 _TOML = "TOML"
 _QUOTED = 'text in quotes, such as key = "text"'
 _ONE_FORM = "each table in one form, in one place: [table] and keys below it, or table = { ... }"
 
 
-class Wrong(NamedTuple):
-    """A finding at a position, and the expectation, as in a Problem."""
+class Mistake(NamedTuple):
+    """What was found and what was expected, as in a Problem."""
 
     found: str
     expected: str
 
 
-_BACKSLASH = Wrong(
+_BACKSLASH = Mistake(
     "a backslash in text with double quotes",
     "single quotes, as in 'C:\\folder', or each backslash doubled",
 )
-_OPEN = Wrong("text whose quotes are not closed", "the same quote at its end, in one line")
-_OPEN_LONG = Wrong("text whose three quotes are not closed", "the same three quotes at its end")
+_OPEN = Mistake("text whose quotes are not closed", "the same quote at its end, in one line")
+_OPEN_LONG = Mistake("text whose three quotes are not closed", "the same three quotes at its end")
 #: By the start of the parser's message.
 _PLAIN = (
     ("Unescaped '\\'", _BACKSLASH),
@@ -52,22 +52,23 @@ _PLAIN = (
     (_UNCLOSED, _OPEN),
     (
         "Unclosed inline table",
-        Wrong("a { that is not closed in its line", "{ ... } in one line, or a [table]"),
+        Mistake("a { that is not closed in its line", "{ ... } in one line, or a [table]"),
     ),
     (
         "Unclosed array",
-        Wrong("a [ that is not closed, or a comma that is missing", "[first, second]"),
+        Mistake("a [ that is not closed, or a comma that is missing", "[first, second]"),
     ),
 )
 
 
 class DocumentError(ValueError):
-    """A text is not TOML; `found` begins with the position, `line` and `column` are it.
+    """A text is not TOML.
 
-    They count from 1, and are 0 where it is not known. `plain` is what was found there.
+    `line` and `column` count from 1 and are 0 if the position is unknown. `plain` is what was
+    found there; `found` is the same after the position.
     """
 
-    def __init__(self, position: "_Position | None", wrong: Wrong) -> None:
+    def __init__(self, position: "_Position | None", wrong: Mistake) -> None:
         super().__init__(wrong.expected)
         self.found = f"{position}: {wrong.found}" if position else wrong.found
         self.expected = wrong.expected
@@ -89,12 +90,12 @@ class _Position(NamedTuple):
 
     @property
     def begin(self) -> int:
-        """The offset of the line."""
+        """The offset at which the line begins."""
         return sum(len(row) + 1 for row in self.text.split("\n")[: self.line - 1])
 
     @property
     def rest(self) -> str:
-        """The rest of the line."""
+        """The line from the position on."""
         return self.row[self.column - 1 :]
 
     def __str__(self) -> str:
@@ -105,7 +106,7 @@ class _Position(NamedTuple):
 def parse(content: bytes) -> Document:
     """Read a TOML file, with or without a byte-order mark. Raises DocumentError."""
     if content[:2] in {b"\xff\xfe", b"\xfe\xff"}:
-        utf16 = Wrong("text in UTF-16", "TOML, which is UTF-8: save the file in that encoding")
+        utf16 = Mistake("text in UTF-16", "TOML, which is UTF-8: save the file in that encoding")
         raise DocumentError(_Position("", 1, 1), utf16)
     try:
         text = decoded(content)
@@ -114,7 +115,7 @@ def parse(content: bytes) -> Document:
         position = _Position("\n" * last.line, last.line, last.column)
     else:
         return parse_text(text)
-    raise DocumentError(position, Wrong("a byte that is not UTF-8", "TOML, which is UTF-8"))
+    raise DocumentError(position, Mistake("a byte that is not UTF-8", "TOML, which is UTF-8"))
 
 
 def decoded(content: bytes) -> str:
@@ -127,7 +128,7 @@ def parse_text(text: str, *, before: str = "") -> Document:
     try:
         return tomllib.loads(before + text)
     except RecursionError:
-        error = DocumentError(None, Wrong("lists within lists without end", _TOML))
+        error = DocumentError(None, Mistake("too many lists or tables within each other", _TOML))
     except ValueError as wrong:
         position, message = _where(wrong, before + text)
         explained = _explained(message, position)
@@ -156,10 +157,10 @@ def _where(wrong: ValueError, text: str) -> tuple[_Position, str]:
     return _opening(position) if message.startswith(_UNCLOSED) else position, message
 
 
-def _unclosed(at: _Position, message: str) -> tuple[_Position, Wrong] | None:
-    """Return where a list or a text begins of which an earlier line lacks the end, if that is it.
+def _unclosed(at: _Position, message: str) -> tuple[_Position, Mistake] | None:
+    """Return where an unclosed list or string begins, if that is the mistake; else None.
 
-    The parser goes on into the lines below, and reports the first that it cannot read so.
+    The parser reads on into the lines below it and reports the first one that does not fit.
     """
     scan, begin = Scan(at.text), at.begin
     is_at_end = not at.text[begin + at.column - 1 :].strip()
@@ -176,7 +177,7 @@ def _unclosed(at: _Position, message: str) -> tuple[_Position, Wrong] | None:
     if not open_lists:
         return None
     where = "" if is_at_end else f" before line {at.line}"
-    return _at(at.text, open_lists[-1]), Wrong(f"a [ that is not closed{where}", "a ] at its end")
+    return _at(at.text, open_lists[-1]), Mistake(f"a [ that is not closed{where}", "a ] at its end")
 
 
 def _opening(end: _Position) -> _Position:
@@ -198,67 +199,68 @@ def _end_of(text: str) -> _Position:
     return _Position(text, len(lines), len(lines[-1]) + 1)
 
 
-def _explained(message: str, position: _Position) -> Wrong:
+def _explained(message: str, position: _Position) -> Mistake:
     """Put the parser's message into plain words, by the text at the position."""
-    return next(_explanations(message, position), Wrong(message, _TOML))
+    return next(_explanations(message, position), Mistake(message, _TOML))
 
 
-def _explanations(message: str, position: _Position) -> Iterator[Wrong]:
+def _explanations(message: str, position: _Position) -> Iterator[Mistake]:
     char = position.rest[:1]
     if char and not char.isascii() and not char.isprintable():
-        yield Wrong(f"an invisible character, U+{ord(char):04X}", "the line without it")
+        yield Mistake(f"an invisible character, U+{ord(char):04X}", "the line without it")
     yield from (wrong for begin, wrong in _PLAIN if message.startswith(begin))
     if message.startswith(("Cannot declare", "Cannot mutate", "Cannot overwrite")):
         yield _repeated(position)
     if message.startswith("Expected '=' after a key"):
         sign = "a colon after a key" if char == ":" else "a key without = after it"
-        yield Wrong(sign, "key = value, in one line")
+        yield Mistake(sign, "key = value, in one line")
     if message.startswith("Invalid initial character for a key part") and char == "}":
-        yield Wrong("a comma before the }", "{ ... } without a comma at its end")
+        yield Mistake("a comma before the }", "{ ... } without a comma at its end")
     if message.startswith("Invalid value"):
         yield from _of_value(position.rest)
     if message.startswith("Expected newline or end of document"):
         yield from _of_end(position)
     if message.startswith("Invalid statement") and char in {"{", "}", "-"}:
-        yield Wrong("a line that is neither [table] nor key = value", "TOML, not JSON or YAML")
+        yield Mistake("a line that is neither [table] nor key = value", "TOML, not JSON or YAML")
 
 
-def _of_value(rest: str) -> Iterator[Wrong]:
+def _of_value(rest: str) -> Iterator[Mistake]:
+    """Explain text that is no value, by what comes where the value should be."""
     value = re.split(r"[\s,\]}#]", rest, maxsplit=1)[0]
     if not value:
-        yield Wrong("nothing where a value has to be", "a value after the = or the comma")
+        yield Mistake("nothing where a value has to be", "a value after the = or the comma")
     elif value[0] in _MARKS:
-        yield Wrong("quotes that are no straight ones", 'straight quotes, as in "text"')
+        yield Mistake("quotes that are not straight", 'straight quotes, as in "text"')
     elif value.lower() in _BOOLEANS:
-        yield Wrong("a word without quotes", "true or false, in small letters, or text in quotes")
+        yield Mistake("a word without quotes", "true or false, in small letters, or text in quotes")
     elif value[0].isalnum() or value[0] in "/.~*$%@_:<-+!":
-        yield Wrong("text without quotes", _QUOTED)
+        yield Mistake("text without quotes", _QUOTED)
 
 
-def _of_end(position: _Position) -> Iterator[Wrong]:
+def _of_end(position: _Position) -> Iterator[Mistake]:
     """Explain unexpected text after a value."""
     assigned = _ASSIGNED.match(position.row)
     before = position.row[: position.column - 1]
     if position.rest[:1] == ",":
-        yield Wrong("a comma after a value", "each key in a line of its own")
+        yield Mistake("a comma after a value", "each key in a line of its own")
     elif assigned and assigned[2][:1].isdigit() and not before[-1:].isspace():
-        yield Wrong("text without quotes that begins like a number", _QUOTED)
+        yield Mistake("text without quotes that begins like a number", _QUOTED)
     elif assigned and assigned[2][:1] in QUOTES:
         expected = "a line that ends with the value; a quote within quotes has a backslash before"
-        yield Wrong("something after a value", expected)
+        yield Mistake("something after a value", expected)
 
 
-def _repeated(position: _Position) -> Wrong:
+def _repeated(position: _Position) -> Mistake:
     """Explain a duplicate table or key."""
     header = _HEADER.match(position.row)
     if header is None:
         assigned = _ASSIGNED.match(position.row)
         name = assigned[1] if assigned else ""
-        return Wrong(f"a key that was set before{_known(name)}", "each key once")
+        return Mistake(f"a key that was set before{_known(name)}", "each key once")
     name = header[2]
     first = _first_of(name.partition(".")[0], position)
     form = "[[...]]" if header[1] == "[[" else "[...]"
-    return Wrong(f"{form} for a table that was written before{_known(name)}{first}", _ONE_FORM)
+    return Mistake(f"{form} for a table that was written before{_known(name)}{first}", _ONE_FORM)
 
 
 def _first_of(table: str, position: _Position) -> str:
@@ -274,7 +276,7 @@ def _first_of(table: str, position: _Position) -> str:
 
 
 def _known(name: str) -> str:
-    """Return a key or table of the gate; any other text may be a secret in the wrong place."""
+    """Return the name in brackets if it is a key of the gate; other text may be a secret."""
     table, _, key = name.partition(".")
     if table not in names_in(""):
         # A key inside its table is written without the table's name.

@@ -1,4 +1,4 @@
-"""Shows where a problem is in the file: its line, with a caret, and without any secret."""
+"""Shows where a problem is in the file: its line, with a caret, and with all secrets masked."""
 
 import re
 from bisect import bisect_left
@@ -25,7 +25,7 @@ from tailchat_gate.config.report import hint_for
 from tailchat_gate.syntax import BARE_KEYS
 
 _MASK: Final = "***"
-#: How much of a line is shown.
+#: Columns of a line that are shown, and those of them before the mistake.
 _WIDEST: Final = 100
 _LEAD: Final = 40
 #: The last part of a path as `key_path` writes it.
@@ -40,7 +40,7 @@ _LONGEST_NAME: Final = 60
 class _Piece(NamedTuple):
     """A part of a line from one offset to another, and what is shown of it.
 
-    `is_whole`: the parts cannot be told apart, since something else is shown.
+    `is_whole`: the shown text differs from the line, so offsets inside it mean nothing.
     """
 
     start: int
@@ -50,10 +50,10 @@ class _Piece(NamedTuple):
 
 
 class Excerpts:
-    """The places in one file, which is `text`, "" where there is none.
+    """Finds the places of problems in one file, whose content is `text`, "" for no file.
 
     `document` has the names of routes and tokens, `sources` the variables of values that are not
-    from the file. It holds secrets and stays where the file is read; what it returns has none.
+    from the file. The object holds secrets, so only its results, which have none, are passed on.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Excerpts:
         self._path = path
         self._text = text
         self._document = document
-        #: What is of another kind than it has to be, which may be a secret in the wrong place.
+        #: Keys whose value is of a wrong kind: it may be a secret in the wrong place.
         self._hidden: set[str] = set()
         self._variables = {
             key_path(place): name for place, name in sources.items() if name.startswith(ENV_PREFIX)
@@ -77,10 +77,10 @@ class Excerpts:
         return f"<Excerpts {self._path}>"
 
     def all_of(self, problems: Iterable[Problem], at_keys: Container[str]) -> tuple[Problem, ...]:
-        """Return problems with their places, each once, in the order of the file.
+        """Return the problems with their places, without duplicates, in the order of the file.
 
-        `at_keys`: the paths whose key is what is wrong, not its value. Those of the environment
-        come first, those without a place last.
+        `at_keys` has the paths of problems with a key itself, not with its value. Problems of the
+        environment come first, those without a place last.
         """
         listed = tuple(problems)
         self._hidden.update(one.key_path for one in listed if one.found in KINDS)
@@ -88,18 +88,18 @@ class Excerpts:
         return tuple(sorted(found, key=_order))
 
     def warning(self, sentence: str) -> Problem:
-        """Return a warning, which begins with its key and a colon, with its place."""
+        """Return a warning with its place; `sentence` begins with the key and a colon."""
         key, _, said = sentence.partition(": ")
         return self._located(Problem(self._named(key), said, ""))
 
     def of_valid(self, problems: Iterable[Problem]) -> tuple[Problem, ...]:
-        """Return problems with values that are valid by themselves, with their places."""
+        """Return problems with their places, for values that are valid by themselves."""
         return self.all_of(
             (replace(one, key_path=self._named(one.key_path)) for one in problems), ()
         )
 
     def _named(self, key: str) -> str:
-        """Return the variable in the place of a key that it sets."""
+        """Return the environment variable that sets a key, or the key itself if none does."""
         for path in _above(key):
             if path in self._variables:
                 key = self._variables[path] + key.removeprefix(path)
@@ -120,7 +120,7 @@ class Excerpts:
             named = self._text and first.partition(".")[0].partition("[")[0] in names_in("")
             return Excerpt(str(self._path)) if named else None
         span = self._known[found]
-        # A key that is missing is missed in the table, where its header or its key is.
+        # A missing key has no place of its own: the header or key of its table is marked.
         start, end = span.value if found == first and not at_key and not others else span.key
         return self._lined(start, end)
 
@@ -144,11 +144,11 @@ class Excerpts:
         begin = self._text.rfind("\n", 0, start) + 1
         stop = _end_of_line(self._text, start)
         pieces = tuple(self._pieces(begin, stop))
-        # A value of several lines is marked in its first one.
+        # Only the first line of a value over several lines is marked.
         return _drawn(self._path, self._text, (start, min(end, stop)), pieces)
 
     def _pieces(self, begin: int, stop: int) -> Iterator[_Piece]:
-        """Yield a line in parts: each value that may be a secret is masked, comments are cut."""
+        """Split a line into pieces; values that may be secret are masked, comments are left out."""
         leaves = self._leaves
         at = begin
         comments = self._scanned.comments
@@ -177,7 +177,7 @@ class Excerpts:
         return _Piece(start, end, _visible(shown), is_whole=shown != whole)
 
     def _table(self, path: str) -> str:
-        """Return the name of the route or token that a path numbers, a route's with its address."""
+        """Return the name of the token, or name and address of the route, that a path numbers."""
         numbered = _NUMBERED.search(path)
         rows = self._document.get(numbered[1].lower()) if numbered else None
         if numbered is None or not isinstance(rows, list) or int(numbered[2]) >= len(rows):
@@ -192,9 +192,9 @@ class Excerpts:
         return f"{row['name']}, {address}"
 
     def of_mistake(self, wrong: DocumentError) -> Excerpt:
-        """Return the place of what is not TOML.
+        """Return the place of a TOML error.
 
-        Any text may be a secret in the wrong place, so only what belongs to a known key is shown.
+        Any text may be a secret in the wrong place, so only the text of known keys is shown.
         """
         if not wrong.line or not self._text:
             return Excerpt(str(self._path), wrong.line, wrong.column, wrong.column)
@@ -220,7 +220,7 @@ class Excerpts:
             yield _Piece(shown + space, stop, _MASK, is_whole=True)
 
     def _known_part(self, start: int, table: Location, at: int, stop: int) -> int:
-        """Return the offset up to which a line with a mistake shows no secret."""
+        """Return the offset up to which a line with a mistake can be shown without a secret."""
         opened = re.compile(r"\[\[?[ \t]*").match(self._text, start)
         line = self._text[start:stop]
         if opened:
@@ -239,12 +239,12 @@ class Excerpts:
         if not sign or not _is_known(place):
             return start
         if at < value or not may_show(place) or "@" in self._text[value:stop]:
-            # Before an @ may be a password.
+            # The text before an @ may be a password.
             return value
         if at == value:
             word = _WORD.match(self._text, at)
             return word.end() if word else at
-        # What comes before the mistake is a value, or text that nobody closed.
+        # Complete text before the mistake is a value; an unclosed string is not shown.
         return at if Scan(self._text[start:at].rstrip(" ,")).is_complete else value
 
 
@@ -255,7 +255,7 @@ def _is_known(place: Location) -> bool:
 
 
 def _above(path: str) -> Iterator[str]:
-    """Yield a path, and those of the tables that it is in, from the inner to the outer."""
+    """Yield a path and the paths of the tables around it, from the inside out."""
     while path:
         yield path
         last = _LAST.search(path)
@@ -275,7 +275,7 @@ def _end_of_line(text: str, start: int) -> int:
 
 
 def _drawn(path: Path, text: str, mark: tuple[int, int], pieces: tuple[_Piece, ...]) -> Excerpt:
-    """Draw the line of a mark, and the caret below it."""
+    """Draw the line of `mark`, two offsets in `text`, and the caret below it."""
     begin = text.rfind("\n", 0, mark[0]) + 1
     source = "".join(piece.text for piece in pieces)
     start, end = _shown_at(pieces, mark[0], is_end=False), _shown_at(pieces, mark[1], is_end=True)
@@ -305,12 +305,12 @@ def _shown_at(pieces: tuple[_Piece, ...], offset: int, *, is_end: bool) -> int:
 
 
 def _visible(text: str) -> str:
-    """Return text without what moves a terminal's cursor, as many characters as before."""
+    """Replace each character that could move a terminal's cursor, keeping the length."""
     return "".join(one if one.isprintable() else " " if one == "\t" else "?" for one in text)
 
 
 def _width(text: str) -> int:
-    """Return the number of columns of a terminal that a text takes."""
+    """Return how many columns a text takes on a terminal."""
     return sum(
         0 if combining(one) else 2 if east_asian_width(one) in {"W", "F"} else 1 for one in text
     )

@@ -1,4 +1,4 @@
-"""Reads and checks the files in the configuration: keys, authorities and directories."""
+"""Reads and checks the files that the configuration names: keys, authorities and directories."""
 
 import os
 import ssl
@@ -20,7 +20,7 @@ from tailchat_gate.config.values import tile
 from tailchat_gate.config.values.address import FilesAddress, HttpAddress, upstream_address
 
 _LARGEST = 64 * 1024
-#: Each page of the launcher carries it.
+#: Small, because each page of the launcher contains it.
 _LARGEST_PICTURE = 32 * 1024
 
 _AUTHORITIES = "a PEM file with the certificates of authorities"
@@ -38,16 +38,22 @@ def readable_by_all(path: Path) -> bool:
 
 
 def exposed(path: Path) -> bool:
-    """As readable_by_all, for a file that contains only a secret.
+    """Whether every user of this machine may read a file that contains only a secret.
 
-    Not one that is mounted by itself, as engines of containers mount secrets, with mode 0444: there
-    are no other users beside it, and who may read it where it comes from is not seen from here.
+    A file that is a mount point itself does not count: container engines mount secrets so, with
+    mode 0444. A container has no other users, and the rights at the source cannot be seen here.
     """
     return readable_by_all(path) and not _mounted_by_itself(path)
 
 
+def exposure(key: str, file: str | Path) -> Iterator[str]:
+    """Warn if every user of this machine can read the secret file that `key` names."""
+    if exposed(Path(file)):
+        yield f"{key}: every user of this machine can read {file}; set its mode to 0600 or 0640"
+
+
 def _mounted_by_itself(path: Path) -> bool:
-    """Whether a file is where something is mounted (proc_pid_mountinfo(5))."""
+    """Whether a file is a mount point (proc_pid_mountinfo(5))."""
     try:
         mounts = Path("/proc/self/mountinfo").read_bytes().splitlines()
         name = os.fsencode(path.resolve(strict=True))
@@ -59,7 +65,7 @@ def _mounted_by_itself(path: Path) -> bool:
 
 
 class KeyFileError(ValueError):
-    """A file without a usable key; `found` is for the admin and has no content of the file."""
+    """A file has no usable key; `found` says why to the admin, without content of the file."""
 
     def __init__(self, found: str) -> None:
         super().__init__(f"{found}; expected {_KEY}")
@@ -82,12 +88,12 @@ def read_key(path: str) -> EllipticCurvePrivateKey:
     if key is None:
         raise KeyFileError(f"{path}: no private key")
     if not isinstance(key, EllipticCurvePrivateKey) or not isinstance(key.curve, SECP256R1):
-        raise KeyFileError(f"{path}: a private key of another kind")
+        raise KeyFileError(f"{path}: a private key that is not EC P-256")
     return key
 
 
 class FileError(ValueError):
-    """A file that cannot be used; `key` is the key that names it.
+    """A file cannot be used; `key` is the key that names it.
 
     `found` and `expected` are for the admin, as in a Problem, without content of the file.
     """
@@ -100,12 +106,12 @@ class FileError(ValueError):
 
 
 def verifying_context(authorities: str | None = None) -> ssl.SSLContext:
-    """Return a context that verifies by a PEM file of authorities, None for the system's.
+    """Return a client context that trusts a PEM file of authorities; None for the system's.
 
-    The rule is the same under every version of Python. Python 3.13 refuses certificates of private
-    authorities without fields that RFC 5280 requires (VERIFY_X509_STRICT); 3.11 and curl accept
-    them. Python 3.13 also trusts an intermediate authority by itself; 3.11 does not.
-    Raises OSError or ssl.SSLError.
+    It behaves the same under every version of Python. By default Python 3.13 refuses certificates
+    without fields that RFC 5280 requires (VERIFY_X509_STRICT), as private authorities issue them;
+    3.11 and curl accept them. Python 3.13 also trusts an intermediate authority by itself; 3.11
+    does not. Raises OSError or ssl.SSLError.
     """
     context = ssl.create_default_context(cafile=authorities)
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
@@ -114,7 +120,7 @@ def verifying_context(authorities: str | None = None) -> ssl.SSLContext:
 
 
 def authorities_context(key: str, authorities: str | None) -> ssl.SSLContext:
-    """Return a context as verifying_context does; `key` names the setting. Raises FileError."""
+    """Do the same as verifying_context; `key` names the setting in the FileError raised."""
     if authorities is None:
         return verifying_context()
     with _loading(key, authorities):
@@ -129,7 +135,7 @@ def load_authorities(context: ssl.SSLContext, key: str, authorities: str) -> Non
 
 @contextmanager
 def _loading(key: str, authorities: str) -> Iterator[None]:
-    """Raise FileError where the file that is loaded cannot be used."""
+    """Raise FileError if the file loaded inside the block cannot be used."""
     _readable(key, authorities, _AUTHORITIES)
     try:
         yield
@@ -142,10 +148,11 @@ def client_context(
 ) -> ssl.SSLContext:
     """Return the context for connections to an https tool, whose certificate must be valid.
 
-    The arguments are paths of PEM files. `authorities` replace the system's. `certificate`, given
-    only together with `key`, is the client certificate for the tool. `pinned`: the tool's public
-    key is compared after the handshake; without `authorities` nothing else of the tool's
-    certificate is checked. Reads these files. Raises FileError for the first unusable one.
+    The arguments are paths of PEM files, which are read here. `authorities` replace the system's.
+    `certificate`, given only together with `key`, is the client certificate for the tool.
+    `pinned`: the caller compares the tool's public key after the handshake, so without
+    `authorities` nothing else of the tool's certificate is checked.
+    Raises FileError for the first unusable file.
     """
     if authorities is None:
         context = verifying_context()
@@ -177,7 +184,10 @@ def pem_problems(
 
 
 def load_pair(context: ssl.SSLContext, certificate: str, key: str, names: tuple[str, str]) -> None:
-    """Load a certificate and its key; `names` are the keys that name them. Raises FileError."""
+    """Load a certificate and its private key into a context. Raises FileError.
+
+    `names` are the configuration keys that name the two files.
+    """
     key_wanted = f"a PEM file with the private key of {names[0]}, without a password"
     _readable(names[0], certificate, _CERTIFICATE)
     _readable(names[1], key, key_wanted)
@@ -188,7 +198,7 @@ def load_pair(context: ssl.SSLContext, certificate: str, key: str, names: tuple[
     asked: list[str] = []
 
     def password() -> str:
-        # Without a callback OpenSSL would ask at the terminal and wait.
+        # Without a callback OpenSSL would ask on the terminal and wait.
         asked.append(key)
         return ""
 
@@ -204,7 +214,7 @@ def load_pair(context: ssl.SSLContext, certificate: str, key: str, names: tuple[
 
 
 def _readable(key: str, path: str, expected: str) -> None:
-    """Open a file, because an error of OpenSSL does not say which of two files it is about."""
+    """Raise FileError if a file cannot be read; OpenSSL's error does not say which file it is."""
     try:
         with open(path, "rb") as file:  # noqa: PTH123 - as written, in the error's text too
             file.read(1)
@@ -226,15 +236,15 @@ def key_problems(paths: Sequence[str]) -> Iterator[Conflict]:
         point = key.public_key().public_numbers()
         first = first_with.setdefault((point.x, point.y), index)
         if first != index:
-            yield Conflict(at, f"{path}: a key again", f"a key that key_files[{first}] is not")
+            yield Conflict(
+                at, f"{path}: the key of key_files[{first}] again", "another key in each file"
+            )
 
 
 def exposed_key_files(paths: Sequence[str]) -> Iterator[str]:
     """Warn of key files that every user of this machine can read."""
     for index, path in enumerate(paths):
-        if exposed(Path(path)):
-            key = key_path(("assertion", "key_files", index))
-            yield (f"{key}: every user of this machine can read {path}; mode 0600 or 0640 keeps it")
+        yield from exposure(key_path(("assertion", "key_files", index)), path)
 
 
 def unusable(routes: Mapping[int, RouteSettings]) -> Iterator[Conflict]:
@@ -272,16 +282,12 @@ def named_files(routes: Mapping[int, RouteSettings]) -> Iterator[Path]:
 def exposed_keys(routes: Mapping[int, RouteSettings]) -> Iterator[str]:
     """Warn of private keys that every user of this machine can read."""
     for index, route in routes.items():
-        if route.tls_key is not None and exposed(Path(route.tls_key)):
-            key = key_path(("route", index, "tls_key"))
-            yield (
-                f"{key}: every user of this machine can read {route.tls_key}; mode 0600 or 0640 "
-                "keeps it"
-            )
+        if route.tls_key is not None:
+            yield from exposure(key_path(("route", index, "tls_key")), route.tls_key)
 
 
 def read_picture(key: str, path: str) -> str:
-    """Return a picture as a data: URL, "" for what is no path, such as an emoji.
+    """Return a picture file as a data: URL; "" if `path` is no path but, for example, an emoji.
 
     Raises FileError, whose key is `key`.
     """
@@ -297,7 +303,7 @@ def read_picture(key: str, path: str) -> str:
 
 
 def unusable_logo(path: str) -> Iterator[Conflict]:
-    """Return what is wrong with the file of the logo; "" means none."""
+    """Check the file of the logo; "" is no logo."""
     try:
         read_picture("logo", path)
     except FileError as unread:
@@ -305,7 +311,7 @@ def unusable_logo(path: str) -> Iterator[Conflict]:
 
 
 def _closed(directory: str) -> str:
-    """Return why files below a directory cannot be opened, nothing if they can."""
+    """Return why files below a directory cannot be opened, "" if they can."""
     try:
         os.stat(f"{directory}/.")  # noqa: PTH116 - a Path would lose the dot, which needs entry
     except OSError as refused:
@@ -314,7 +320,7 @@ def _closed(directory: str) -> str:
 
 
 def unusable_authorities(file: str) -> Iterator[Conflict]:
-    """Return what is wrong with ca_file; "" means no file."""
+    """Check `tailchat.ca_file`; "" is no file."""
     if file:
         try:
             authorities_context("ca_file", file)
@@ -323,8 +329,8 @@ def unusable_authorities(file: str) -> Iterator[Conflict]:
 
 
 def missing_exporter(endpoint: str) -> Iterator[Conflict]:
-    """Find that the packages which send spans are not installed."""
-    # One name after another: a search imports what is above the last one.
+    """Check that the packages that send spans are installed if an endpoint is set."""
+    # In this order: to find a module, find_spec imports the packages above it.
     names = ("opentelemetry", "opentelemetry.exporter.otlp.proto.http", "opentelemetry.sdk.trace")
     try:
         missing = bool(endpoint) and not all(map(find_spec, names))

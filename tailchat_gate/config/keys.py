@@ -16,7 +16,8 @@ from tailchat_gate.config.tables.target import HealthCheck
 
 Schema = dict[str, Any]
 
-#: The keys that a secret can be written in, by its table and its key in the model.
+#: The keys of the file in which a secret can be written, each with its description, by the
+#: secret's table and its key in the model.
 SECRET_FORMS: Mapping[tuple[str, str], Mapping[str, str]] = MappingProxyType(
     {
         (name, key): forms
@@ -41,7 +42,7 @@ class _FileSchema(GenerateJsonSchema):
 
 
 def file_schema() -> Schema:
-    """Return the JSON Schema of the file as you write it: durations as text, all secret forms.
+    """Return the JSON Schema of the file as it is written: durations as text, all secret forms.
 
     Only a token's name and hash and a route's name and upstream are required, because the
     environment can set everything else.
@@ -110,10 +111,10 @@ class Key:
     """One key of the file.
 
     `path` is ("server", "listen"), ("groups",) or, inside a route, ("route", "name").
-    `form` says how the text of an environment variable becomes a value: unchanged, as a list of
-    texts, or as a TOML or JSON literal.
-    `env` is the variable, "" for keys inside a route or token, which are set as a whole.
-    `default` is written as in the file, None if there is no default.
+    `form` says how the text of an environment variable becomes a value: unchanged ("text"), as a
+    list of texts ("list"), or as a TOML or JSON literal.
+    `env` is the variable, "" for a key inside a route or token: one variable sets all routes, or
+    all tokens. `default` is written as in the file, None if there is no default.
     """
 
     path: tuple[str, ...]
@@ -137,7 +138,7 @@ def names_in(section: str) -> tuple[str, ...]:
 
 
 def may_show(at: Location) -> bool:
-    """Whether the value at a place in the file is no secret; False where no key is known."""
+    """Whether the value at a place in the file may be shown: a known key that holds no secret."""
     table, below = str(at[0]), at[2:] if at[0] in LISTED else at[1:]
     if table not in TABLES or not below:
         return table == "groups"

@@ -1,10 +1,9 @@
-"""Reads the configuration and watches its files; finds a single key in a file with problems."""
+"""Reads the configuration and the states of its files; reads single keys of an invalid file."""
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from pydantic import ValidationError
@@ -24,20 +23,23 @@ from tailchat_gate.config.values.address import TcpAddress, UnixAddress, listen_
 
 __all__ = ["ConfigError", "Loaded", "Problem", "load"]
 
-#: Where values are from that are not from the file itself, by their place in it.
+#: For values that are not from the file: their place in it, and where they are from.
 Sources = Mapping[Location, str]
 #: The source of a default value.
 BY_DEFAULT: Final = "default"
+
+_ADMIN_KEY: Final = ("server", "admin_listen")
+_STATE: Final = "state"
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """Valid settings, and warnings about probable mistakes in them.
 
-    `located` are the warnings with their places. `files` are those that the settings were read
-    from or name: a change of one of them may change the settings. `exposed` are those of the
-    warnings that are about readable secrets. `sources`
-    has the variable or secret file that a value is from, BY_DEFAULT for state.path that nobody set.
+    `files` are the files that the settings were read from or name: a change of one of them may
+    change the settings. `exposed` are the warnings about secrets that others can read. `sources`
+    has the variable or secret file that a value is from, BY_DEFAULT for a state.path that is not
+    set. `located` are the warnings with their places.
     """
 
     settings: Settings
@@ -48,36 +50,16 @@ class Loaded:
     located: tuple[Problem, ...] = ()
 
 
-class _Found(NamedTuple):
-    """The result of reading, as in Loaded; `settings` are None if they are incomplete."""
-
-    settings: Settings | None
-    problems: tuple[Problem, ...]
-    warnings: tuple[str, ...]
-    files: tuple[Path, ...]
-    exposed: tuple[str, ...] = ()
-    sources: Sources = MappingProxyType({})
-    located: tuple[Problem, ...] = ()
-
-
 def load(path: Path, environ: Mapping[str, str]) -> Loaded:
-    """Read and check the whole configuration.
+    """Read and check the whole configuration: the file, and TAILCHAT_GATE_* of `environ`.
 
-    `environ` is read for names that begin with TAILCHAT_GATE_.
-    Raises ConfigError with every problem; it is raised here, away from the content of files, so
-    that neither the error nor its traceback refers to a secret.
+    Raises ConfigError with every problem. It is raised outside the functions that hold the
+    content of files, so that neither the error nor its traceback refers to a secret.
     """
-    found = _read(path, environ)
-    if found.settings is None or found.problems:
-        raise ConfigError(found.problems, found.files)
-    return Loaded(
-        found.settings,
-        found.warnings,
-        found.files,
-        found.exposed,
-        found.sources,
-        found.located,
-    )
+    loaded = _read(path, environ)
+    if isinstance(loaded, Loaded):
+        return loaded
+    raise ConfigError(*loaded)
 
 
 def named(path: Path, environ: Mapping[str, str]) -> str:
@@ -92,27 +74,29 @@ def named(path: Path, environ: Mapping[str, str]) -> str:
     return str(path)
 
 
-def _read(path: Path, environ: Mapping[str, str]) -> _Found:
-    """Read everything; settings are None if they are not complete."""
+def _read(
+    path: Path, environ: Mapping[str, str]
+) -> Loaded | tuple[tuple[Problem, ...], tuple[Path, ...]]:
+    """Read everything; return the problems and the files if there are problems."""
     set_there = assigned(environ)
     text, document = _parsed(path, by_environ=bool(set_there.names))
     if isinstance(document, Problem):
-        return _Found(None, (document, *set_there.problems), (), (path,))
+        return (document, *set_there.problems), (path,)
     draft = Draft(document, problems=set_there.problems, files=[path])
     _note_exposed(path, draft)
     overlay(set_there, draft)
     for owner in SECRET_FORMS:
         settle_secret(owner, set_there, path.parent, draft)
     is_default = _settle_state(environ, draft)
-    by_default: Sources = {(_SECTION, _LOCKS_KEY): BY_DEFAULT} if is_default else {}
+    by_default: Sources = {(_STATE, "path"): BY_DEFAULT} if is_default else {}
     settings = validated(draft)
-    if settings is not None:
-        draft.warnings.extend(lint(settings))
     excerpts = Excerpts(path, text, draft.document, draft.sources)
     files = tuple(dict.fromkeys(draft.files))
-    return _Found(
+    if settings is None:
+        return excerpts.all_of(draft.problems, draft.at_keys), files
+    draft.warnings.extend(lint(settings))
+    return Loaded(
         settings,
-        excerpts.all_of(draft.problems, draft.at_keys),
         tuple(draft.warnings),
         files,
         tuple(draft.exposed),
@@ -122,12 +106,12 @@ def _read(path: Path, environ: Mapping[str, str]) -> _Found:
 
 
 def locate(path: Path, loaded: Loaded, warnings: Iterable[str]) -> tuple[Problem, ...]:
-    """Return further warnings about what was loaded from a file, with their places in it."""
+    """Return further warnings about loaded settings with their places in the file. Blocks."""
     return tuple(map(excerpts_of(path, loaded).warning, warnings))
 
 
 def excerpts_of(path: Path, loaded: Loaded) -> Excerpts:
-    """Return the places of what was loaded; it holds secrets. Blocks."""
+    """Read the file again to find places of loaded settings; the result holds secrets. Blocks."""
     try:
         text = decoded(path.read_bytes())
     except (OSError, ValueError):
@@ -142,9 +126,9 @@ def excerpts_of(path: Path, loaded: Loaded) -> Excerpts:
 
 
 def _parsed(path: Path, *, by_environ: bool) -> tuple[str, Document | Problem]:
-    """Read the file as TOML; return its text, too.
+    """Return the text of the file and its TOML, or the problem with it.
 
-    If the default file is missing, all settings come from the environment, if any are set there.
+    The default file may be missing if `by_environ`: all settings then come from the environment.
     """
     try:
         content = path.read_bytes()
@@ -175,8 +159,8 @@ def _note_exposed(path: Path, draft: Draft) -> None:
     ]
     if inside and readable_by_all(path):
         draft.note_exposed(
-            f"{' and '.join(inside)}: every user of this machine can read {path}; mode 0600 or "
-            "0640 keeps it, or a file of its own for the secret"
+            f"{' and '.join(inside)}: every user of this machine can read {path}; set its mode to "
+            "0600 or 0640, or write the secret into a file of its own"
         )
 
 
@@ -186,7 +170,7 @@ def _table_of(document: Document, section: str) -> Document:
 
 
 def _settle_state(environ: Mapping[str, str], draft: Draft) -> bool:
-    """Set state.path to a directory this user can write to; False if it is configured."""
+    """Set state.path to this user's default directory; return False if it is configured."""
     table = draft.document.setdefault("state", {})
     if not isinstance(table, dict) or "path" in table:
         return False
@@ -194,16 +178,10 @@ def _settle_state(environ: Mapping[str, str], draft: Draft) -> bool:
     return True
 
 
-_ADMIN_KEY = ("server", "admin_listen")
-
-_SECTION = "state"
-_LOCKS_KEY = "path"
-
-
 class FileState(NamedTuple):
-    """The state of a file, which differs after a write, a rename over it, or a change of mode.
+    """What os.stat says of a file: it differs after a write, a replacement or a change of mode.
 
-    Times are in nanoseconds, because a file may be written twice a second.
+    Times are in nanoseconds, because a file may be written twice within a second.
     """
 
     device: int
@@ -217,10 +195,10 @@ FileStates = Mapping[Path, FileState | None]
 
 
 def file_states(paths: Iterable[Path]) -> FileStates:
-    """Return the state of each file, with links followed; None for one that cannot be read.
+    """Return the state of each file, None for one that cannot be read.
 
     Links are followed to their end, because Kubernetes updates a mounted ConfigMap by replacing
-    a directory that all of its links pass through.
+    a link in the middle of the chain.
     """
     return {path: _state_of(path) for path in paths}
 
@@ -238,8 +216,8 @@ def _state_of(path: Path) -> FileState | None:
 def admin_address(path: Path, environ: Mapping[str, str]) -> TcpAddress | UnixAddress | None:
     """Return the admin address of a gate that was started with this file, None if it is off.
 
-    Nothing else in the file has to be valid, because commands ask the gate what is wrong with it.
-    If the file cannot be read, this is the default. Raises ValueError for an invalid address.
+    Nothing else in the file has to be valid, since commands use the address to ask the gate what
+    is wrong. An unreadable file gives the default. Raises ValueError for an invalid address.
     """
     text = environ.get(env_name(_ADMIN_KEY), _written(path))
     return listen_address(text) if text else None
@@ -256,19 +234,19 @@ def _written(path: Path) -> str:
 
 
 def state_path(path: Path, environ: Mapping[str, str]) -> str | None:
-    """Return state.path of a configuration; None if the file does not set it.
+    """Return the state.path that a gate with this file uses; None if that cannot be read.
 
-    Unlike the admin address it is never guessed: a lock in a store that no gate reads has no
-    effect, and you would believe that it has.
+    Unlike the admin address it is never guessed: a lock in a store that no gate reads would have
+    no effect, and you would not notice. Nothing outside [state] has to be valid.
     """
     try:
         document = parse(path.read_bytes())
-        written = document.get(_SECTION, {})
+        written = document.get(_STATE, {})
         if not isinstance(written, dict):
             return None
-        state = {_LOCKS_KEY: str(state_directory(environ)), **written}
-        if (set_there := environ.get(env_name((_SECTION, _LOCKS_KEY)))) is not None:
-            state = {_LOCKS_KEY: set_there}
+        state = {"path": str(state_directory(environ)), **written}
+        if (set_there := environ.get(env_name((_STATE, "path")))) is not None:
+            state = {"path": set_there}
         return State.model_validate(state).path
     except (OSError, ValueError, TypeError, ValidationError):
         return None
@@ -285,20 +263,20 @@ def state_section(path: Path, environ: Mapping[str, str]) -> State | None:
     draft = Draft(document)
     set_there = assigned(environ)
     overlay(set_there, draft)
-    settle_secret((_SECTION, "password"), set_there, path.parent, draft)
+    settle_secret((_STATE, "password"), set_there, path.parent, draft)
     _settle_state(environ, draft)
     try:
-        return None if draft.problems else State.model_validate(draft.document[_SECTION])
+        return None if draft.problems else State.model_validate(draft.document[_STATE])
     except ValidationError:
         return None
 
 
 def names_server(path: Path, environ: Mapping[str, str]) -> bool:
-    """Whether a configuration, which may have problems, stores state in a server."""
-    if environ.get(env_name((_SECTION, "url"))):
+    """Whether a configuration, which may have problems, stores state on a Redis server."""
+    if environ.get(env_name((_STATE, "url"))):
         return True
     try:
-        written = parse(path.read_bytes()).get(_SECTION, {})
+        written = parse(path.read_bytes()).get(_STATE, {})
     except (OSError, ValueError):
         return False
     return isinstance(written, dict) and "url" in written
@@ -307,9 +285,9 @@ def names_server(path: Path, environ: Mapping[str, str]) -> bool:
 class Source:
     """A configuration file, and the environment as it was at the start, which overrides it.
 
-    `name` is the absolute path of the file, or "environment" if no file is used. `states` are the
-    states of the file, and of those it names, before the last read. So a write during the read
-    shows as a change.
+    `name` is the absolute path of the file, or "environment" if no file is used. `states` has the
+    state of the file and of each file it names, taken before the last read, so that a write during
+    the read is seen as a change.
     """
 
     def __init__(self, path: Path, environ: Mapping[str, str]) -> None:
@@ -334,7 +312,7 @@ class Source:
             loaded, problems, files = self._load()
             if self.states.keys() >= set(files):
                 break
-            # A newly named file was read before its state was recorded.
+            # A newly named file was read before its state was recorded: read all again.
             self.states = dict.fromkeys((*self.states, *files))
         self.states = {path: self.states[path] for path in files}
         if loaded is None:

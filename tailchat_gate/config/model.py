@@ -1,4 +1,4 @@
-"""Settings: all that the admin wrote, checked, complete and immutable; how two differ."""
+"""The settings, checked, complete and immutable, and the differences between two of them."""
 
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
@@ -45,10 +45,10 @@ __all__ = [
 
 
 class Settings(Section):
-    """The whole configuration; every value is final.
+    """The whole configuration.
 
     Validating it checks everything except the files it names. `config/validation.py` constructs it
-    from tables that it has checked, each alone and against the others.
+    without validation from tables that it has checked itself.
     """
 
     server: Server = Field(description="Where the gate listens and what it is called from outside.")
@@ -132,8 +132,8 @@ def _tables() -> dict[str, type[Section]]:
 TABLES: Final[Mapping[str, type[Section]]] = MappingProxyType(_tables())
 
 
-#: What a process reads once, at its start.
-FIXED: Final = (
+#: Settings that a process reads only at its start.
+_READ_AT_START: Final = (
     ("server", "workers"),
     ("server", "proxy_protocol"),
     ("state", "path"),
@@ -148,18 +148,18 @@ FIXED: Final = (
 
 
 def changes(old: Settings, new: Settings) -> tuple[str, ...]:
-    """Return one line per difference, in the order of the file.
+    """Name each difference, in the order of the file.
 
-    For example "server.trusted_proxies", "groups.ops", "route wiki: allow, headers", "route old:
+    For example "server.trusted_proxies", "groups.ops", "route wiki: allow, headers" or "route old:
     removed".
     """
     return tuple(_changes(old, new))
 
 
-def beyond_reload(old: Settings, new: Settings) -> tuple[Problem, ...]:
+def restart_problems(old: Settings, new: Settings) -> tuple[Problem, ...]:
     """Return a problem for each difference that needs a restart."""
     found: list[Problem] = []
-    for section, key in FIXED:
+    for section, key in _READ_AT_START:
         before = getattr(getattr(old, section), key)
         if getattr(getattr(new, section), key) != before:
             wanted = f"{_shown(before)}, the value in force; another one needs a restart"
@@ -169,7 +169,7 @@ def beyond_reload(old: Settings, new: Settings) -> tuple[Problem, ...]:
 
 
 def _shown(value: object) -> str:
-    """Return a value for a problem, of a secret only that there is one."""
+    """Return a value for a problem; a secret is not shown."""
     if isinstance(value, SecretStr):
         return "a secret"
     if isinstance(value, tuple):
@@ -193,7 +193,7 @@ def _changes(old: Settings, new: Settings) -> Iterator[str]:
 def _entries(
     section: str, before: Mapping[str, BaseModel], after: Mapping[str, BaseModel]
 ) -> Iterator[str]:
-    """Compare tables that have names, such as routes."""
+    """Name each difference between tables with names, such as routes."""
     for name in _differing(before, after):
         if name not in after:
             yield f"{section} {name}: removed"

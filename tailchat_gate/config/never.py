@@ -1,4 +1,4 @@
-"""Finds valid values that can never work: addresses of the gate itself, impossible ids."""
+"""Finds valid values that can never work: addresses of the gate itself, impossible subs."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
@@ -24,19 +24,19 @@ _Listeners = tuple[TcpAddress | UnixAddress, ...]
 
 
 class TailchatUrls(NamedTuple):
-    """The addresses of Tailchat, "" for none or for what cannot be read."""
+    """The addresses of Tailchat, "" for one that is not set or cannot be read."""
 
     api_url: str
     internal_url: str
 
 
 def never_works(tables: Compared, tailchat: TailchatUrls) -> Iterator[Conflict]:
-    """Compare addresses with the gate's own, and look for people that Tailchat cannot have."""
+    """Find addresses that are the gate's own, and subs that no Tailchat user can have."""
     listeners = tuple(map(listen_address, tables.listen))
-    # A route that leads /open to Tailchat makes the gate's own address a way there.
-    is_led_on = any(PUBLIC in readable(route, "allow", ()) for route in tables.routes.values())
+    # A public route can lead /open to Tailchat, so the gate's own address may lead there.
+    may_lead_on = any(PUBLIC in readable(route, "allow", ()) for route in tables.routes.values())
     for key, url in tailchat._asdict().items():
-        yield from _of_tailchat(("tailchat", key), url, () if is_led_on else listeners)
+        yield from _of_tailchat(("tailchat", key), url, () if may_lead_on else listeners)
     for index, route in tables.routes.items():
         yield from judged(_to_the_gate(index, route, listeners, tables.public_url))
         yield from judged(_nobody_of(index, route, "allow"))
@@ -92,7 +92,7 @@ def _nobody_of(index: int, route: RouteSettings, key: str) -> Iterator[Conflict]
 
 
 def _nobody(at: Location, entries: Iterable[str]) -> Iterator[Conflict]:
-    """Find entries for people that no account of Tailchat can be."""
+    """Find entries with a sub that no Tailchat user can have."""
     for position, entry in enumerate(entries):
         if entry.startswith(SUB) and no_tailchat_id(entry.removeprefix(SUB)):
             yield Conflict((*at, position), shown(entry), f"{_id_wanted(entry)} after {SUB}")

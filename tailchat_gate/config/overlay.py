@@ -1,4 +1,4 @@
-"""Puts over the file what the environment says, and each secret in the one form it has."""
+"""Overrides the file by the environment, and reads each secret from the form it is given in."""
 
 import json
 import re
@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from tailchat_gate.config.document import DocumentError, parse_text
-from tailchat_gate.config.files import exposed
+from tailchat_gate.config.files import exposure
 from tailchat_gate.config.keys import ENV_PREFIX, SECRET_FORMS, Key, all_keys, env_name
 from tailchat_gate.config.model import TABLES
 from tailchat_gate.config.problems import Draft, Problem, did_you_mean, key_path, kind
@@ -27,12 +27,12 @@ _SERVICE_NAME = re.compile(
 )
 _SERVICE_PORT = re.compile(r"TAILCHAT_GATE(_[A-Z0-9]+)*?_PORT")
 _SERVICE_URL = re.compile(r"(tcp|udp|sctp)://.*")
-#: Makes a TOML document of a value.
+#: Put before a value, it makes a TOML document of it.
 _ASSIGNED = "value = "
 
 
 class NoLiteralError(ValueError):
-    """A text is not a TOML or JSON value; `where` says where a list or table is wrong."""
+    """A text is neither a TOML nor a JSON value; `where` is the position of the mistake, or ""."""
 
     def __init__(self, expected: str, where: str) -> None:
         super().__init__(expected)
@@ -41,7 +41,10 @@ class NoLiteralError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Assigned:
-    """What the environment sets: values and variable names by key path, and problems."""
+    """The settings of the environment: values and variable names by key path, and problems.
+
+    `names` also has the variables whose value cannot be read.
+    """
 
     values: dict[tuple[str, ...], object] = field(default_factory=dict, repr=False)
     names: dict[tuple[str, ...], str] = field(default_factory=dict)
@@ -87,7 +90,7 @@ def overlay(set_there: Assigned, draft: Draft) -> None:
         if len(path) > 1:
             inner = table.setdefault(path[0], {})
             if not isinstance(inner, dict):
-                continue  # a value in place of the table is refused as a whole
+                continue  # validation refuses a value in place of a table
             table = inner
         table[path[-1]] = set_there.values[path]
 
@@ -104,7 +107,7 @@ def _value(key: Key, text: str) -> object:
     if key.form == "literal":
         return _literal(text, _wanted(key))
     if text.lstrip().startswith("["):
-        return _literal(text, "a list in TOML or JSON, or plain text with commas between")
+        return _literal(text, "a list in TOML or JSON, or entries with commas between them")
     return [part.strip() for part in text.split(",")] if text.strip() else []
 
 
@@ -121,7 +124,7 @@ def _wanted(key: Key) -> str:
 
 
 def _literal(text: str, expected: str) -> object:
-    """Read one value, TOML first; raises NoLiteralError(expected)."""
+    """Read one value as TOML or else as JSON; raises NoLiteralError(expected)."""
     where = ""
     try:
         table = parse_text(text.strip(), before=_ASSIGNED)
@@ -142,11 +145,14 @@ _LARGEST = 64 * 1024
 
 
 def settle_secret(owner: tuple[str, str], set_there: Assigned, folder: Path, draft: Draft) -> None:
-    """Replace the forms of one secret by its value, under the model's key."""
+    """Replace the forms in which a secret was written by its value, under the model's key.
+
+    `owner` is a key of SECRET_FORMS; paths of files are relative to `folder`.
+    """
     section, key = owner
     table = draft.document.setdefault(section, {})
     if not isinstance(table, dict):
-        return  # a value in place of the table is refused as a whole
+        return  # validation refuses a value in place of a table
     paths = {form: (section, form) for form in SECRET_FORMS[owner]}
     in_file = {form: table.pop(form) for form in paths if form in table}
     in_environ = {
@@ -175,12 +181,12 @@ def settle_secret(owner: tuple[str, str], set_there: Assigned, folder: Path, dra
 
 @dataclass(frozen=True, slots=True)
 class _Given:
-    """A secret in its chosen form.
+    """A secret as it was given.
 
-    `value` is what the model reads, None if nothing can be read: a SecretStr, a list of these, or
-    another value that was given in place of text.
-    `label` names the source of the value; `listed` means that its entries are named by number.
-    `lines` and `files` give the line and file of each entry.
+    `value` goes to the model: a SecretStr, a list of these, a value of a wrong kind, or None if
+    nothing can be read.
+    `label` names the source of the value; `listed`: the entries have places of their own there.
+    `lines` are the file and line of each entry, for messages; `files` were read.
     """
 
     value: object = field(default=None, repr=False)
@@ -198,10 +204,10 @@ def _given(
     in_environ: Mapping[str, object],
     folder: Path,
 ) -> _Given:
-    """Choose the one form of a secret and read it.
+    """Read a secret from its one form; several forms are a problem.
 
-    `owner` is a key of SECRET_FORMS; `in_file` and `in_environ` hold the forms from each source.
-    The environment's forms replace all of the file's. A relative path starts at `folder`.
+    `in_file` and `in_environ` have the forms by their keys; any form in the environment overrides
+    all forms in the file.
     """
     source = in_environ or in_file
     forms = [form for form in SECRET_FORMS[owner] if form in source]
@@ -214,8 +220,8 @@ def _given(
     first, *others = forms
     if others:
         wanted = "only one of " + ", ".join(labels.values())
-        twice = f"{labels[first]} is set too"
-        return _Given(problems=tuple(Problem(labels[form], twice, wanted) for form in others))
+        both = f"{labels[first]} is set too"
+        return _Given(problems=tuple(Problem(labels[form], both, wanted) for form in others))
     value = source[first]
     if first.endswith("_file"):
         return _from_file(labels[first], value, folder, many=owner == ("session", "secrets"))
@@ -249,8 +255,7 @@ def _from_file(label: str, value: object, folder: Path, *, many: bool) -> _Given
         found = f"{path}: {len(lines)} lines"
         problem = Problem(label, found, "a file with the secret on one line")
         return _Given(problems=(problem,), files=(path,))
-    everyone = f"{label}: every user of this machine can read {path}; mode 0600 or 0640 keeps it"
-    warnings = (everyone,) if exposed(path) else ()
+    warnings = tuple(exposure(label, path))
     secrets = [SecretStr(text) for _, text in lines]
     numbered = tuple(f"{path}, line {number}" for number, _ in lines)
     found_there = secrets if many else secrets[0]
@@ -258,13 +263,13 @@ def _from_file(label: str, value: object, folder: Path, *, many: bool) -> _Given
 
 
 def _lines(content: bytes) -> list[tuple[int, str]] | str:
-    """Number the lines that are not empty; a str result says what is wrong."""
+    """Return the lines that are not blank with their numbers, or a text that says what is wrong."""
     if len(content) > _LARGEST:
         return f"more than {_LARGEST // 1024} KiB"
     try:
         text = content.decode()
     except UnicodeDecodeError:
-        text = None  # decided outside the handler, so no traceback holds the content
+        text = None  # handled outside, so that no traceback holds the content
     if text is None:
         return "not UTF-8 text"
     numbered = enumerate(text.replace("\r\n", "\n").split("\n"), 1)

@@ -1,4 +1,4 @@
-"""Finds where each key and value of a TOML text is; the text itself is read by tomllib.
+"""Finds the position of each key and value in a TOML text; tomllib, which reads it, gives none.
 
 docs/adr/0040-positions-in-the-configuration.md has the reason.
 """
@@ -14,7 +14,7 @@ QUOTES = frozenset("\"'")
 _PART = rf"""(?:{BARE_KEYS}|"(?:[^"\\\n]|\\.)*"|'[^'\n]*')"""
 _KEY = re.compile(rf"{_PART}(?:[ \t]*\.[ \t]*{_PART})*")
 _HEADER = re.compile(r"\[(\[)?[ \t]*")
-#: The four kinds of text: over several lines, which may end with two quotes of its own, or in one.
+#: The four kinds of string. One over several lines may end with two quotes of its own content.
 _TEXT = re.compile(
     r'"""(?:[^"\\]|\\.|"{1,2}(?!"))*"{3,5}|'
     r"'''(?:[^']|'{1,2}(?!'))*'{3,5}|"
@@ -22,7 +22,7 @@ _TEXT = re.compile(
     r"'[^'\n]*'",
     re.DOTALL,
 )
-#: A number, a boolean or a time, which may have a space in it.
+#: A number, a boolean or a time; a time may contain a space.
 _OTHER = re.compile(r"[^,\]}#\n]+")
 _GAP = re.compile(r"[ \t\n]*")
 _SPACE = re.compile(r"[ \t]*")
@@ -30,9 +30,9 @@ _COMMENT = re.compile(r"#[^\n]*")
 
 
 class Span(NamedTuple):
-    """Where a key and its value are, as offsets; the key of an entry of a list is the entry.
+    """The offsets of a key and its value. `is_leaf`: the value is neither a list nor a table.
 
-    The value of a table that has a header is the header. `is_leaf`: neither a list nor a table.
+    For an entry of a list both are the entry, for a table with a header both are the header.
     """
 
     key: tuple[int, int]
@@ -41,18 +41,18 @@ class Span(NamedTuple):
 
 
 class TomlStatement(NamedTuple):
-    """A line `key = value` or `[table]`: its offset, and the table that it is in."""
+    """A line `key = value` or `[table]`: its offset, and the table that it stands in."""
 
     start: int
     table: Location
 
 
 class Scan:
-    """The places in a text; of one that is no TOML, those before the first mistake.
+    """The positions in a text; if it is not TOML, those before the first mistake.
 
-    `comments` has the offsets of comments, `statements` all that begin, also that with the mistake,
-    `lists` the brackets of lists as written, the second one of an open list beyond the text's end.
-    `end` is how far it came.
+    `spans` has the keys by their place. `comments` has the offsets of comments. `statements` has
+    all statements, the one with the mistake included. `lists` has the offsets of the brackets of
+    lists in their order; the second one of an unclosed list is beyond the end of the text.
     """
 
     def __init__(self, text: str) -> None:
@@ -66,7 +66,7 @@ class Scan:
         try:
             self._document()
         except (ValueError, RecursionError):
-            # tomllib says what is wrong.
+            # tomllib reports the mistake.
             self.is_complete = False
         else:
             self.is_complete = True
@@ -87,7 +87,7 @@ class Scan:
             self._end_line()
 
     def _end_line(self) -> None:
-        """Pass the end of a line with a statement, which has nothing else but a comment."""
+        """Skip the rest of a statement's line, which may only be a comment."""
         self._take(_SPACE)
         comment = _COMMENT.match(self._text, self._at)
         if comment is not None:
@@ -97,7 +97,7 @@ class Scan:
             self._expect("\n")
 
     def _skip(self) -> bool:
-        """Go on to what is neither white space nor a comment; False at the end of the text."""
+        """Skip white space and comments; return False at the end of the text."""
         while True:
             self._take(_GAP)
             comment = _COMMENT.match(self._text, self._at)
@@ -124,7 +124,7 @@ class Scan:
         return table
 
     def _entered(self, table: Location) -> Location:
-        """Return the last entry of a list of tables, any other table itself."""
+        """Return the place of the last entry of a list of tables, or that of a plain table."""
         return (*table, self._last[table]) if table in self._last else table
 
     def _pair(self, table: Location) -> None:
@@ -143,7 +143,7 @@ class Scan:
         self.spans[place] = Span(key, value, is_leaf)
 
     def key(self) -> Location:
-        """Read a key with its dots into its parts, which tomllib unescapes."""
+        """Read a dotted key into its parts; tomllib unescapes them."""
         raw = self._take(_KEY).group()
         table: object = tomllib.loads(f"{raw} = 0")
         names: list[str] = []
@@ -153,7 +153,7 @@ class Scan:
         return tuple(names)
 
     def _value(self, place: Location) -> bool:
-        """Pass a value; return whether it is neither a list nor a table."""
+        """Skip a value; return whether it is a leaf, neither a list nor a table."""
         first = self._text[self._at : self._at + 1]
         if first == "[":
             self._list(place)
@@ -196,7 +196,7 @@ class Scan:
         self._expect("}")
 
     def _take(self, pattern: re.Pattern[str]) -> re.Match[str]:
-        """Pass what matches. Raises ValueError where nothing does."""
+        """Skip a match of the pattern and return it. Raises ValueError if there is none here."""
         found = pattern.match(self._text, self._at)
         if found is None:
             raise ValueError(self._at)

@@ -1,4 +1,4 @@
-"""Describes the problems of a configuration, and reads the other keys of a refused table."""
+"""Describes problems of a configuration, and reads the valid keys of a table with problems."""
 
 import difflib
 import json
@@ -32,10 +32,10 @@ KINDS = frozenset((*(name for _, name in _KINDS), _TIME))
 
 @dataclass(frozen=True, slots=True)
 class Excerpt:
-    """Where something is in a file: `line` and `column` count from 1, and are 0 if unknown.
+    """A place in a file: `line` and `column` count from 1, and are 0 if unknown.
 
-    `end_column` is the column after it. `source` is that line without secrets and comments, and
-    may be shortened; `caret` has a mark below the place in it.
+    `end_column` is the column after the place. `source` is the line without secrets and comments,
+    possibly shortened; `caret` is the line to show below it, which marks the place.
     """
 
     file: str
@@ -47,7 +47,7 @@ class Excerpt:
 
     @property
     def position(self) -> str:
-        """File, line and column as editors and terminals read them."""
+        """`file:line:column`, which editors and terminals open; the file alone without a line."""
         return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
 
 
@@ -55,12 +55,12 @@ class Excerpt:
 class Problem:
     """One setting that cannot be used.
 
-    `key_path` is the place: `route[2].upstream` in the file (counted from 0), the name of an
-    environment variable, or the path of a file.
+    `key_path` is `route[2].upstream` in the file (counted from 0), the name of an environment
+    variable, or the path of a file.
     `found` is the value there, shortened, and for a secret only its kind or length.
-    `expected` is what the key accepts; of a warning, which is a sentence in `found`, it is "".
-    `excerpt` is where that is in the file, None for what is not from a file. `table` names the
-    route or token that `key_path` numbers. `hint` is a command to run, or what to write.
+    `expected` is what the key accepts. For a warning it is "", and `found` is a whole sentence.
+    `excerpt` is the place in the file, None for a value from elsewhere. `table` names the route or
+    token that `key_path` numbers. `hint` is a command to run, or what to write.
     """
 
     key_path: str
@@ -77,7 +77,7 @@ class Problem:
 
     @property
     def place(self) -> str:
-        """The same, after the file, line and column where they are known."""
+        """File, line and column where they are known, and `key`."""
         if self.excerpt is None:
             return self.key
         position = self.excerpt.position
@@ -85,21 +85,21 @@ class Problem:
 
     @property
     def is_of_file(self) -> bool:
-        """Whether it is about the file and not about a key: what is there is not TOML."""
+        """Whether it is about the whole file, which is not TOML, and not about a key."""
         return self.excerpt is not None and self.key_path == self.excerpt.file
 
     @property
     def message(self) -> str:
-        """What is wrong there."""
+        """What is wrong: what was found, or the sentence of a warning."""
         return f"found {self.found}" if self.expected else self.found
 
     def __str__(self) -> str:
-        """All of it on one line, as logs have it."""
+        """The problem on one line, for logs."""
         expected = f"; expected {self.expected}" if self.expected else ""
         return f"{self.place}: {self.message}{expected}"
 
     def to_json(self) -> dict[str, object]:
-        """Return it as documents of JSON have it."""
+        """Return all fields as values that JSON can have."""
         return asdict(self)
 
     @classmethod
@@ -133,7 +133,7 @@ class ConfigError(Exception):
 def shown(value: object) -> str:
     """Return a value from the file or the environment on one line of visible ASCII.
 
-    Text is quoted, shortened, and loses everything before an `@`, because a URL may have a
+    Text is quoted and shortened; everything before an `@` is masked, because a URL may have a
     password there. Tables and lists are named, not shown.
     """
     if isinstance(value, str):
@@ -148,12 +148,12 @@ def shown(value: object) -> str:
 
 
 def without_userinfo(text: str) -> str:
-    """Return text without what comes before an `@`, but for the scheme of a URL."""
+    """Mask what comes before the last `@` of a text, except for the scheme of a URL."""
     return _USERINFO.sub(r"\1***@", text)
 
 
 def kind(value: object) -> str:
-    """Return the kind of a value, and nothing of its content."""
+    """Name the kind of a value without showing its content."""
     return next((name for type_, name in _KINDS if isinstance(value, type_)), _TIME)
 
 
@@ -181,9 +181,9 @@ class Draft:
     """The settings read so far, and their problems.
 
     `sources` names the variable or secret file that a place was filled from, `lines` the line of
-    that file, and `settled` holds places whose problem is already listed. `partial` has the
-    readable keys of tables with problems. `exposed` are the warnings about readable secrets.
-    `at_keys` are the paths of problems with a key itself, not with its value.
+    that file. `settled` has the places whose problem is already listed. `partial` has the valid
+    keys of tables with problems. `exposed` are the warnings about secrets that others can read.
+    `at_keys` has the paths of problems with a key itself, not with its value.
     """
 
     document: dict[str, object] = field(default_factory=dict, repr=False)
@@ -203,20 +203,17 @@ class Draft:
         self.exposed.extend(warnings)
 
     def refuse(self, at: Location, found: str, expected: str) -> None:
-        """Add a problem, under the name of the source that its place was filled from."""
+        """Add a problem at a place; it is named by its source if the value is not from the file."""
         starts = [at[:size] for size in range(len(at), -1, -1)]
         if not self.settled.isdisjoint(starts):
             return
         source = next((start for start in starts if start in self.sources), ())
-        path = key_path((part for part in at[len(source) :] if part != "[key]"), self.name(source))
+        below = (part for part in at[len(source) :] if part != "[key]")
+        path = key_path(below, self.sources.get(source, ""))
         if at[-1] == "[key]" or found.startswith("an unknown "):
             self.at_keys.add(path)
         line = f"{self.lines[at]}: " if at in self.lines else ""
         self.problems.append(Problem(path, line + found, expected))
-
-    def name(self, source: Location) -> str:
-        """Return the source of a place, "" for the file itself."""
-        return self.sources.get(source, "")
 
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -224,7 +221,7 @@ _Item = TypeVar("_Item")
 
 
 class UnreadKeyError(Exception):
-    """A check reads a key that has a problem of its own, so the check cannot decide."""
+    """A check needs a key that has a problem of its own, so the check cannot decide."""
 
 
 class _Partial(BaseModel):
@@ -237,9 +234,9 @@ class _Partial(BaseModel):
 
 
 def partial(model: type[_Model], value: object, refused: ValidationError) -> _Model | None:
-    """Return a refused table without its invalid keys; None if the value is not a table.
+    """Return a refused table without its invalid keys; None if nothing of it can be read.
 
-    Only for checks, never for serving.
+    It is for checks only, never for serving: reading an invalid key raises UnreadKeyError.
     """
     if not isinstance(value, dict):
         return None
@@ -260,7 +257,7 @@ def partial(model: type[_Model], value: object, refused: ValidationError) -> _Mo
         except ValidationError as again:
             if _keys_of(again) <= free:
                 return None
-            # It conflicts only with the default of an invalid key, so it is not listed.
+            # A valid key conflicts with the default of an invalid one: that is no further problem.
             refused = again
             continue
         for key in wrong & made.__dict__.keys():
@@ -273,13 +270,13 @@ def _keys_of(refused: ValidationError) -> set[str]:
 
 
 def _freed(model: type[BaseModel], keys: Iterable[str]) -> type[BaseModel]:
-    """Return a model that does not require some keys."""
+    """Return the model with some keys optional and unchecked."""
     free: dict[str, Any] = dict.fromkeys(keys, (Any, None))
     return create_model(f"Partial{model.__name__}", __base__=(_Partial, model), **free)
 
 
 def judged(found: Iterable[_Item]) -> Iterator[_Item]:
-    """Yield what a check finds, until it reads a key that has a problem."""
+    """Yield the findings of a check, until it reads a key that has a problem of its own."""
     try:
         yield from found
     except UnreadKeyError:

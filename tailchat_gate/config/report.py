@@ -1,6 +1,6 @@
 """Writes problems and warnings for people, for GitHub's workflows and for programs.
 
-And which command helps where a setting cannot be used.
+It also knows which command helps with which problem.
 """
 
 import re
@@ -13,10 +13,10 @@ from tailchat_gate.config.problems import Problem
 from tailchat_gate.config.values.identifier import SUB
 
 _IDS: Final = (
-    "an ID is on the page /oauth2/userinfo of its person, and in the list of "
-    "`tailchat-gate refusals`; `tailchat-gate tailchat-groups` lists groups"
+    "people see their ID on the page /oauth2/userinfo, and `tailchat-gate refusals` lists the "
+    "IDs of people who were refused; `tailchat-gate tailchat-groups` lists groups"
 )
-#: By the key, as `key_path` or as its variable.
+#: The hint for a problem, by its key.
 _COMMANDS: Final = MappingProxyType(
     {
         re.compile(r"session\.secrets?(?:\[[0-9]+\])?"): "`tailchat-gate secret` prints a new one",
@@ -24,18 +24,18 @@ _COMMANDS: Final = MappingProxyType(
         re.compile(r"groups\..*"): _IDS,
     }
 )
-#: Words of a problem that says itself what to do.
+#: Parts of a problem's text that already say what to do.
 _SAID: Final = ("`tailchat-gate", "did you mean", "is set too")
 _NO_FILE: Final = "`tailchat-gate init` writes a first one; --config names another"
 Severity = Literal["error", "warning", "note"]
-#: What gives a part of a report its colour; its kind is a Severity, "place" or "help".
+#: Colours a part of a report: takes the text and its kind, a Severity, "place" or "help".
 Style = Callable[[str, str], str]
 
 _NEAR: Final = "; did you mean "
 
 
 def hint_for(problem: Problem) -> str:
-    """Return the command to run for a problem, "" for none or if the problem says it itself."""
+    """Return the command that helps with a problem; "" for none or if the text already has it."""
     if not problem.expected or any(said in str(problem) for said in _SAID):
         return ""
     if problem.found.startswith(f'"{SUB}'):
@@ -49,7 +49,7 @@ def hint_for(problem: Problem) -> str:
 
 
 def plain(text: str, kind: str) -> str:
-    """Return a part of a report without a colour."""
+    """Return a part of a report uncoloured: the default Style."""
     del kind
     return text
 
@@ -63,7 +63,7 @@ def report(problems: Iterable[Problem], style: Style = plain) -> str:
 
 
 def paragraph(problem: Problem, severity: Severity, style: Style = plain) -> str:
-    """Format one problem or warning, with its line and a caret where it is from a file."""
+    """Format one problem or warning, with its line and a caret if it is in a file."""
     return "\n".join(_lines(problem, severity, style))
 
 
@@ -121,7 +121,7 @@ def _property(text: str) -> str:
 
 
 def as_json(problem: Problem, severity: Severity) -> dict[str, object]:
-    """Return a problem as a document of JSON has it."""
+    """Return a problem as a JSON object for programs."""
     excerpt = problem.excerpt
     return {
         "severity": severity,

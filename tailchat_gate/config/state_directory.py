@@ -45,7 +45,7 @@ def body_directory(state_path: str, environ: Mapping[str, str]) -> Path:
 def make_for(path: str, environ: Mapping[str, str]) -> None:
     """Create the directory `path` if it is the user's own for state. Raises OSError.
 
-    The admin creates any other directory, so that a misspelt path does not become one.
+    Any other directory is left to the admin: the gate would create one for a misspelt path too.
     """
     folder = _of_user(environ)
     if folder is not None and path and Path(path) == folder:
@@ -70,7 +70,7 @@ def writable_by_all(path: Path, mode: int) -> str:
     mended = (
         "choose a directory that is the gate's alone"
         if mode & stat.S_ISVTX
-        else f"`chmod o-w {name}` mends that"
+        else f"run `chmod o-w {name}`"
     )
     return f"every user of this machine can write to {path}; {mended}"
 
@@ -88,7 +88,7 @@ def in_foreign_home(path: str, environ: Mapping[str, str]) -> str:
         return ""
     return (
         f"{path} is in {home}, the home of another user than the one who runs this, because HOME "
-        "is theirs; `sudo -H` sets it, or the key names a place"
+        "names it; run with `sudo -H`, or set state.path"
     )
 
 

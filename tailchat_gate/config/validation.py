@@ -1,6 +1,6 @@
 """Validates the tables of a document against their models and explains the problems to the admin.
 
-Each table is checked alone, then against the others; no problem's text contains a secret.
+Each table is checked alone, then against the others; no text of a problem contains a secret.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -78,7 +78,7 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 
 def validated(draft: Draft) -> Settings | None:
-    """Check all tables, each alone and then together; None if one has problems."""
+    """Check all tables, each alone and then together; None if the draft has problems."""
     document = draft.document
     for name in [name for name in document if name not in names_in("")]:
         near = did_you_mean(name, names_in(""))
@@ -123,7 +123,7 @@ def _note_files(
 
 
 def _hosts_of(server: Server, routes: Iterable[RouteSettings]) -> list[str]:
-    """Return the hosts by which visitors come."""
+    """Return the host names that visitors use."""
     public = urlsplit(server.public_url).hostname or ""
     return [public, *(route.host for route in routes if route.host)]
 
@@ -135,7 +135,7 @@ def _refuse_conflicts(
     tokens: Mapping[int, Token],
     routes: Mapping[int, RouteSettings],
 ) -> None:
-    """Compare keys and tables with each other, using the readable keys of those with problems."""
+    """Compare keys and tables with each other; of tables with problems, use the valid keys."""
 
     def key(table: str, name: str, default: object) -> Any:  # noqa: ANN401 - the model's type
         return readable(tables[table] or draft.partial.get((table,)), name, default)
@@ -264,7 +264,7 @@ def _describe_error(
 
 
 def _inner(at: Location, model: type[BaseModel] | None) -> type[BaseModel] | None:
-    """Return the model of the table within a table that a place is in, None for no such place."""
+    """Return the model of an inner table such as route.health, None outside of one."""
     below = at[2:] if at[0] in LISTED else at[1:]
     if model is None or len(below) < len(("key", 0, "key of the inner table")):
         return None

@@ -11,8 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from tailchat_gate.config.lint.addresses import beside_the_gate
-from tailchat_gate.config.lint.examples import of_examples
+from tailchat_gate.config.lint.addresses import beside_the_gate, of_examples
 from tailchat_gate.config.load import Loaded
 from tailchat_gate.config.model import Settings
 from tailchat_gate.config.state_directory import in_foreign_home, is_made, writable_by_all

@@ -14,7 +14,7 @@ from tailchat_gate.config.load import (
     excerpts_of,
     file_states,
 )
-from tailchat_gate.config.model import Settings, beyond_reload, changes
+from tailchat_gate.config.model import Settings, changes, restart_problems
 from tailchat_gate.config.problems import Problem
 from tailchat_gate.observe.log import LOGGER_NAME, set_level
 from tailchat_gate.serving.listeners import StartError
@@ -162,7 +162,7 @@ class Reloader:
     async def _load(self, old: Settings) -> Loaded:
         """Read, check, build and put into force."""
         loaded = await asyncio.to_thread(self.source.read)
-        problems = beyond_reload(old, loaded.settings)
+        problems = restart_problems(old, loaded.settings)
         if problems:
             raise ConfigError(await asyncio.to_thread(self._located, loaded, problems))
         await self._serving.put_into_force(loaded)

@@ -70,10 +70,10 @@ def _file_above(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "told", "started"),
     [
-        (_open_directory, "can write to {}; `chmod o-w {}` mends that", "`chmod o-w {}`"),
+        (_open_directory, "can write to {}; run `chmod o-w {}`", "`chmod o-w {}`"),
         (
             _open_file,
-            "can write to {}/state.sqlite; `chmod o-w {}/state.sqlite`",
+            "can write to {}/state.sqlite; run `chmod o-w {}/state.sqlite`",
             "`chmod o-w {}/state.sqlite`",
         ),
         (_link, "{}/state.sqlite is a symbolic link", "a symbolic link"),

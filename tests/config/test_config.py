@@ -283,7 +283,10 @@ def test_a_configuration_error_says_where_and_what() -> None:
             lambda file: file.write_bytes(b'[server]\nlisten = "\xff"'),
             "a byte that is not UTF-8",
         ),
-        (lambda file: file.write_text("a = " + "[" * 5000), "lists within lists without end"),
+        (
+            lambda file: file.write_text("a = " + "[" * 5000),
+            "too many lists or tables within each other",
+        ),
     ],
     ids=["missing", "folder", "not UTF-8", "too deep"],
 )
@@ -347,8 +350,16 @@ def test_long_values_are_shortened_and_control_characters_escaped(smallest: Path
             "server.public_url: it is http, so cookies are sent",
         ),
         ("TAILCHAT__API_URL", "http://chat.lan", "tailchat.api_url: it is http"),
-        ("SERVER__TRUSTED_PROXIES", "0.0.0.0/1", "server.trusted_proxies: 0.0.0.0/1 is wide"),
-        ("SERVER__TRUSTED_PROXIES", "2000::/3", "server.trusted_proxies: 2000::/3 is wide"),
+        (
+            "SERVER__TRUSTED_PROXIES",
+            "0.0.0.0/1",
+            "server.trusted_proxies: 0.0.0.0/1 is a large network",
+        ),
+        (
+            "SERVER__TRUSTED_PROXIES",
+            "2000::/3",
+            "server.trusted_proxies: 2000::/3 is a large network",
+        ),
         ("SERVER__UNIX_MODE", "0666", "server.unix_mode: every user of this machine"),
         ("TAILCHAT__SCOPE", "openid email", "tailchat.scope: Tailchat does not know email"),
         (
@@ -388,7 +399,7 @@ def test_long_values_are_shortened_and_control_characters_escaped(smallest: Path
         (
             "ROUTE",
             '[{name = "a", upstream = "http://a", origins = ["null"]}]',
-            "route[0].origins: any page can pose as one without an origin",
+            "route[0].origins: any page can make itself one without an origin",
         ),
         (
             "ROUTE",
@@ -408,7 +419,7 @@ def test_long_values_are_shortened_and_control_characters_escaped(smallest: Path
         (
             "ROUTE",
             '[{name = "a", upstream = "http://a", allow = ["public"], deny = ["token:x"]}]',
-            "route[0].deny: the route is public, so these still enter, but as nobody",
+            "route[0].deny: the route is public, so these people still enter, but anonymously",
         ),
         (
             "ROUTE",
@@ -416,7 +427,7 @@ def test_long_values_are_shortened_and_control_characters_escaped(smallest: Path
                 '[{name = "a", upstream = "http://a", allow = ["sub:660000000000000000000001"], '
                 'deny = ["sub:660000000000000000000001"]}]'
             ),
-            "route[0].deny: sub:660000000000000000000001 is in allow too, and deny wins",
+            "route[0].deny: sub:660000000000000000000001 is in allow too; deny wins",
         ),
         (
             "ROUTE",
@@ -508,7 +519,7 @@ def test_people_who_are_allowed_and_denied_are_told() -> None:
 
     told = [text for text in lint(settings) if "server" not in text and "tailchat" not in text]
 
-    assert told == ["access.deny: group:ops is in allow too, and deny wins"]
+    assert told == ["access.deny: group:ops is in allow too; deny wins"]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from configkit import OTHER_SECRET
 from gatekit import make_settings
 
-from tailchat_gate.config.model import beyond_reload, changes
+from tailchat_gate.config.model import changes, restart_problems
 
 A, B = "66000000000000000000000a", "66000000000000000000000b"
 
@@ -56,14 +56,14 @@ def test_what_is_settled_at_the_start_is_refused() -> None:
         update={"server": settings.server.model_copy(update={"workers": 2})}
     )
 
-    assert beyond_reload(settings, make_settings(server={"via": "x"})) == ()
-    (problem,) = beyond_reload(settings, other)
+    assert restart_problems(settings, make_settings(server={"via": "x"})) == ()
+    (problem,) = restart_problems(settings, other)
     assert problem.key_path == "server.workers"
     assert problem.found == "the number 2"
     assert problem.expected == "the number 1, the value in force; another one needs a restart"
-    (problem,) = beyond_reload(settings, make_settings(state={"path": "/elsewhere"}))
+    (problem,) = restart_problems(settings, make_settings(state={"path": "/elsewhere"}))
     assert (problem.key_path, problem.found) == ("state.path", '"/elsewhere"')
     server = {"url": "redis://one.test", "password": "hunter2-hunter2"}
-    problems = beyond_reload(make_settings(), make_settings(state=server))
+    problems = restart_problems(make_settings(), make_settings(state=server))
     assert {one.key_path: one.found for one in problems}["state.password"] == "a secret"
     assert "hunter2" not in str(problems)

@@ -122,7 +122,7 @@ def test_problems_of_a_token_do_not_hide_or_make_others(smallest: Path) -> None:
         ("", '["token:ci"]', ""),
         (', routes = ["a", "b"]', '["token:ci"]', ""),
         ("", '["signed-in"]', "token[0]: no route allows it"),
-        (', routes = ["b"]', '["token:ci"]', "token[0].routes: a names the token and stays closed"),
+        (', routes = ["b"]', '["token:ci"]', "token[0].routes: it leaves out a, whose allow"),
     ],
 )
 def test_tokens_that_open_less_than_meant_are_told(
@@ -184,10 +184,10 @@ def test_a_key_is_read(tmp_path: Path) -> None:
             "no private key",
         ),
         (pem(P256, b"hunter2"), "a private key with a password"),
-        (pem(ec.generate_private_key(ec.SECP384R1())), "a private key of another kind"),
-        (pem(ec.generate_private_key(ec.SECP256K1())), "a private key of another kind"),
-        (pem(ed25519.Ed25519PrivateKey.generate()), "a private key of another kind"),
-        (pem(rsa.generate_private_key(65537, 2048)), "a private key of another kind"),
+        (pem(ec.generate_private_key(ec.SECP384R1())), "a private key that is not EC P-256"),
+        (pem(ec.generate_private_key(ec.SECP256K1())), "a private key that is not EC P-256"),
+        (pem(ed25519.Ed25519PrivateKey.generate()), "a private key that is not EC P-256"),
+        (pem(rsa.generate_private_key(65537, 2048)), "a private key that is not EC P-256"),
     ],
     ids=[
         *("empty", "text", "cut", "too long", "public", "password", "P-384", "secp256k1"),
@@ -217,7 +217,7 @@ def test_every_key_file_is_looked_at(tmp_path: Path, smallest: Path) -> None:
 
     assert saying(found) == [
         ("TAILCHAT_GATE_ASSERTION__KEY_FILES[1]", f"{missing}: No such file or directory"),
-        ("TAILCHAT_GATE_ASSERTION__KEY_FILES[2]", f"{again}: a key again"),
+        ("TAILCHAT_GATE_ASSERTION__KEY_FILES[2]", f"{again}: the key of key_files[0] again"),
     ]
 
 

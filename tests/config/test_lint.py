@@ -77,7 +77,7 @@ def test_addresses_that_lead_back_are_told(
 def test_an_admin_listener_that_others_reach_is_told(admin: str, *, told: bool) -> None:
     """It has no sign-in, so who reaches it reads refusals and gives orders."""
     found = lint(make_settings(server={"public_url": PUBLIC, "admin_listen": admin}))
-    wanted = [f"server.admin_listen: all who reach {admin} can read who was refused"] * told
+    wanted = [f"server.admin_listen: everybody who reaches {admin}"] * told
     assert [text.partition(",")[0] for text in found] == wanted
 
 

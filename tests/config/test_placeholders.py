@@ -8,7 +8,7 @@ import pytest
 from clikit import invoke
 from configkit import SMALLEST, good, refused, write_smallest
 
-from tailchat_gate.config.lint.examples import of_examples
+from tailchat_gate.config.lint.addresses import of_examples
 
 ROOT = Path(__file__).parents[2]
 ID = "tc_649aa2179e97b8b3b2d10041"

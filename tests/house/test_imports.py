@@ -97,7 +97,7 @@ INSIDE: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("model",),
         ("never",),
         ("conflicts",),
-        ("needs_store", "tables"),
+        ("tables",),
         ("values",),
         ("positions",),
         ("problems", "state_directory"),

@@ -188,7 +188,7 @@ def settings_of(found: Sequence[Manifest], folder: Path) -> Settings:
     loaded = load(config, environ)
     # The NetworkPolicy keeps others from it, which the gate cannot see.
     (warning,) = loaded.warnings
-    assert warning.startswith("server.admin_listen: all who reach 0.0.0.0:4181 ")
+    assert warning.startswith("server.admin_listen: everybody who reaches 0.0.0.0:4181, ")
     return loaded.settings
 
 

@@ -1,5 +1,9 @@
-"""Warns of addresses that are valid but probably a mistake."""
+"""Warns of addresses that are valid but probably a mistake.
 
+`beside_the_gate` and `of_examples` are for when you check a file, not for each start.
+"""
+
+import re
 import stat
 from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address
@@ -18,12 +22,17 @@ from tailchat_gate.config.values.address import (
     upstream_address,
 )
 from tailchat_gate.config.values.header import folded
+from tailchat_gate.config.values.identifier import SUB
 from tailchat_gate.config.values.url import is_secure, parse_url
 from tailchat_gate.syntax import WILDCARD
 
 _WIDEST_IPV4 = 8
 _WIDEST_IPV6 = 16
 _UNIQUE_LOCAL = IPv6Network("fc00::/7")  # RFC 4193 section 3.1
+#: Names reserved for examples (RFC 2606 section 3, RFC 6761 section 6.5).
+_EXAMPLE_HOST = re.compile(r"(?:.*\.)?example(?:\.(?:com|net|org))?")
+#: A sub of the documents' examples; real ones have five random bytes in the middle.
+_EXAMPLE_SUB = re.compile(f"(?:{SUB})?[0-9a-f]{{8}}0{{10}}[0-9a-f]{{6}}")
 
 
 def of_addresses(settings: Settings) -> Iterator[str]:
@@ -41,15 +50,15 @@ def of_addresses(settings: Settings) -> Iterator[str]:
     admin = settings.server.admin_listen
     if admin and not stays_here(admin):
         yield (
-            f"server.admin_listen: all who reach {admin} can read who was refused, and have the "
-            "gate reload or upgrade, without a sign-in; a published port of a container is the "
-            "same. Let a firewall or the network keep others out"
+            f"server.admin_listen: everybody who reaches {admin}, also by a published port of a "
+            "container, can read who was refused and make the gate reload or upgrade, without a "
+            "sign-in; keep others out by a firewall or the network"
         )
     if admin and settings.server.admin_orders and not admin.startswith("unix:"):
         yield (
-            f"server.admin_orders: all who reach {admin}, every user of this machine too, can lock "
-            "people out, let themselves in and end connections, without a sign-in; a route with "
-            'upstream = "admin:" asks who it is'
+            f"server.admin_orders: everybody who reaches {admin}, also every user of this machine, "
+            "can lock people out, let themselves in and end connections, without a sign-in; a "
+            'route with upstream = "admin:" requires one'
         )
     if travels_in_clear(settings.tailchat.api_url):
         yield (
@@ -58,20 +67,17 @@ def of_addresses(settings: Settings) -> Iterator[str]:
     internal = settings.tailchat.internal_url
     if internal and travels_in_clear(internal):
         yield "tailchat.internal_url: it is http, so the app's secret can be read on the way"
-    yield from _tailchat_here(settings)
-    for network in settings.server.trusted_proxies:
-        if _is_wide(network):
-            yield f"server.trusted_proxies: {network} is wide, all its X-Forwarded-* are believed"
-
-
-def _tailchat_here(settings: Settings) -> Iterator[str]:
-    """Warn of addresses of Tailchat that are the gate itself."""
-    public, tailchat = settings.server.public_url, settings.tailchat
-    if parse_url(tailchat.api_url, "").origin == public:
+    if parse_url(settings.tailchat.api_url, "").origin == settings.server.public_url:
         yield (
             "tailchat.api_url: it is server.public_url, the address of the gate itself: people can "
             "sign in only where a proxy in front leads /open to Tailchat"
         )
+    for network in settings.server.trusted_proxies:
+        if _is_wide(network):
+            yield (
+                f"server.trusted_proxies: {network} is a large network, and the X-Forwarded-* "
+                "headers of all its machines are believed; name the proxies alone"
+            )
 
 
 def of_upstream(route: RouteSettings, settings: Settings) -> Iterator[tuple[str, str]]:
@@ -85,13 +91,11 @@ def _of_backend(
 ) -> Iterator[tuple[str, str]]:
     server = settings.server
     if server.admin_listen and leads_to(upstream, listen_address(server.admin_listen)):
-        warning = (
-            "is server.admin_listen: everyone who passes this route can use the admin listener"
-        )
-        yield "upstream", f"{upstream} {warning}, which knows no sessions"
+        warning = "is server.admin_listen: everybody whom this route lets in can use it, since it"
+        yield "upstream", f"{upstream} {warning} asks for no sign-in"
     if isinstance(upstream, HttpAddress) and _is_served_here(upstream, route, settings):
-        warning = "is an address of the gate itself, so each request would come back"
-        yield "upstream", f"{upstream} {warning}; the tool needs an address of its own"
+        warning = "is an address of the gate itself, so each request would loop"
+        yield "upstream", f"{upstream} {warning}; give the address at which the tool listens"
 
 
 def _is_served_here(upstream: HttpAddress, route: RouteSettings, settings: Settings) -> bool:
@@ -106,10 +110,10 @@ def _is_served_here(upstream: HttpAddress, route: RouteSettings, settings: Setti
 
 
 def of_one_tool(routes: Sequence[RouteSettings]) -> Iterator[str]:
-    """Warn of two routes that may share a tool, where only one of them sets a header for it.
+    """Warn of two routes that may lead to one tool, where only one of them sets a header for it.
 
-    A header that `headers` of a route sets is removed from requests on every route to the same
-    tool. The gate compares tools by address, but a name and an IP address may be one machine.
+    The gate removes a header that `headers` of a route sets from visitors' requests on every route
+    to the same tool. It compares tools by address, but a name and an IP address may be one machine.
     """
     tools = [
         (index, backend, tool)
@@ -130,8 +134,8 @@ def of_one_tool(routes: Sequence[RouteSettings]) -> Iterator[str]:
                 yield (
                     f"route[{index}].upstream: {backend} and "
                     f"{routes[setter].upstream_text} of route[{setter}] may be one tool, and "
-                    f"visitors can send here what route[{setter}].headers sets there; one address "
-                    "for both keeps that out"
+                    f"visitors can send here the headers that route[{setter}].headers sets there; "
+                    "write the same address in both"
                 )
 
 
@@ -151,7 +155,7 @@ def of_host(route: RouteSettings, settings: Settings) -> Iterator[tuple[str, str
     if covered and not any(other.host == public for other in settings.route):
         warning = (
             f"{route.host} covers {public} too, where the gate's own pages are: scripts of the "
-            "tool share their origin; a route for that host keeps it away"
+            "tool share their origin; add a route for that host to keep the tool off it"
         )
         yield "host", warning
 
@@ -172,9 +176,36 @@ def beside_the_gate(settings: Settings) -> Iterator[str]:
     if beside:
         yield (
             f"server.public_url: {', '.join(beside)} can be reached at {public}, where the gate's "
-            "own pages are: scripts of a tool there can do on those what their visitor can; give "
-            "a tool that is not trusted as the gate is a host of its own"
+            "own pages are: scripts of a tool there can act on these pages as their visitor; give "
+            "each tool that you trust less than the gate a host of its own"
         )
+
+
+def of_examples(settings: Settings) -> Iterator[str]:
+    """Warn of hosts and people of the documents' examples, when you check a file.
+
+    Not at each start, because a private network may have such names.
+    """
+    for key, url, wanted in (
+        ("server.public_url", settings.server.public_url, "the address at which people reach you"),
+        ("tailchat.api_url", settings.tailchat.api_url, "the address of your Tailchat"),
+    ):
+        if _EXAMPLE_HOST.fullmatch(parse_url(url, "").host):
+            yield f"{key}: {url} is the documents' example; write {wanted}"
+    for index, route in enumerate(settings.route):
+        if route.host and _EXAMPLE_HOST.fullmatch(route.host):
+            yield (
+                f"route[{index}].host: {route.host} is the documents' example; write the name at "
+                "which people reach the tool"
+            )
+    listed = {f"groups.{name}": group.subs for name, group in settings.groups.items()}
+    listed |= {f"route[{index}].allow": route.allow for index, route in enumerate(settings.route)}
+    for key, entries in listed.items():
+        for entry in filter(_EXAMPLE_SUB.fullmatch, entries):
+            yield (
+                f"{key}: {entry} is the documents' example, and nobody; each person's ID is on "
+                f"their page {settings.server.prefix}/userinfo"
+            )
 
 
 def _is_wide(network: Network) -> bool:

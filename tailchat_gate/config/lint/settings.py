@@ -1,4 +1,4 @@
-"""Warns of settings that are valid but probably mistakes, and of entries without effect."""
+"""Warns of settings that are valid but probably mistakes, and of settings without effect."""
 
 from collections.abc import Container, Iterator, Sequence
 
@@ -27,18 +27,19 @@ from tailchat_gate.syntax import OFFLINE_ACCESS, OPENID
 _KNOWN_SCOPES = frozenset({OPENID, "profile", OFFLINE_ACCESS})
 #: Tailchat: a person's consent ends this long after it was given, even if it is in use.
 _GRANT_SECONDS = 14 * 86400.0
-#: What a few people with some tabs, and one page of a dashboard, ask for at once.
-_OFFICE = 60
-_PAGE = 200
+#: How many sign-ins a few people with some tabs begin at once.
+_LOGINS_OF_OFFICE = 60
+#: How many requests one page of a dashboard sends at once.
+_REQUESTS_OF_PAGE = 200
 _OWN_COOKIES = 4096  # a session of 3072 bytes, a login cookie, and their names
 
 
 def lint(settings: Settings) -> tuple[str, ...]:
     """List the warnings about valid settings; each is one sentence that begins with its key."""
-    return tuple(_cautions(settings))
+    return tuple(_warnings(settings))
 
 
-def _cautions(settings: Settings) -> Iterator[str]:
+def _warnings(settings: Settings) -> Iterator[str]:
     yield from addresses.of_addresses(settings)
     unknown = [word for word in settings.tailchat.scope.split(" ") if word not in _KNOWN_SCOPES]
     if unknown:
@@ -64,20 +65,20 @@ def _cautions(settings: Settings) -> Iterator[str]:
 
 
 def _rates(settings: Settings) -> Iterator[str]:
-    """Warn of rates that everyday use reaches."""
+    """Warn of rate limits that everyday use reaches."""
     logins, person = (
         read_rate(settings.limits.logins),
         read_rate(settings.limits.requests_per_person),
     )
-    if logins is not None and logins.most < _OFFICE:
+    if logins is not None and logins.most < _LOGINS_OF_OFFICE:
         yield (
-            f"limits.logins: all people behind one address share {settings.limits.logins}, and one "
-            "who opens a few tabs begins as many sign-ins"
+            f"limits.logins: all people behind one address share {settings.limits.logins}, and "
+            "each tab that a person opens begins a sign-in; write a higher rate"
         )
-    if person is not None and person.most < _PAGE:
+    if person is not None and person.most < _REQUESTS_OF_PAGE:
         yield (
             f"limits.requests_per_person: one page of a tool can take more requests than "
-            f"{settings.limits.requests_per_person} allows"
+            f"{settings.limits.requests_per_person} allows; write a higher rate"
         )
 
 
@@ -101,7 +102,7 @@ def _rechecks(settings: Settings) -> Iterator[str]:
     elif session.lifetime > _GRANT_SECONDS:
         yield (
             f"session.recheck: Tailchat forgets a consent after {format_duration(_GRANT_SECONDS)}, "
-            "and sessions end with that, whatever session.lifetime allows"
+            "and sessions end then, even if session.lifetime is longer"
         )
 
 
@@ -122,7 +123,7 @@ def _route(route: RouteSettings) -> Iterator[tuple[str, str]]:
         if route.headers:
             yield "headers", f"{route.upstream_text} has no tool that could get them"
     else:
-        yield from _pages_elsewhere(route)
+        yield from _other_origins(route)
         yield from (
             ("pass_response_fields", f"{name} passes anyway, so this changes nothing")
             for name in route.pass_response_fields
@@ -148,7 +149,8 @@ def _passed(route: RouteSettings, settings: Settings) -> Iterator[tuple[str, str
             yield "pass_fields", f"{name} passes anyway, so this changes nothing"
 
 
-def _pages_elsewhere(route: RouteSettings) -> Iterator[tuple[str, str]]:
+def _other_origins(route: RouteSettings) -> Iterator[tuple[str, str]]:
+    """Warn of origins whose pages can act as the visitor, and of a WebSocket key without use."""
     if WEBSOCKET not in route.upgrades and route.websocket_max_age:
         yield "websocket_max_age", "upgrades does not name websocket, so this changes nothing"
     if PUBLIC not in route.allow:
@@ -156,7 +158,7 @@ def _pages_elsewhere(route: RouteSettings) -> Iterator[tuple[str, str]]:
         if ANY_ORIGIN in route.origins:
             yield "origins", f"any site's page {warning}"
         if NO_ORIGIN in route.origins:
-            yield "origins", f"any page can pose as one without an origin, and then {warning}"
+            yield "origins", f"any page can make itself one without an origin, and then {warning}"
     if ANY_ORIGIN not in route.origins:
         of_sites = [one for one in route.origins if one.startswith("http")]
         for origin in filter(addresses.travels_in_clear, of_sites):
@@ -176,8 +178,8 @@ def _audiences(settings: Settings) -> Iterator[str]:
         first = first_with.setdefault(audience, index)
         if settings.assertion.key_files and settings.route[first].upstream != route.upstream:
             yield (
-                f"route[{index}].audience: route[{first}] has it too, so the tool of either can "
-                "use at the other what it got"
+                f"route[{index}].audience: route[{first}] has it too, so each of the two tools can "
+                "use an assertion it got at the other; write another audience"
             )
 
 
@@ -198,7 +200,10 @@ def _of_tokens(settings: Settings) -> Iterator[str]:
             yield f"token[{index}]: no route allows it, so it opens nothing"
         elsewhere = [name for name in naming if token.routes and name not in token.routes]
         if elsewhere:
-            yield f"token[{index}].routes: {elsewhere[0]} names the token and stays closed to it"
+            yield (
+                f"token[{index}].routes: it leaves out {elsewhere[0]}, whose allow names the "
+                "token, so the token does not open that route"
+            )
 
 
 def _of_emails(settings: Settings) -> Iterator[str]:
@@ -227,7 +232,7 @@ def _people_of(route: RouteSettings) -> Iterator[tuple[str, str]]:
         )
         yield "allow", warning
     if PUBLIC in route.allow and route.deny:
-        yield "deny", "the route is public, so these still enter, but as nobody"
+        yield "deny", "the route is public, so these people still enter, but anonymously"
     else:
         yield from (("deny", warning) for warning in _of_deny(route.deny, route.allow))
 
@@ -236,4 +241,4 @@ def _of_deny(denied: Sequence[str], allowed: Container[str]) -> Iterator[str]:
     """Warn of entries of a deny list that are also in an allow list, or have no effect."""
     for entry in denied:
         if entry in allowed:
-            yield f"{entry} is in allow too, and deny wins"
+            yield f"{entry} is in allow too; deny wins"

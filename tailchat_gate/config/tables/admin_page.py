@@ -1,4 +1,4 @@
-"""Routes of the gate's own admin page, and what must not stand beside them."""
+"""Routes to the gate's own admin page, and the settings of other routes that endanger it."""
 
 from collections.abc import Iterator, Mapping
 
@@ -12,27 +12,27 @@ _OWN_ADDRESSES = (ADMIN_PAGE, "static:")
 
 
 def is_admin_page(route: RouteSettings) -> bool:
-    """Whether a route is one of the gate's admin page."""
+    """Whether a route leads to the gate's admin page."""
     return route.upstream == ADMIN_PAGE
 
 
 def takes_grants(route: RouteSettings) -> bool:
-    """Whether a grant may let people in; never to the page that gives grants."""
+    """Whether a grant may let people in; never to the admin page, where grants are given."""
     return route.grants and not is_admin_page(route)
 
 
 def admin_page_conflicts(routes: Mapping[int, RouteSettings]) -> Iterator[Conflict]:
-    """Yield what makes the admin page unsafe: who may enter, and which pages share its origin."""
+    """Find what makes the admin page unsafe: who may enter, and pages that share its origin."""
     for index, route in routes.items():
         if readable(route, "upstream") == ADMIN_PAGE:
-            yield from judged(_alone(index, route))
+            yield from judged(_unsafe(index, route))
             for other, beside in routes.items():
                 yield from judged(_beside(index, route, other, beside))
 
 
-def _alone(index: int, route: RouteSettings) -> Iterator[Conflict]:
+def _unsafe(index: int, route: RouteSettings) -> Iterator[Conflict]:
     if route.host is None or route.host.startswith(WILDCARD):
-        wanted = "one whole host name, which no tool has: a tool's scripts could use the page"
+        wanted = "one whole host name that no tool has: a tool's scripts could use the page"
         yield Conflict(("route", index, "host"), shown(route.host), wanted)
     if PUBLIC in route.allow:
         position = route.allow.index(PUBLIC)
@@ -46,11 +46,11 @@ def _alone(index: int, route: RouteSettings) -> Iterator[Conflict]:
 def _beside(
     index: int, route: RouteSettings, other: int, beside: RouteSettings
 ) -> Iterator[Conflict]:
-    """Find a tool whose pages have the origin of the admin page."""
+    """Find a tool whose pages share the origin of the admin page."""
     if beside.upstream_text.startswith(_OWN_ADDRESSES) or not _covers(beside.host, route.host):
         return
     if beside.host != route.host and route.path == beside.path:
-        # The longer host name counts.
+        # The route with the longer host name wins, so no page of the tool is there.
         return
     wanted = f"a host that only route[{index}] has: scripts of a tool there could use the page"
     key = "host" if beside.host == route.host else "path"
@@ -58,7 +58,7 @@ def _beside(
 
 
 def _covers(host: str | None, name: str | None) -> bool:
-    """Whether a route's host takes in a name."""
+    """Whether a route's host, which may be a wildcard, covers a name; None is every host."""
     if host is None or name is None:
         return True
     return name.endswith(host[1:]) if host.startswith(WILDCARD) else host == name

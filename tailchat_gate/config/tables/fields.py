@@ -32,7 +32,7 @@ from tailchat_gate.config.values import address, group, identifier, path, quanti
 
 #: The largest `max` of a group.
 MOST_MEMBERS: Final = 1_000_000
-#: The word that leaves a number to the gate.
+#: The text in place of a number that the gate is to choose.
 AUTO: Final = "auto"
 
 
@@ -47,16 +47,16 @@ class Section(BaseModel):
 
 
 class _Mark(ABC):
-    """Marks the type of a key as what `read` makes; `shown` writes it in the file's form again."""
+    """Annotates the type of a key: `read` makes its value, `shown` writes that as in the file."""
 
     __slots__ = ()
 
-    #: A function of what `read` returns, None for a value that is shown as it is.
+    #: Takes the result of `read` and returns the text for a file; None if they are equal.
     shown: ClassVar[Any] = None
 
     @abstractmethod
     def read(self, value: object) -> object:
-        """Read a value of the file; raises ValueError."""
+        """Read a value of the file; raises ValueError, whose text says what is accepted."""
 
     def __get_pydantic_core_schema__(
         self, _source: object, _handler: GetCoreSchemaHandler
@@ -105,7 +105,7 @@ class Seconds(_Mark):
 
 @dataclass(frozen=True, slots=True)
 class Whole(_Mark):
-    """Marks an int as a whole number from `low` to `high`, both inclusive; with `auto`, or AUTO."""
+    """Marks an int as a whole number from `low` to `high`, both inclusive; `auto` allows AUTO."""
 
     low: int
     high: int
@@ -178,7 +178,7 @@ def distinct_items(items: Mapping[str, Any], *, at_least: int = 0) -> dict[str, 
 
 
 def empty() -> Mapping[str, Never]:
-    """Return an empty immutable mapping, the default of a table with free keys."""
+    """Return an empty immutable mapping: the default of a table whose keys the admin chooses."""
     return MappingProxyType({})
 
 

@@ -1,4 +1,4 @@
-"""The tables of what the gate takes, keeps, shows and logs."""
+"""The tables of limits, stored state, logs and traces."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -27,7 +27,7 @@ from tailchat_gate.config.values import identifier, quantities, secret, url
 from tailchat_gate.config.values.redis_url import redis_url
 from tailchat_gate.request.recorded import DEFAULT_LOG_FIELDS, LogField, Trusted
 
-#: Where the address of the collector is.
+#: The key with the address of the collector of spans.
 ENDPOINT = ("tracing", "endpoint")
 _MOST = 1_000_000
 

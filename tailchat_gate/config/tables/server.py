@@ -20,7 +20,7 @@ from tailchat_gate.config.tables.route_fields import Host, PemFile
 from tailchat_gate.config.values import address
 from tailchat_gate.config.values.identifier import distinct
 
-#: The keys with addresses of visitors, in the order of the file.
+#: The keys with addresses where visitors connect, in the order of the file.
 PUBLIC_ADDRESSES = ("listen", "https_listen", "redirect_listen")
 
 
@@ -298,7 +298,7 @@ class Server(Section):
     @field_validator("client_certificate")
     @classmethod
     def _no_way_past(cls, value: str, info: ValidationInfo) -> str:
-        """Refuse what others reach without TLS, and so without the certificate."""
+        """Refuse a required client certificate beside an address without TLS that others reach."""
         past = [one for one in info.data.get("listen") or () if not address.stays_here(one)]
         if value == "required" and info.data.get("client_ca") is not None and past:
             raise ValueError(
@@ -319,10 +319,10 @@ class Server(Section):
 
 
 def _public(info: ValidationInfo) -> list[str]:
-    """Return the addresses of visitors that are read already and valid."""
+    """Return the valid addresses where visitors connect, of the keys read so far."""
     return [one for key in PUBLIC_ADDRESSES for one in info.data.get(key) or ()]
 
 
 def _is_https(info: ValidationInfo) -> bool:
-    """Whether visitors come by HTTPS, as far as is known: public_url may be wrong itself."""
+    """Whether visitors use HTTPS; assumed if public_url has a problem of its own."""
     return str(info.data.get("public_url", "https:")).startswith("https:")

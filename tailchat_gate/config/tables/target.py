@@ -1,4 +1,4 @@
-"""The keys of a route that name it, and say which requests it takes and which tool gets them."""
+"""The keys of a route about its name, its tile, the requests it takes and the tool behind it."""
 
 from typing import Annotated, Literal
 
@@ -83,7 +83,7 @@ class TileSettings(Section):
 
     @property
     def shown_name(self) -> str:
-        """What people read of the route."""
+        """The name that people read: the title, or else the name of the route."""
         return self.title or self.name
 
 

@@ -14,7 +14,7 @@ _UNIX_PATH = re.compile(f"/(?!/)[^{CTL}]+")
 _STATUS = re.compile(OWN_STATUS)
 _DIRECTORY = re.compile(DIRECTORY)
 _LONGEST_UNIX_PATH = 107  # sun_path holds 108 bytes with its NUL, unix(7)
-#: Hosts that connect to any listener on a loopback address, or listen there.
+#: Hosts that mean this machine: connecting to one reaches its listeners on loopback addresses.
 _ANY_LOOPBACK = frozenset({"0.0.0.0", "::", "localhost"})  # noqa: S104 - compared only
 _MAPPED = IPv6Network("::ffff:0:0/96")  # RFC 4291 section 2.5.5.2
 
@@ -138,14 +138,14 @@ def listen_address(text: str) -> TcpAddress | UnixAddress:
 
 
 def listen(text: str) -> str:
-    """Read one address to listen on into its canonical text; raises ValueError as above."""
+    """Return the canonical text of an address to listen on; raises ValueError as above."""
     return str(listen_address(text))
 
 
 def stays_here(text: str) -> bool:
     """Whether only this machine can connect to an address to listen on.
 
-    A name below localhost is not certain: the system may ask a name server for it.
+    False for a name below localhost, because the system may ask a name server for it.
     """
     listener = listen_address(text)
     if isinstance(listener, UnixAddress):
@@ -154,7 +154,7 @@ def stays_here(text: str) -> bool:
 
 
 def upstream_address(text: str) -> Upstream:
-    """Read where the requests of a route go.
+    """Read an upstream: the address of a tool, or what the gate answers itself.
 
     Raises ValueError, whose text says what is accepted.
     """
@@ -176,14 +176,15 @@ def upstream_address(text: str) -> Upstream:
 
 
 def upstream(text: str) -> str:
-    """Read where the requests of a route go into its canonical text; raises ValueError as above."""
+    """Return the canonical text of an upstream; raises ValueError as above."""
     return str(upstream_address(text))
 
 
 def upstreams(value: object) -> str | tuple[str, ...]:
-    """Read one upstream, or a list of the addresses of one tool, into canonical texts.
+    """Return the canonical text of one upstream, or those of a list of addresses of one tool.
 
-    A list of one is that one. Raises ValueError, whose text says what is accepted.
+    A list of one address becomes that address. Raises ValueError, whose text says what is
+    accepted.
     """
     if isinstance(value, str):
         return upstream(value)
@@ -206,7 +207,7 @@ def _read(text: str) -> Upstream | None:
 
 
 def tool_of(address: Upstream) -> tuple[str, int] | None:
-    """Return a value that is equal for all addresses of one tool, None if there is no tool."""
+    """Return host or socket path, and port, equal for all spellings of one tool; None for none."""
     if isinstance(address, UnixAddress):
         return normpath(address.path), 0
     if isinstance(address, HttpAddress):
@@ -225,7 +226,7 @@ def _one_name(name: str) -> str:
 
 
 def leads_to(upstream: Upstream, listener: TcpAddress | UnixAddress) -> bool:
-    """Whether an upstream is certainly the listener at an address.
+    """Whether an upstream certainly leads to a listener.
 
     A name other than localhost may resolve to any address, so it is never certain.
     """

@@ -1,4 +1,4 @@
-"""What the pages show of an organisation: its name, logo, colour, links, and texts of its own."""
+"""Checks how an organisation adapts the pages: its logo, colours, links and own texts."""
 
 from collections.abc import Iterator, Mapping
 from string import hexdigits
@@ -39,7 +39,7 @@ def text_language(text: str) -> str:
 
 
 def flat_texts(value: object) -> object:
-    """Return a table of tables as one, whose keys have dots, as in `"sign_in.title"`."""
+    """Flatten a table of tables into one whose keys have dots, as in "sign_in.title"."""
     return dict(_flat(value)) if isinstance(value, Mapping) else value
 
 
@@ -55,21 +55,21 @@ def text_key(text: str) -> str:
     """Check the key of a text; raises ValueError."""
     if text not in replaceable():
         raise ValueError(
-            "the key of a text of the pages, as docs/pages.md tells"
+            "the key of a text of the pages, as docs/pages.md lists them"
             + did_you_mean(text, replaceable())
         )
     return text
 
 
 def own_text(value: str) -> str:
-    """Check one text; raises ValueError."""
+    """Check a text that replaces one of the pages' own; raises ValueError."""
     if not value.strip() or len(value) > _LONGEST_OWN_TEXT or syntax.UNFIT_FOR_A_LINE.search(value):
         raise ValueError(f"a text in one line of at most {_LONGEST_OWN_TEXT} characters")
     return value
 
 
 def with_placeholders(texts: Mapping[str, str]) -> Mapping[str, str]:
-    """Check that texts have the placeholders of those that they replace; raises ValueError."""
+    """Check that each text has the placeholders of the one it replaces; raises ValueError."""
     for name, found in texts.items():
         wanted = replaceable()[name]
         bare = found

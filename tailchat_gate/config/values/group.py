@@ -1,4 +1,4 @@
-"""The members of a group: subs, and Tailchat's own groups and roles by their ids."""
+"""The members of a group: subs, and groups and roles of Tailchat by their ids."""
 
 import re
 from collections.abc import Iterable
@@ -35,26 +35,26 @@ def panel(text: str) -> str:
 
 
 class MemberSource(NamedTuple):
-    """Where Tailchat says who is in a group: all members of its group `group`, or of a role."""
+    """A group of Tailchat whose members belong to a group here; `role`: only those with it."""
 
     group: str
     role: str = ""
 
     @property
     def entry(self) -> str:
-        """The text of the configuration."""
+        """The entry in the configuration."""
         if self.role:
             return f"{TAILCHAT_ROLE}{self.group}/{self.role}"
         return f"{TAILCHAT_GROUP}{self.group}"
 
 
 class Group(tuple[str, ...]):  # noqa: SLOT001 - a tuple of any length cannot have more slots
-    """The entries of a group as written; `most` is how many members it may have, None: any."""
+    """The entries of a group as written; `most` is its largest size, None for no limit."""
 
     most: int | None
 
     def __new__(cls, entries: Iterable[str] = (), most: int | None = None) -> Self:
-        """Take checked entries."""
+        """Make a group of entries that were checked."""
         made = super().__new__(cls, entries)
         made.most = most
         return made
@@ -65,7 +65,7 @@ class Group(tuple[str, ...]):  # noqa: SLOT001 - a tuple of any length cannot ha
         return same_limit and super().__eq__(other)
 
     def __ne__(self, other: object) -> bool:
-        """Compare as `==` does; a tuple has a comparison of its own for this."""
+        """Negate `==`; the comparison of tuple would ignore the limit."""
         return not self == other
 
     def __hash__(self) -> int:

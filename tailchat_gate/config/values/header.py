@@ -19,7 +19,7 @@ from tailchat_gate.request.field_names import (
 )
 from tailchat_gate.syntax import SHORT_TOKEN, VCHAR
 
-#: The template fields about the request; the others are about the person.
+#: Fields of a template: CLIENT is about the request, the others are about the person.
 CLIENT = "client"
 EMAIL = "email"
 FIELDS = ("sub", "nickname", "discriminator", "avatar", "groups", EMAIL, CLIENT)
@@ -33,7 +33,8 @@ TEMPLATE = (
 )
 
 _TOKEN = re.compile(SHORT_TOKEN)
-#: Fields that frame a message, route it or belong to its connection, and the gate's own.
+#: Header fields that a route cannot set: they frame or route a message, belong to its connection,
+#: or are the gate's own.
 _MANAGED = NamePatterns(
     *OWN,
     *(name.decode("ascii") for name in (*HOP_BY_HOP, *TRACE_CONTEXT)),
@@ -62,12 +63,12 @@ _APPLICATION = re.compile(
 _NOT_APPLICATIONS = frozenset(
     ("http", "https", "ws", "wss", "ftp", "data", "blob", "about", "javascript")
 )
-# Inside these, further requests would pass unjudged (h2c smuggling) or unreadable.
+# Inside these protocols further requests would pass unchecked (h2c smuggling) or encrypted.
 REFUSED = ("h2", "h2c", "h3", "http", "https", "tls", "ssl")
 
 
 def folded(name: str) -> bytes:
-    """Fold a header name as some tools do, which read `X_A` and `x-a` as one header."""
+    """Fold a header name as those tools do that read `X_A` and `x-a` as one header."""
     return fold(name.encode("ascii"))
 
 
@@ -178,8 +179,8 @@ def protocol(text: str) -> str:
 def origin(text: str) -> str:
     """Read one origin as browsers write it in Origin (RFC 6454 section 6.2), `null` or `*`.
 
-    Applications have schemes of their own. Some have a host that changes each time: write "*" for
-    it. Raises ValueError, whose text says what is accepted.
+    Applications have schemes of their own; "*" as the host stands for one that changes each time.
+    Raises ValueError, whose text says what is accepted.
     """
     if text in {ANY_ORIGIN, NO_ORIGIN}:
         return text

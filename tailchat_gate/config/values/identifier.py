@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from tailchat_gate import syntax
 from tailchat_gate.config.problems import did_you_mean
-from tailchat_gate.config.values.placeholder import is_placeholder
+from tailchat_gate.config.values.secret import is_placeholder
 
 PUBLIC = "public"
 SIGNED_IN = "signed-in"
@@ -42,7 +42,7 @@ _TOKEN_NAME = re.compile(syntax.PLAIN_NAME)
 _TOKEN_HASH = re.compile(syntax.TOKEN_HASH)
 _AUDIENCE = re.compile(syntax.AUDIENCE)
 _SUB = re.compile(syntax.SUB)
-# Tailchat: the first "#" ends the nickname, so that one with a "#" in it is never found.
+# Tailchat: the first "#" ends the nickname, so it never finds a nickname with a "#" in it.
 _PERSON_NAME = re.compile(rf"(?!{SUB}|{TOKEN})[^#{syntax.CTL}{syntax.C1}]{{1,128}}#[0-9]{{1,16}}")
 _METHOD = re.compile(syntax.REGISTERED_METHOD)
 _CLIENT_ID = re.compile(syntax.CLIENT_ID)
@@ -52,7 +52,7 @@ _APP_ID = (
 )
 _SCOPE = re.compile(syntax.SCOPE)
 _LONGEST_CONTACT = 200
-#: Tailchat: a sub is a MongoDB id, as pages and logs show it.
+
 _NO_ID = "is not a Tailchat id, which has 24 hex digits"
 
 #: One entry of a deny list, and of an allow list, for a JSON Schema.
@@ -110,17 +110,17 @@ def sub(text: str) -> str:
 
 
 def is_token_name(text: str) -> bool:
-    """Whether a text is a valid name of a machine token, here and for a lock."""
+    """Whether a text is a valid name of a machine token, in the configuration or in a lock."""
     return _TOKEN_NAME.fullmatch(text) is not None
 
 
 def is_person_name(text: str) -> bool:
-    """Whether a text is a name as Tailchat's clients show it, a nickname and its digits."""
+    """Whether a text is a name as Tailchat shows it: nickname, "#" and digits."""
     return _PERSON_NAME.fullmatch(text) is not None
 
 
 def is_sub(text: str) -> bool:
-    """Whether a text is a valid sub, here and for a lock."""
+    """Whether a text is a valid sub, in the configuration or in a lock."""
     return _SUB.fullmatch(text) is not None
 
 
@@ -204,7 +204,7 @@ def deny_entry(text: str) -> str:
 
 
 def person_entry(text: str) -> str:
-    """Check one entry of a list of persons, as `deny_entry` does."""
+    """Check one entry of a list of people, without tokens; raises ValueError as `deny_entry`."""
     if text.startswith(TOKEN) or not _names_somebody(text):
         raise ValueError(PERSONS)
     return text

@@ -1,4 +1,4 @@
-"""Paths in the configuration: those of requests, and those of files."""
+"""Paths in the configuration: of requests and of files."""
 
 import re
 
@@ -74,9 +74,9 @@ def inside(path: str, folder: str) -> bool:
 
 
 def stripped(outer: str, inner: str | None) -> str:
-    """Return the prefix that is removed from the paths that a tool sees, "" if none is.
+    """Return the prefix that the gate removes from paths before a tool sees them, "" for none.
 
-    `outer` is the path of the route, `inner` what the tool sees in its place.
+    `outer` is the path of the route, `inner` the path that the tool sees in its place.
     """
     tail = "" if inner == "/" else inner
     if tail is None or outer == "/" or not outer.endswith(tail):

@@ -14,7 +14,7 @@ _SIZE_SPELLING = re.compile("([0-9]{1,9})(KiB|MiB)")
 SIZE = 'a size in quotes, such as "512KiB" or "1MiB"'
 
 _PERIODS: Final = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86400.0}
-#: A rate, as a pattern without the empty text.
+#: A pattern of rates; the empty text, for no limit, is not among them.
 RATE_PATTERN: Final = f"[1-9][0-9]{{0,8}}/({'|'.join(_PERIODS)})"
 _RATE_SPELLING = re.compile(RATE_PATTERN)
 RATE: Final = (
@@ -80,7 +80,7 @@ def format_timestamp(moment: float) -> str:
 
 
 def end_text(until: int | None) -> str:
-    """Return until when a lock or a grant lasts."""
+    """Say when a lock or a grant ends, at a Unix second or never (None)."""
     if until is None:
         return "until unlocked"
     return f"until {datetime.fromtimestamp(until, UTC):%Y-%m-%d %H:%M:%S} UTC"
@@ -108,14 +108,14 @@ def format_size(count: int) -> str:
 
 
 def read_share(value: object) -> float:
-    """Read a part of the whole. Raises ValueError, whose text says what is accepted."""
+    """Read a share from 0 to 1. Raises ValueError, whose text says what is accepted."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise ValueError("a number from 0 to 1, such as 0.05")
     return float(value)
 
 
 class Rate(NamedTuple):
-    """At most `most` in `seconds`."""
+    """A limit of `most` events within `seconds`."""
 
     most: int
     seconds: float
@@ -129,7 +129,7 @@ def rate(text: str) -> str:
 
 
 def read_rate(text: str) -> Rate | None:
-    """Read a rate that was checked, None for none."""
+    """Read a rate that was checked; None for no limit."""
     if not text:
         return None
     count, _, period = text.partition("/")

@@ -1,4 +1,4 @@
-"""The address of a Redis or Valkey server, or of what leads to it, as a URL without a password."""
+"""The address of a Redis or Valkey server, its Sentinels or a Cluster: a URL without a password."""
 
 import re
 from collections.abc import Mapping
@@ -33,11 +33,11 @@ Host = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class RedisAddress:
-    """Where a server is; `path` is its Unix socket, "" for TCP.
+    """The address of a server; `path` is its Unix socket, "" for TCP.
 
-    `ca_file` holds the certificates that `tls` trusts, "" for the system's. With `service` the
-    primary of that name is found by the Sentinels at `hosts`, which know the gate by
-    `sentinel_user`. With `hosts` alone these are nodes of a Cluster.
+    `ca_file` has the authorities that `tls` trusts, "" for the system's. With `service` the
+    Sentinels at `hosts`, to which the gate signs in as `sentinel_user`, name the primary of that
+    service. Without `service`, `hosts` are nodes of a Cluster.
     """
 
     host: str
@@ -60,14 +60,14 @@ def redis_url(text: str) -> str:
 
 
 def redis_address(text: str) -> RedisAddress:
-    """Read an address; raises ValueError, whose text repeats nothing of it."""
+    """Read an address; raises ValueError, whose text does not repeat any part of it."""
     if not _PLAIN.fullmatch(text):
         raise ValueError(_EXPECTED)
     scheme, _, rest = text.partition("://")
     kind = scheme.partition("+")[2]
     if scheme in {f"{one}+{kind}" for one in ("redis", "rediss")} and kind in _SEVERAL:
         return _several(kind, rest, tls=scheme.startswith("rediss"))
-    # As other programs write several servers.
+    # Other programs write several servers in other ways: say how to write them here.
     if "sentinel" in scheme:
         raise ValueError(_SENTINELS)
     if "cluster" in scheme or "," in rest.partition("/")[0]:

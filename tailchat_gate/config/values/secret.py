@@ -1,9 +1,8 @@
-"""Checks whether a text is strong enough for a secret."""
+"""Checks whether a text can be a secret: strong enough, and not a placeholder of a template."""
 
 import itertools
 import re
 
-from tailchat_gate.config.values.placeholder import is_instead_of_password, is_placeholder
 from tailchat_gate.syntax import CTL, SURROGATES
 
 _SHORTEST = 32
@@ -15,6 +14,24 @@ _WORDS = re.compile(
 )
 _CONTROL = re.compile(f"[{CTL}{SURROGATES}]")
 
+_SIGNS = r"x{3,}|\*+|\.{2,}|…|-+|0+|<.*>|\{\{?.*\}\}?|\$\{?\w+\}?|%\w+%|\[.*\]"
+_OURS = (
+    r"(?:your[ _-])?(?:(?:tailchat|oauth|client)[ _-]?){0,2}(?:secret|password|id)(?:[ _-]?here)?"
+)
+_TEMPLATE = re.compile(
+    r"(?:change|replace|insert|fill|enter|put|paste).?(?:me|this|it|with|in|your|here|the)(?![a-z0-9]).*"
+    rf"|{_OURS}|(?:your[ _-])?app[ _-]?id|your[ _-]app[ _-]?(?:id|secret)"
+    r"|place.?holder|todo|tbd|none|null|undefined|test"
+    r"|(?:[a-z0-9-]+\.)*example(?:\.(?:com|net|org))?"
+    rf"|(?:tc_)?(?:{_SIGNS}|your[ _-].*)",
+    re.IGNORECASE,
+)
+#: People choose the password of a server, so only an obvious placeholder is refused.
+_NO_PASSWORD = re.compile(
+    r"(?:change|replace).?(?:me|this|with|your|the)(?![a-z0-9]).*|the password of .*|<.*>|\.{2,}|…",
+    re.IGNORECASE,
+)
+
 SESSION = "at least 32 random characters; `tailchat-gate secret` prints some"
 _SERVER = "the password of the server, on one line, without white space at its ends"
 CLIENT = (
@@ -22,6 +39,14 @@ CLIENT = (
     "space at its ends"
 )
 _PLACEHOLDER = "this one reads like a placeholder"
+
+
+def is_placeholder(text: str) -> bool:
+    """Whether a text, in place of a random id or secret of Tailchat, is one of a template.
+
+    Neither has white space in it: a text with white space is a sentence about the value.
+    """
+    return _TEMPLATE.fullmatch(text) is not None or len(text.split()) > 1
 
 
 def client_secret(text: str) -> None:
@@ -36,15 +61,15 @@ def password(text: str) -> None:
     """Check the password of a server; raises ValueError, whose text says what is accepted."""
     if not text or text != text.strip() or _CONTROL.search(text):
         raise ValueError(_SERVER)
-    if is_instead_of_password(text):
+    if _NO_PASSWORD.fullmatch(text):
         raise ValueError(f"{_SERVER}; {_PLACEHOLDER}")
 
 
 def session_secret(text: str) -> None:
     """Check a secret that cookies are sealed with.
 
-    Length alone does not make a secret. Text that people type to pass a length check is refused
-    too: placeholders, few different characters, repetitions, runs such as "abcdef...".
+    Length is not enough. Text that people type to pass a length check is refused too:
+    placeholders, few different characters, repetitions, runs such as "abcdef...".
     Raises ValueError, whose text says what is accepted and nothing of the secret.
     """
     if len(text) < _SHORTEST:
@@ -52,7 +77,7 @@ def session_secret(text: str) -> None:
     if text != text.strip() or _CONTROL.search(text):
         raise ValueError(f"{SESSION}, on one line, without white space at its ends")
     if text.startswith("#"):
-        raise ValueError(f"{SESSION}; no sign # at the start, which is not read as a comment here")
+        raise ValueError(f"{SESSION}; not a line that begins with #: a secret file has no comments")
     if _WORDS.search(text):
         raise ValueError(f"{SESSION}; {_PLACEHOLDER}")
     if len(set(text)) < _FEWEST_SIGNS or _repeats(text) or _runs(text):
@@ -60,11 +85,11 @@ def session_secret(text: str) -> None:
 
 
 def _repeats(text: str) -> bool:
-    """Whether the text repeats one part of at most half its length."""
+    """Whether the text is one part, of at most half its length, again and again."""
     return any(text.startswith(text[size:]) for size in range(1, len(text) // 2 + 1))
 
 
 def _runs(text: str) -> bool:
-    """Whether two thirds of the characters follow their neighbour in the alphabet."""
+    """Whether more than two thirds of the characters are next to, or equal to, their neighbour."""
     steps = [abs(ord(a) - ord(b)) <= 1 for a, b in itertools.pairwise(text)]
     return 3 * sum(steps) > 2 * len(steps)

@@ -1,4 +1,4 @@
-"""What the launcher shows of a route: texts, an icon, and where it leads."""
+"""Checks the tile of a route in the launcher: its texts, its icon and the path it opens."""
 
 import re
 import unicodedata
@@ -6,7 +6,7 @@ import unicodedata
 from tailchat_gate import syntax
 from tailchat_gate.config.values import path
 
-#: The kinds of picture that an icon may be, by the end of the file's name (RFC 2046, RFC 9239).
+#: The media types of icons, by the extension of the file's name.
 PICTURES = {
     ".gif": "image/gif",
     ".ico": "image/vnd.microsoft.icon",
@@ -51,7 +51,7 @@ def icon(text: str) -> str:
 
 
 def picture(file: str) -> str | None:
-    """Return the media type of an icon's file by its name, None for no picture."""
+    """Return the media type of a picture by the name of its file, None for any other file."""
     return PICTURES.get(file[file.rfind(".") :].lower())
 
 

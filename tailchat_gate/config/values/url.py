@@ -75,8 +75,8 @@ class Url:
 def host(text: str) -> str:
     """Read a host without port into lower-case ASCII; an IPv6 address has brackets.
 
-    A name with other letters is encoded once, as browsers do (IDNA 2008 by way of UTS 46, without
-    its transitional mapping), because a request's Host is ASCII.
+    A name with other letters is encoded as browsers do (IDNA 2008 by UTS 46, without transitional
+    mapping), because the Host of a request is ASCII.
     Many clients read a name whose last label is a number as an IPv4 address
     (URL Standard, host parser), so it must be a plain dotted one.
     Raises ValueError, whose text says what is accepted.
@@ -182,7 +182,7 @@ def base_url(text: str) -> str:
 
 
 def base_url_or_none(text: str) -> str:
-    """Read a URL as base_url does, "" for none. Raises ValueError."""
+    """Read a URL as base_url does; "" is none. Raises ValueError."""
     return base_url(text) if text else ""
 
 
@@ -255,7 +255,10 @@ def _ascii_name(text: str) -> str:
 
 
 def proxy_address(text: str) -> str:
-    """Read the address of a proxy, without user and path. Raises ValueError."""
+    """Read the http URL of a proxy without user and path, ENVIRONMENT, or "" for none.
+
+    Raises ValueError, whose text says what is accepted.
+    """
     if text in ("", ENVIRONMENT):
         return text
     url = parse_url(text, PROXY)
@@ -265,10 +268,10 @@ def proxy_address(text: str) -> str:
 
 
 def proxy_for(setting: str, url: str) -> str:
-    """Return the proxy for calls to a URL, "" for none.
+    """Return the proxy for requests to a URL, "" for none; `setting` is `tailchat.proxy`.
 
-    A proxy in the environment that does not speak HTTP is ignored; a user and a password in its
-    address are kept.
+    A proxy in the environment whose URL is not http is ignored; user and password in the URL are
+    kept.
     """
     if setting != ENVIRONMENT:
         return setting
