@@ -20,6 +20,7 @@ import uvloop
 import weights
 from blockbuster import blockbuster_ctx
 from bothways import BothWays
+from configkit import write_smallest
 from edgekit import COMMANDS, SETUPS, Edge, Fronts
 from forking import forked
 from gatekit import (
@@ -204,6 +205,15 @@ def tmp_path(_directories: Iterator[Path]) -> Path:
     path = next(_directories)
     path.mkdir(mode=0o700)
     return path
+
+
+@pytest.fixture
+def smallest(tmp_path: Path) -> Path:
+    """Return the shortest configuration, of https://gate.example.com on 127.0.0.1:4180.
+
+    Its owner alone can read it.
+    """
+    return write_smallest(tmp_path)
 
 
 @pytest.fixture

@@ -20,7 +20,6 @@ from configkit import (
     problems,
     refused,
     saying,
-    write_smallest,
 )
 from gatekit import make_settings
 from pydantic import SecretStr, ValidationError
@@ -38,12 +37,6 @@ from tailchat_gate.config.model import (
     Tailchat,
 )
 from tailchat_gate.config.report import report
-
-
-@pytest.fixture
-def smallest(tmp_path: Path) -> Path:
-    """Return the shortest file, which its owner alone can read."""
-    return write_smallest(tmp_path)
 
 
 def test_the_smallest_file_gets_every_default() -> None:

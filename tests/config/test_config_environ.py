@@ -6,17 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from configkit import CORPUS, SECRETS, SMALLEST, good, problems, refused, saying, write_smallest
+from configkit import CORPUS, SECRETS, SMALLEST, good, problems, refused, saying
 
 from tailchat_gate.config.model import Settings
 
 SUB = "660000000000000000000001"
-
-
-@pytest.fixture
-def smallest(tmp_path: Path) -> Path:
-    """Return the shortest file, which its owner alone can read."""
-    return write_smallest(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from configkit import good, refused, saying, write_smallest
+from configkit import good, refused, saying
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -26,12 +26,6 @@ from tailchat_gate.config.files import FileError, client_context, unusable
 from tailchat_gate.config.values.url import server_name
 
 DAY = timedelta(days=1)
-
-
-@pytest.fixture
-def smallest(tmp_path: Path) -> Path:
-    """Return the shortest file, which its owner alone can read."""
-    return write_smallest(tmp_path)
 
 
 def write_pair(

@@ -14,19 +14,12 @@ from configkit import (
     problems,
     refused,
     saying,
-    write_smallest,
 )
 from pydantic import SecretStr
 
 from tailchat_gate.config.files import exposed
 from tailchat_gate.config.load import load
 from tailchat_gate.config.values import secret
-
-
-@pytest.fixture
-def smallest(tmp_path: Path) -> Path:
-    """Return the shortest file, which its owner alone can read."""
-    return write_smallest(tmp_path)
 
 
 def write_secret(file: Path, content: str | bytes, mode: int = 0o600) -> Path:

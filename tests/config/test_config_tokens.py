@@ -5,7 +5,7 @@ from datetime import UTC, timedelta, timezone
 from pathlib import Path
 
 import pytest
-from configkit import good, refused, saying, write_smallest
+from configkit import good, refused, saying
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
@@ -23,12 +23,6 @@ from tailchat_gate.config.values import quantities
 
 HASH = "sha256:60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752"
 MIDNIGHT = 1_798_761_600.0
-
-
-@pytest.fixture
-def smallest(tmp_path: Path) -> Path:
-    """Return the shortest file, which its owner alone can read."""
-    return write_smallest(tmp_path)
 
 
 @pytest.mark.parametrize(

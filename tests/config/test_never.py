@@ -5,16 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from configkit import good, refused, write_smallest
+from configkit import good, refused
 
 TOOL = {"upstream": "http://127.0.0.1:3000"}
 ID = "660000000000000000000001"
-
-
-@pytest.fixture
-def smallest(tmp_path: Path) -> Path:
-    """Return the shortest file, whose gate is https://gate.example.com on 127.0.0.1:4180."""
-    return write_smallest(tmp_path)
 
 
 def _routes(*routes: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from clikit import invoke
-from configkit import SMALLEST, good, refused, write_smallest
+from configkit import SMALLEST, good, refused
 
 from tailchat_gate.config.lint.addresses import of_examples
 
@@ -20,12 +20,6 @@ PRINTED = (
     *(ROOT / name for name in ("config.example.toml", "deploy/compose/config.toml")),
 )
 VALUE = re.compile(r'\bclient_(id|secret) = ("[^"\n]*")')
-
-
-@pytest.fixture
-def smallest(tmp_path: Path) -> Path:
-    """Return a good file."""
-    return write_smallest(tmp_path)
 
 
 def test_what_is_printed_is_refused_until_it_is_filled_in(smallest: Path, tmp_path: Path) -> None:

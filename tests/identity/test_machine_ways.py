@@ -74,6 +74,18 @@ async def get(gate: RunningGate, target: str = "/", **fields: str) -> Response:
     return await ask(gate.port, request_bytes(target, **fields))
 
 
+async def lets_in(gate: RunningGate, upstream: RawUpstream, value: str) -> None:
+    """Check that `value` lets in where the token may, and that only one tool gets it."""
+    assert (await get(gate, Authorization=value)).status == 200
+    assert (await get(gate, "/people", Authorization=value)).status == 403
+    assert (await get(gate, "/keeps", Authorization=value)).status == 200
+
+    stripped, kept = upstream.requests
+    assert stripped.value("X-Tailchat-Token") == kept.value("X-Tailchat-Token") == b"ci"
+    assert stripped.value("Authorization") is None
+    assert kept.value("Authorization") == value.encode()
+
+
 @pytest.mark.parametrize(
     "value",
     [
@@ -88,14 +100,7 @@ async def test_a_token_is_the_password_of_basic(
     gate: RunningGate, upstream: RawUpstream, value: str
 ) -> None:
     """Whatever the user is called, the password counts, and the tool sees neither."""
-    assert (await get(gate, Authorization=value)).status == 200
-    assert (await get(gate, "/people", Authorization=value)).status == 403
-    assert (await get(gate, "/keeps", Authorization=value)).status == 200
-
-    stripped, kept = upstream.requests
-    assert stripped.value("X-Tailchat-Token") == kept.value("X-Tailchat-Token") == b"ci"
-    assert stripped.value("Authorization") is None
-    assert kept.value("Authorization") == value.encode()
+    await lets_in(gate, upstream, value)
 
 
 async def test_a_field_of_its_own_leaves_authorization_to_the_tool(
@@ -115,15 +120,7 @@ async def test_a_token_is_the_user_name_of_basic(
     gate: RunningGate, upstream: RawUpstream, password: str
 ) -> None:
     """As with other servers of git, a whole token is good as the name, whatever stands behind."""
-    value = basic(TOKEN, password)
-    assert (await get(gate, Authorization=value)).status == 200
-    assert (await get(gate, "/people", Authorization=value)).status == 403
-    assert (await get(gate, "/keeps", Authorization=value)).status == 200
-
-    stripped, kept = upstream.requests
-    assert stripped.value("X-Tailchat-Token") == kept.value("X-Tailchat-Token") == b"ci"
-    assert stripped.value("Authorization") is None
-    assert kept.value("Authorization") == value.encode()
+    await lets_in(gate, upstream, basic(TOKEN, password))
 
 
 MALFORMED: Final = {

@@ -248,15 +248,8 @@ async def test_only_a_clean_connection_is_used_again(
         await until(lambda: upstream.open_connections == (1 if stays else 0))
 
 
-LATE = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 4\r\nConnection: close\r\n\r\nlate"
-
-
-@pytest.mark.parametrize("late", [LATE, LATE[:20], b"\r\n", b"\x00"])
-@pytest.mark.parametrize("close", [False, True])
-async def test_what_an_idle_upstream_says_is_no_answer(
-    public: RunningGate, upstream: RawUpstream, late: bytes, close: bool
-) -> None:
-    """A late 408 that was there before the next request is nobody's (RFC 9112 section 9.2)."""
+async def _answered(client: RawClient, upstream: RawUpstream) -> list[asyncio.StreamWriter]:
+    """Return the tool's ends of its connections, once the client has a first response."""
     writers: list[asyncio.StreamWriter] = []
 
     async def answer(
@@ -266,9 +259,22 @@ async def test_what_an_idle_upstream_says_is_no_answer(
         writer.write(OK)
 
     upstream.answer = answer
+    client.send(get())
+    assert (await client.response()).body == b"ok"
+    return writers
+
+
+LATE = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 4\r\nConnection: close\r\n\r\nlate"
+
+
+@pytest.mark.parametrize("late", [LATE, LATE[:20], b"\r\n", b"\x00"])
+@pytest.mark.parametrize("close", [False, True])
+async def test_what_an_idle_upstream_says_is_no_answer(
+    public: RunningGate, upstream: RawUpstream, late: bytes, close: bool
+) -> None:
+    """A late 408 that was there before the next request is nobody's (RFC 9112 section 9.2)."""
     async with RawClient.connect(public.port) as client, asyncio.timeout(15):
-        client.send(get())
-        assert (await client.response()).body == b"ok"
+        writers = await _answered(client, upstream)
         # Past the loop, so that both wait in the gate's sockets when it looks next.
         os.write(writers[0].get_extra_info("socket").fileno(), late)
         if close:
@@ -286,18 +292,8 @@ async def test_a_408_that_comes_as_the_request_does_is_no_answer(
     public: RunningGate, upstream: RawUpstream
 ) -> None:
     """A connection is known to be quiet before it is used again (RFC 9112 section 9.2)."""
-    writers: list[asyncio.StreamWriter] = []
-
-    async def answer(
-        request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        writers.append(writer)
-        writer.write(OK)
-
-    upstream.answer = answer
     async with RawClient.connect(public.port) as client, asyncio.timeout(15):
-        client.send(get())
-        assert (await client.response()).body == b"ok"
+        writers = await _answered(client, upstream)
         # The request is first to be read, but the late answer is there by then.
         os.write(client.writer.get_extra_info("socket").fileno(), get())
         os.write(writers[0].get_extra_info("socket").fileno(), LATE)
