@@ -4,11 +4,15 @@ import asyncio
 import fcntl
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 from clikit import GATE, run
+from gatekit import RawUpstream
+from processkit import NOT_FORKED
+from workerkit import workers
 
 #: What a process sees of itself.
 _TOLD = """
@@ -61,3 +65,28 @@ async def test_it_ends_as_one_that_is_started() -> None:
     process = await asyncio.create_subprocess_exec(*command)
     process.kill()
     assert await process.wait() == -9
+
+
+def _is_forked(pid: int) -> bool:
+    return "fork_server.py" in Path(f"/proc/{pid}/cmdline").read_text()
+
+
+async def test_what_a_forked_gate_starts_is_forked(tmp_path: Path, upstream: RawUpstream) -> None:
+    """Its workers are, and so is the process that takes over from it."""
+    async with workers(tmp_path, upstream) as found:
+        assert [_is_forked(pid) for pid in await found.pids()] == [True] * 2
+        code, out, _ = await run("upgrade", "--config", str(found.config))
+        assert code == 0
+        successor = int(out.split()[1])
+        try:
+            assert _is_forked(successor)
+        finally:
+            os.kill(successor, signal.SIGTERM)
+            await found.gate.process.wait()
+
+
+async def test_what_is_not_to_be_forked_is_started(tmp_path: Path, upstream: RawUpstream) -> None:
+    """A gate that Python itself is to start has workers that Python itself starts."""
+    async with workers(tmp_path, upstream, variables=NOT_FORKED) as found:
+        pids = [found.gate.process.pid, *await found.pids()]
+        assert [_is_forked(pid) for pid in pids] == [False] * 3

@@ -1,9 +1,13 @@
 """A Python that has imported the gate, and becomes a process of it as often as it is asked.
 
 Run by forking.py, with its end of a socket pair as the standard input. See there.
+
+A gate that serves may start others, its workers and its successor. It has a server of its own for
+that, which was forked before it began, since a process can only be forked by what has its parent.
 """
 
 import contextlib
+import fcntl
 import gc
 import importlib
 import json
@@ -15,12 +19,8 @@ import sys
 import time
 from typing import Any, Final
 
-#: Bytes of a request: its arguments and its environment.
-MOST: Final = 2**20
-#: Descriptors of a request: the three standard streams, and those that are passed.
-MOST_DESCRIPTORS: Final = 64
-#: Descriptors that are asked for by their numbers are below it.
-HIGH: Final = 512
+from forking import HIGH, MOST, MOST_DESCRIPTORS, fork_from
+
 #: What is not imported: it starts at once, or no program of a test uses it.
 _LEFT_OUT: Final = ("tailchat_gate.__main__", "tailchat_gate.demo")
 
@@ -32,13 +32,12 @@ def _import_gate() -> None:
             importlib.import_module(module.name)
 
 
-def _serve(asked: socket.socket) -> tuple[dict[str, Any], list[int]]:
-    """Fork for each request; return it in the new process, with its descriptors."""
+def _serve(asked: socket.socket) -> dict[str, Any]:
+    """Fork for each request; return it in the new process, which has its descriptors."""
     while True:
         data, descriptors, _, _ = socket.recv_fds(asked, MOST, MOST_DESCRIPTORS)
         if not data:
-            asked.close()
-            sys.exit()
+            os._exit(0)
         between = os.fork()
         if between:
             os.waitpid(between, 0)
@@ -53,7 +52,11 @@ def _serve(asked: socket.socket) -> tuple[dict[str, Any], list[int]]:
             os._exit(0)
         while os.getppid() == own:
             time.sleep(0.0005)
-        return json.loads(data), descriptors
+        # It is closed with the others, whatever the object knows.
+        asked.detach()
+        request: dict[str, Any] = json.loads(data)
+        _take(request, descriptors)
+        return request
 
 
 def _take(request: dict[str, Any], descriptors: list[int]) -> None:
@@ -67,20 +70,41 @@ def _take(request: dict[str, Any], descriptors: list[int]) -> None:
     os.closerange(HIGH, HIGH + MOST_DESCRIPTORS)
 
 
+def _serves(request: dict[str, Any]) -> bool:
+    """Whether a process may start others: each gate but a worker."""
+    return "serve" in request["arguments"] and "GATE_WORKER" not in request["environ"]
+
+
+def _next(asked: socket.socket) -> dict[str, Any]:
+    """Return what this process is asked to be, once it is another one."""
+    request = _serve(asked)
+    while _serves(request):
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        if os.fork():
+            theirs.close()
+            high = fcntl.fcntl(ours.fileno(), fcntl.F_DUPFD_CLOEXEC, HIGH)
+            ours.close()
+            fork_from(socket.socket(fileno=high))
+            return request
+        ours.detach()
+        # Whoever reads what the gate writes must find its end when the gate has ended.
+        _take({"numbers": [0, 1, 2, 3]}, [*[os.open(os.devnull, os.O_RDWR)] * 3, theirs.detach()])
+        request = _serve(socket.socket(fileno=3))
+    return request
+
+
 def main() -> None:
     """Serve, and be what is asked for."""
     _import_gate()
     # The collector would look through it at the end of each, and copy all of it by that.
     gc.freeze()
-    asked = socket.socket(fileno=os.dup(0))
-    request, descriptors = _serve(asked)
-    # It is closed with the others, whatever the object knows.
-    asked.detach()
-    _take(request, descriptors)
+    request = _next(socket.socket(fileno=os.dup(0)))
     os.umask(request["umask"])
     os.chdir(request["directory"])
     os.environ.clear()
     os.environ.update(request["environ"])
+    if request["moved"]:
+        os.environ["LISTEN_PID"] = str(os.getpid())
     sys.orig_argv[:] = request["command"]
     what, *arguments = request["arguments"]
     sys.argv[:] = [what, *arguments]

@@ -3,7 +3,8 @@
 Wherever a test starts a Python with the gate, as `subprocess` and asyncio do on Unix, fork_server
 forks one; it is a child of this process, with the arguments, environment, directory and descriptors
 that were asked for. What Python itself reads when it starts has to be as it is here; where it is
-not, or something is asked that is not known here, Python is started.
+not, or something is asked that is not known here, Python is started. Sockets that are passed have
+their places from the fork, not from the program that systemd.py has for that.
 """
 
 import ctypes
@@ -14,14 +15,20 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 from unittest.mock import patch
 
-from fork_server import HIGH, MOST, MOST_DESCRIPTORS
+from tailchat_gate.serving.systemd import _MOVE, FIRST_DESCRIPTOR
 
+#: Bytes of a request: its arguments and its environment.
+MOST: Final = 2**20
+#: Descriptors of a request: the three standard streams, and those that are passed.
+MOST_DESCRIPTORS: Final = 64
+#: Descriptors that are asked for by their numbers are below it.
+HIGH: Final = 512
 _SERVER: Final = Path(__file__).with_name("fork_server.py")
 _PYTHON: Final = (sys.executable, "-W", "error")
 #: Names that start so belong to variables that Python and its libraries read when they start.
@@ -32,13 +39,13 @@ _PATIENCE: Final = 60
 
 
 class _Forks:
-    """The server and the way to it."""
+    """The server and the way to it; it is started where there is none."""
 
-    def __init__(self, stack: ExitStack) -> None:
+    def __init__(self, stack: ExitStack, asked: socket.socket | None = None) -> None:
         self._stack = stack
         self._lock = threading.Lock()
         self._environ = dict(os.environ)
-        self._asked: socket.socket | None = None
+        self._asked = asked
 
     def _server(self) -> socket.socket:
         if self._asked is None:
@@ -105,6 +112,10 @@ def _request(
 ) -> dict[str, Any] | None:
     """Return what a command asks of the server, None where it is nothing for it."""
     command = [] if isinstance(args, str | bytes | os.PathLike) else list(map(os.fspath, args))
+    moved: list[int] = []
+    if _MOVE in command:
+        numbers, *command = command[command.index(_MOVE) + 1 :]
+        moved = list(map(int, numbers.split(",")))
     kind, *arguments = command[3:] or [""]
     if tuple(command[:3]) != _PYTHON or kind not in {"-m", "-c"} or not arguments:
         return None
@@ -118,6 +129,7 @@ def _request(
         "arguments": arguments,
         "environ": environ,
         "directory": directory,
+        "moved": moved,
     }
 
 
@@ -131,34 +143,49 @@ def _read_early(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: text for name, text in environ.items() if name.startswith(_READ_EARLY)}
 
 
-@contextmanager
-def forked() -> Iterator[None]:
-    """Fork processes of the gate until the block ends."""
+def _start_by(forks: _Forks) -> Callable[..., None]:
+    """Return what starts the process of a Popen."""
     started = subprocess.Popen._execute_child  # type: ignore[attr-defined]
 
     def start(process: Any, *given: Any) -> None:  # noqa: ANN401 - as in subprocess
         (args, executable, preexec, close, passed, cwd, env, _, _, shell) = given[:10]
-        streams, (restored, *others) = given[10:16], given[16:]
+        streams, (restored, *unusual) = given[10:16], given[16:]
         descriptors = [
             own if own >= 0 else number
             for number, own in enumerate((streams[0], streams[3], streams[5]))
         ]
         usual = executable is preexec is None and close and restored and not shell
-        usual = usual and tuple(others) == (None, None, None, -1, False, -1)
+        usual = usual and tuple(unusual) == (None, None, None, -1, False, -1)
         request = _request(args, cwd, env)
         if not (request and usual and forks.begin_so(request["environ"])) or any(
             map(os.isatty, descriptors)
         ):
             started(process, *given)
             return
-        numbers = sorted(map(int, passed))
+        moved = request["moved"]
+        others = sorted({*map(int, passed)} - {*moved})
+        numbers = [*range(FIRST_DESCRIPTOR, FIRST_DESCRIPTOR + len(moved)), *others]
         request |= {"numbers": [0, 1, 2, *numbers], "umask": _umask()}
         assert len(numbers) + 3 <= MOST_DESCRIPTORS
         assert max(numbers, default=0) < HIGH
-        process.pid = forks.fork(request, [*descriptors, *numbers])
+        process.pid = forks.fork(request, [*descriptors, *moved, *others])
         process._child_created = True
         process._close_pipe_fds(*streams)
 
-    with ExitStack() as stack, patch.object(subprocess.Popen, "_execute_child", start):
-        forks = _Forks(stack)
+    return start
+
+
+@contextmanager
+def forked() -> Iterator[None]:
+    """Fork processes of the gate until the block ends."""
+    with ExitStack() as stack:
+        start = _start_by(_Forks(stack))
+        stack.enter_context(patch.object(subprocess.Popen, "_execute_child", start))
         yield
+
+
+def fork_from(asked: socket.socket) -> None:
+    """Fork processes of the gate from the server at the other end, until this one ends."""
+    asked.settimeout(_PATIENCE)
+    start = _start_by(_Forks(ExitStack(), asked))
+    subprocess.Popen._execute_child = start  # type: ignore[attr-defined]

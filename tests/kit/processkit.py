@@ -21,6 +21,8 @@ from tailchat_gate.serving.systemd import passing
 END_SECONDS = 25.0
 #: As long as a start may take on a busy machine.
 START_SECONDS = 30.0
+#: Python itself reads it, so that a gate with it, and all that this gate starts, is not forked.
+NOT_FORKED = MappingProxyType({"PYTHONASYNCIODEBUG": "0"})
 
 
 @dataclass

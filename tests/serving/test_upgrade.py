@@ -27,7 +27,7 @@ from gatekit import (
     until,
 )
 from loadkit import load_behind_proxies
-from processkit import END_SECONDS, GateProcess, gate_process
+from processkit import END_SECONDS, NOT_FORKED, GateProcess, gate_process
 from rediskit import redis_server
 
 from tailchat_gate.config.tables.identity import Session
@@ -129,11 +129,12 @@ async def _ended(gate: GateProcess) -> int:
 async def test_an_upgrade_under_load(tmp_path: Path, upstream: RawUpstream) -> None:
     """Through HAProxy and nginx no request fails while processes take over one from another.
 
-    A Unix socket keeps its file.
+    A Unix socket keeps its file. All of them are started as an admin's are.
     """
     unix = tmp_path / "gate.sock"
+    given: dict[str, Any] = {"unix": unix, "variables": NOT_FORKED}
     async with (
-        upgradable(tmp_path, upstream.url, unix=unix, shutdown_timeout="20s") as found,
+        upgradable(tmp_path, upstream.url, shutdown_timeout="20s", **given) as found,
         load_behind_proxies(tmp_path, found.gate.port) as load,
     ):
         inode = unix.stat().st_ino
