@@ -1,7 +1,7 @@
-"""Accepts connections of listening sockets, and pauses while there is no room for one.
+"""Accepts connections on listening sockets, and pauses while there is no room for one.
 
-On asyncio's loop and in workers it does so for every address; on uvloop in a single process only
-for those with TLS or a PROXY header.
+asyncio's loop and workers need it for every address, uvloop in a single process only for addresses
+with TLS or a PROXY header.
 """
 
 import asyncio
@@ -13,42 +13,43 @@ from tailchat_gate.serving.balance import Balance
 
 #: How many connections are accepted in one iteration of the loop.
 _BATCH: Final = 32
-#: The most connections that are accepted at the end; the kernel's queue is not longer as a rule.
+#: The most connections accepted before a close; the kernel's queue is usually shorter.
 _MOST_WAITING: Final = 4096
-#: How long accepting pauses after the system had no descriptor or memory for a connection.
+#: Seconds of a pause when the system has no descriptor or memory for a connection.
 BACK_OFF_SECONDS: Final = 0.25
-#: How long it pauses where as many connections are being opened as may be.
+#: Seconds of a pause while as many connections are being opened as allowed.
 CROWDED_SECONDS: Final = 0.02
-#: How often a worker that is ahead of another looks again, and how long it leaves connections to
-#: the others. One that is busy or hangs does not take them: then this one takes a connection, after
-#: the same time two, then four.
+#: A worker that is ahead leaves connections to the others for _LEFT_SECONDS, and checks again every
+#: _AHEAD_SECONDS. If the others are busy or hang, it then accepts one connection, two after another
+#: such time, then four, and so on.
 _AHEAD_SECONDS: Final = 0.001
 _LEFT_SECONDS: Final = 0.01
 
 
 class Taker(Protocol):
-    """Makes client connections of accepted sockets."""
+    """Turns accepted sockets into client connections."""
 
     def has_room(self) -> bool:
-        """Whether one more may be accepted now."""
+        """Whether another connection may be accepted now."""
 
     def make_room(self) -> None:
-        """One waits, and there is no room for it."""
+        """Called when a connection waits for which there is no room."""
 
     def take(self, accepted: socket.socket, peer: object) -> None:
-        """Make a connection; `peer` is the name of the socket's peer."""
+        """Start a connection; `peer` is the address of the socket's peer."""
 
     async def settled(self) -> None:
-        """Wait until those that were taken are connections."""
+        """Wait until all accepted sockets have their connections."""
 
 
 class Acceptor:
     """Accepts connections on a listening socket; `close` closes the socket.
 
-    asyncio's own server retries once per connection in the backlog and logs a traceback each
-    time: hundreds of megabytes while the process has no descriptor left. uvloop does not. `taker`
-    gets each connection; `failed` is called when the system is out of descriptors or memory.
-    While there is no room, connections wait in the system's queue. `balance`: other processes
+    It replaces asyncio's own server, which retries once per connection in the backlog and logs a
+    traceback each time: hundreds of megabytes while the process has no descriptor left.
+
+    `taker` gets each socket; while it has no room, connections wait in the kernel's queue. `failed`
+    is called when the system is out of descriptors or memory. `balance` is given if other processes
     accept from the same queue.
     """
 
@@ -75,7 +76,7 @@ class Acceptor:
         self._resume()
 
     async def close(self) -> None:
-        """Accept no further connection, after those that wait in the kernel's queue already."""
+        """Accept what waits in the kernel's queue, then close the socket."""
         if self._pause is not None:
             self._pause.cancel()
         self._loop.remove_reader(self.socket)
@@ -91,12 +92,12 @@ class Acceptor:
     def _accept(self) -> None:
         for turn in range(_BATCH):
             if not self._taker.has_room():
-                # After the first one it is not known if another waits; the loop says so.
+                # Only the first time is it certain that a connection waits.
                 if not turn:
                     self._taker.make_room()
                     self._wait(CROWDED_SECONDS)
                 return
-            if self._balance is not None and self._leaves_it(self._balance):
+            if self._balance is not None and self._leaves_next(self._balance):
                 self._wait(_AHEAD_SECONDS)
                 return
             try:
@@ -111,8 +112,8 @@ class Acceptor:
                 self._balance.took()
             self._open(accepted, peer)
 
-    def _leaves_it(self, balance: Balance) -> bool:
-        """Whether another worker may take the next connection."""
+    def _leaves_next(self, balance: Balance) -> bool:
+        """Whether to leave the next connection to another worker for now."""
         now = self._loop.time()
         if not balance.is_ahead or now > self._left_until + _LEFT_SECONDS:
             self._allowed, self._next_allowed = 0, 1
@@ -137,7 +138,7 @@ class Acceptor:
 
 
 class PlainTaker:
-    """Takes connections of plain HTTP, with protocols that `make` makes."""
+    """Starts connections of plain HTTP, each with a protocol from `make`."""
 
     def __init__(self, make: Callable[[], asyncio.BaseProtocol]) -> None:
         self._make = make
@@ -145,28 +146,28 @@ class PlainTaker:
         self._opening: set[asyncio.Task[Any]] = set()
 
     def has_room(self) -> bool:
-        """Return True: what is accepted is a connection at once."""
+        """Return True: a connection needs no handshake."""
         return True
 
     def make_room(self) -> None:
-        """Do nothing: there always is."""
+        """Do nothing: there is always room."""
 
     def take(self, accepted: socket.socket, peer: object) -> None:  # noqa: ARG002 - not needed
-        """Make a connection."""
+        """Start a connection."""
         opening = self._loop.create_task(self._loop.connect_accepted_socket(self._make, accepted))
         self._opening.add(opening)
         opening.add_done_callback(self._opening.discard)
 
     async def settled(self) -> None:
-        """Wait until those that were taken are connections."""
+        """Wait until all accepted sockets have their connections."""
         if self._opening:
             await asyncio.wait(self._opening)
 
 
 def waiting(listening: socket.socket) -> Iterator[tuple[socket.socket, object]]:
-    """Yield the connections that clients have made and the gate has not accepted, and their peers.
+    """Accept and yield the connections in the kernel's queue, with their peers' addresses.
 
-    To close the socket would reset them.
+    Closing the socket would reset them.
     """
     for _ in range(_MOST_WAITING):
         try:

@@ -1,12 +1,10 @@
-"""The second listener: health, readiness, metrics and status, never on the public port.
-
-The server below the handlers checks the Host of each request and sets the fields of each response.
-"""
+"""The admin listener: it checks the Host of each request, and sets common response fields."""
 
 import asyncio
 import ipaddress
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -14,15 +12,24 @@ from aiohttp import StreamReader, hdrs, web
 
 from tailchat_gate.config.model import Server
 from tailchat_gate.config.values.address import TcpAddress, listen_address
+from tailchat_gate.endpoints.router import MAX_FORM_BYTES
 from tailchat_gate.observe.log import LOGGER_NAME
+from tailchat_gate.pages.admin_page import PAGES
 from tailchat_gate.reasons import RefusedError
-from tailchat_gate.request.target import Host, HostPatterns, read_host
+from tailchat_gate.request.target import Host, HostPatterns, cookie_fields, read_host
+from tailchat_gate.responses.chosen_language import chosen_language, switched
 from tailchat_gate.serving.admin_pages import AdminPages, Orders, Reports
-from tailchat_gate.serving.dashboard.listener import Handler, Handlers, listener_handlers
 from tailchat_gate.serving.dashboard.page import GateAdminPage
 from tailchat_gate.serving.reload import Reloader
 from tailchat_gate.serving.upgrade import Upgrader
 
+#: Answers one path of the listener.
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+#: By path and method.
+Handlers = Mapping[str, Mapping[str, Handler]]
+
+_SWITCH: Final = "/language"
+_PATHS: Final = ("", *PAGES[1:], "events")
 _LOCALHOST: Final = "localhost"
 _EVERY_ANSWER: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 _HTTP_1_0: Final = (1, 0)
@@ -57,33 +64,35 @@ class AdminServer:
         return await handler(request)
 
     def _host_refusal(self, request: web.BaseRequest) -> web.Response | None:
-        """Return the refusal of a request for another host, None for a request for this one.
+        """Return the response to a request for another host, None for a request for this one.
 
-        A page can point its own name at this address (DNS rebinding) and then read responses from
-        here as its own. It cannot change the name that its browser sends as Host.
+        A web page can point its own name at this address (DNS rebinding) and then read responses
+        from here as its own. It cannot change the name that the browser sends as Host.
         """
         try:
             host = read_host(request.headers.getall(hdrs.HOST, []))
         except RefusedError as error:
             return web.Response(status=HTTPStatus.BAD_REQUEST, text=f"{error}\n")
         if not host.raw:
-            # No browser still sends HTTP/1.0; some load balancers' checks do.
+            # Browsers no longer send HTTP/1.0; some load balancers' checks do.
             if request.version == _HTTP_1_0:
                 return None
-            return web.Response(status=HTTPStatus.BAD_REQUEST, text="a request without a Host\n")
+            return web.Response(
+                status=HTTPStatus.BAD_REQUEST, text="the request has no Host field\n"
+            )
         if request.raw_path.startswith("/") and is_own(host, self._hosts()):
             return None
         return web.Response(
             status=HTTPStatus.MISDIRECTED_REQUEST,
             text=(
-                "the admin listener answers to addresses, localhost, names without a dot and "
-                "those in server.admin_hosts\n"
+                "the admin listener only answers to IP addresses, localhost, names without a dot, "
+                "and names in server.admin_hosts\n"
             ),
         )
 
 
 def is_own(host: Host, named: Iterable[str]) -> bool:
-    """Whether a host cannot be the name of a stranger's page.
+    """Whether a host cannot be the name of a stranger's website.
 
     True for an IP address, a name of this machine (RFC 6761 section 6.3), a name without a dot,
     which nobody can register in the DNS, and the names in `named`, such as "*.example.com".
@@ -99,16 +108,16 @@ def is_own(host: Host, named: Iterable[str]) -> bool:
 
 
 class _Request(web.BaseRequest):
-    """A request whose response has the common fields, also where aiohttp itself refuses it."""
+    """A request whose response gets the common fields, even if aiohttp itself refuses it."""
 
     async def _prepare_hook(self, response: web.StreamResponse) -> None:
-        """Set the common fields, without aiohttp's Server field, which names its version."""
+        """Set the common fields, and remove aiohttp's Server field, which names its version."""
         response.headers.update(_EVERY_ANSWER)
         response.headers.popall(hdrs.SERVER, None)
 
 
 class _Connection(web.RequestHandler):
-    """A connection that answers a malformed request with a short text and does not log it.
+    """A connection that answers a malformed request with a short text, without logging it.
 
     A client that half-closes after a complete request gets its response (RFC 9112 section 9.6).
     aiohttp's own handler closes the connection before or during the response.
@@ -143,10 +152,10 @@ class _Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Return the response to a malformed request; aiohttp's own for a fault of the gate."""
+        """Return the response to a malformed request, and aiohttp's own to a fault of the gate."""
         if status == HTTPStatus.INTERNAL_SERVER_ERROR:
             return super().handle_error(request, status, exc, message)
-        answer = web.Response(status=status, text="not a request that is answered here\n")
+        answer = web.Response(status=status, text="the request is malformed\n")
         answer.force_close()
         return answer
 
@@ -172,11 +181,10 @@ def admin_server(
     upgrader: Upgrader | None = None,
     page: GateAdminPage,
 ) -> AdminServer:
-    """Return the server of the admin listener, which shows `reports`; `page` is the admin page.
+    """Return the server of the admin listener.
 
-    `settings` returns those in force. `/healthz`: 200 while the process runs. `/readyz`: 200 while
-    it takes requests, 503 once it drains. `/metrics`: Prometheus's text. `/status`: JSON. `POST
-    /reload` and `POST /upgrade` are the orders of programs.
+    It serves `reports` and their orders (admin_pages.py) for programs, and the admin page for
+    people. `settings` returns those in force.
     """
     admin = AdminPages(reports)
     pages: Mapping[str, Handler] = {
@@ -197,4 +205,29 @@ def admin_server(
 
     orders = Orders(reloader, upgrader)
     posts = {"/reload": {"POST": orders.reload}, "/upgrade": {"POST": orders.upgrade}}
-    return AdminServer({**handlers, **posts, **listener_handlers(page)}, hosts)
+    return AdminServer({**handlers, **posts, **_page_handlers(page)}, hosts)
+
+
+def _page_handlers(page: GateAdminPage) -> Handlers:
+    """Return the handlers of the admin page's paths."""
+    answer = partial(_page_answer, page)
+    gets: dict[str, Mapping[str, Handler]] = {f"/{name}": {"GET": answer} for name in _PATHS}
+    return {**gets, "/orders": {"GET": answer, "POST": answer}, _SWITCH: {"GET": _switch_language}}
+
+
+async def _page_answer(page: GateAdminPage, request: web.BaseRequest) -> web.StreamResponse:
+    chunked = hdrs.TRANSFER_ENCODING in request.headers
+    if chunked or (request.content_length or 0) > MAX_FORM_BYTES:
+        return web.Response(
+            status=HTTPStatus.REQUEST_ENTITY_TOO_LARGE, text="the form is too long\n"
+        )
+    chosen = chosen_language(cookie_fields(request.raw_headers), secure=False)
+    language = chosen or request.headers.get(hdrs.ACCEPT_LANGUAGE, "")
+    asked = page.listener_request(request, language, _SWITCH)
+    return await page.answer(request, asked)
+
+
+async def _switch_language(request: web.BaseRequest) -> web.StreamResponse:
+    """Store the chosen language in a cookie; it cannot be Secure, as the listener has no TLS."""
+    _, mark, query = request.raw_path.partition("?")
+    return switched(request.headers, mark + query, secure=False)

@@ -1,4 +1,4 @@
-"""The pages and the orders of the admin listener, of one process or of several."""
+"""What the admin listener serves to programs: health, metrics, status, and two orders."""
 
 import json
 from dataclasses import asdict
@@ -13,9 +13,9 @@ from tailchat_gate.serving.upgrade import Upgrader
 
 
 class Orders:
-    """The handlers of the orders.
+    """The handlers of `POST /reload` and `POST /upgrade`.
 
-    The only check of a request is that it is this order and does not come from a browser.
+    The listener has no sign-in: they only check that no browser sends the request by accident.
     """
 
     def __init__(self, reloader: Reloader | None, upgrader: Upgrader | None) -> None:
@@ -27,17 +27,19 @@ class Orders:
         if (refusal := _refusal(request, "reload")) is not None:
             return refusal
         if self._reloader is None:
-            return web.Response(status=404, text="this gate has no configuration file\n")
+            return web.Response(status=404, text="this gate has no configuration file to reload\n")
         outcome = await self._reloader.reload("an order on the admin listener")
         body = {"file": self._reloader.source.name, **asdict(outcome)}
         return json_response(body, status=422 if outcome.problems else 200)
 
     async def upgrade(self, request: web.BaseRequest) -> web.Response:
-        """Have another process take over and return the outcome; 422 if none does."""
+        """Let another process take over, and return the outcome; 422 if that fails."""
         if (refusal := _refusal(request, "upgrade")) is not None:
             return refusal
         if self._upgrader is None:
-            return web.Response(status=404, text="this gate is part of another program\n")
+            return web.Response(
+                status=404, text="this gate runs inside another program, so it cannot upgrade\n"
+            )
         outcome = await self._upgrader.ask("an order on the admin listener")
         answer = json_response(asdict(outcome), status=422 if outcome.problem else 200)
         answer.force_close()
@@ -45,7 +47,7 @@ class Orders:
 
 
 def json_response(body: object, *, status: int = 200) -> web.Response:
-    """Return a response with JSON for people."""
+    """Return a response with indented JSON."""
     text = json.dumps(body, indent=2) + "\n"
     return web.Response(status=status, text=text, content_type="application/json")
 
@@ -54,12 +56,13 @@ def _refusal(request: web.BaseRequest, order: str) -> web.Response | None:
     if request.headers.get(ORDER_HEADER) == order and "Origin" not in request.headers:
         return None
     return web.Response(
-        status=HTTPStatus.FORBIDDEN, text=f"this needs the header {ORDER_HEADER}: {order}\n"
+        status=HTTPStatus.FORBIDDEN,
+        text=f"send the header {ORDER_HEADER}: {order}, and no Origin\n",
     )
 
 
 class Exposition(NamedTuple):
-    """Metrics as text, and the media type of it."""
+    """Metrics as text, and its media type."""
 
     body: bytes
     media_type: str
@@ -73,10 +76,10 @@ class Reports(Protocol):
         """Whether the gate takes requests."""
 
     async def faults(self) -> list[str]:
-        """Return faults, one line each, that are no reason to take the gate out of service."""
+        """Return faults, one line each, with which the gate stays in service."""
 
     async def metrics(self, accept: str) -> Exposition:
-        """Return the metrics in the format that a client accepts."""
+        """Return the metrics in the format that the Accept field `accept` asks for."""
 
     async def status(self) -> dict[str, object]:
         """Return the configuration in force, without secrets."""
@@ -86,7 +89,7 @@ class Reports(Protocol):
 
 
 class AdminPages:
-    """The handlers of the pages."""
+    """The handlers of the reports."""
 
     def __init__(self, reports: Reports) -> None:
         self._reports = reports
@@ -96,10 +99,10 @@ class AdminPages:
         return web.Response(text="ok\n")
 
     async def readyz(self, _: web.BaseRequest) -> web.Response:
-        """Respond 200 while the gate takes requests. Tailchat may be down: sessions still work.
+        """Respond 200 while the gate takes requests, 503 once it drains.
 
-        The response names faults of the state store and of signing in, but stays 200: the gate
-        keeps enforcing what it has read, and people who are signed in can work.
+        The response names faults of the state store and of signing in, but stays 200: people who
+        are signed in can still work.
         """
         if self._reports.is_ready:
             faults = [f"{fault}\n" for fault in await self._reports.faults()]
@@ -117,5 +120,5 @@ class AdminPages:
         return json_response(await self._reports.status())
 
     async def refusals(self, _: web.BaseRequest) -> web.Response:
-        """Return the last refusals of signed-in people, so that you can copy a sub into a group."""
+        """Return the last refusals of signed-in people and machines, as JSON."""
         return json_response({"refusals": await self._reports.refusals()})

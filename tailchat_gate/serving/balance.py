@@ -1,30 +1,31 @@
-"""Has the workers of a gate take about as many connections each, from sockets that they share.
+"""Spreads connections evenly over the workers of a gate, which accept from the same sockets.
 
-The kernel wakes all of them for a connection, and the first one to run takes whatever waits: of 32
-connections that came at once, one of two workers took up to 32.
+The kernel wakes all workers for a connection, and the first to run accepts everything that waits:
+of 32 connections that arrived at once, one of two workers accepted up to 32.
 """
 
 import mmap
 import os
 from typing import Final
 
-#: Words and bytes from one count to the next: processors do not wait for each other's.
+#: Each count has its own cache line, so that processors do not wait for each other: words and bytes
+#: from one count to the next.
 _STEP: Final = 8
 _STEP_BYTES: Final = 64
-#: The count of a worker that takes none; no number of connections is greater.
+#: The count of a worker that accepts no connections: greater than any real one.
 _NONE: Final = (1 << 64) - 1
-#: One worker may have this part more than another, and at least one connection.
+#: A worker may have this much more than another: its own count shifted by these bits, at least 1.
 _SLACK_BITS: Final = 4
 
 
 class Balance:
-    """The count of worker `number`, of `count`, beside those of the others; all by `memory`."""
+    """The connection count of worker `number` of `count`; `memory` holds those of all workers."""
 
     def __init__(self, memory: int, number: int, count: int) -> None:
-        """Begin to count, from none. Raises OSError and ValueError."""
+        """Begin to count at zero. Raises OSError and ValueError."""
         shared = mmap.mmap(memory, count * _STEP_BYTES)
         self._counts: Final = memoryview(shared).cast("Q")[::_STEP]
-        #: How many share what the gate may have.
+        #: The number of workers, among which the gate's limits are divided.
         self.workers: Final = count
         self._own: Final = number - 1
         self._others: Final = [at for at in range(count) if at != self._own]
@@ -32,31 +33,31 @@ class Balance:
         self._counts[self._own] = 0
 
     def tell(self, connections: int) -> None:
-        """The worker has so many connections now."""
+        """Set the worker's count to its number of connections."""
         if not self._leaving:
             self._counts[self._own] = connections
 
     def took(self) -> None:
-        """The worker has accepted another one, which is none of those told yet."""
+        """Count a connection that was just accepted and is not part of the next `tell` yet."""
         if not self._leaving:
             self._counts[self._own] += 1
 
     @property
     def is_ahead(self) -> bool:
-        """Whether another worker is to take the next one."""
+        """Whether another worker should accept the next connection."""
         own = self._counts[self._own]
         slack = max(1, own >> _SLACK_BITS)
         return own > min(self._counts[at] for at in self._others) + slack
 
     def leave(self) -> None:
-        """Take none any longer, and let the others not wait for it."""
+        """Mark this worker as accepting no more, so that the others do not wait for it."""
         self._leaving = True
         self._counts[self._own] = _NONE
 
 
 def takes_none(memory: int, number: int) -> None:
-    """Say of a worker that it takes none: before its start, and after its end. Raises OSError."""
+    """Mark a worker that has not started or has ended as accepting none. Raises OSError."""
     os.pwrite(memory, _NONE.to_bytes(8), (number - 1) * _STEP_BYTES)
-    # The last count's whole step has to be in the file.
+    # mmap needs the whole cache line of the last count.
     if os.fstat(memory).st_size < number * _STEP_BYTES:
         os.ftruncate(memory, number * _STEP_BYTES)

@@ -18,11 +18,11 @@ _NOT_HERE: Final = frozenset((errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL))
 #: Results of a non-blocking connect that count as listened on; EAGAIN: the queue is full.
 _LISTENED_ON: Final = frozenset((0, errno.EAGAIN, errno.EACCES, errno.EPERM))
 
-#: Where a Unix socket is bound, under a name that begins so, before it has its own.
+#: A Unix socket is first bound in this directory, under a name with this prefix.
 _DESCRIPTORS: Final = "/proc/self/fd"
 _FIRST_NAME: Final = ".gate-"
 
-#: As from getaddrinfo: family, type, protocol, canonical name, address.
+#: A result of getaddrinfo: family, type, protocol, canonical name, address.
 _AddressInfo = tuple[
     int, int, int, str, tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
 ]
@@ -68,9 +68,9 @@ def set_rights(path: Path, rights: Rights) -> None:
 
 
 def bound_here(found: socket.socket) -> bool:
-    """Whether `bind` made a Unix socket, in this process or in one that passed it on.
+    """Whether `bind` made this Unix socket, in this process or in one that passed it on.
 
-    The kernel keeps the name under which a socket was bound, whatever its file is called since.
+    The kernel keeps the name under which a socket was first bound, even after a rename.
     """
     first = found.getsockname() if found.family == socket.AF_UNIX else b""
     if not isinstance(first, str):  # bytes: an address without a file
@@ -120,16 +120,16 @@ def _bind_one(info: _AddressInfo, *, ipv6_only: bool) -> socket.socket:
 def _bind_unix(path: Path, rights: Rights) -> socket.socket:
     """Return a socket bound to `path`.
 
-    An old socket that nobody listens on is replaced; any other file stays. The socket gets its
-    rights before its name, so nobody can connect in between.
+    Replaces an old socket on which nobody listens, and no other file. The socket gets its rights
+    before its final name, so nobody can connect in between. Raises OSError.
     """
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     bound = socket.socket(socket.AF_UNIX)
-    # Short however long the folder's path is: a socket's address holds 107 bytes (unix(7)).
-    # `bound_here` knows a socket by this name.
+    # A socket's address holds 107 bytes (unix(7)); this name is short even if the folder's path is
+    # not. `bound_here` recognises it.
     made = Path(f"{_DESCRIPTORS}/{folder}/{_FIRST_NAME}{os.getpid()}")
     try:
-        # If two gates start at once, one of them sees the other's socket.
+        # Of two gates that start at once, one must see the other's socket.
         fcntl.flock(folder, fcntl.LOCK_EX)
         _check_free(path)
         bound.setblocking(False)  # noqa: FBT003 - socket's own signature
@@ -137,7 +137,7 @@ def _bind_unix(path: Path, rights: Rights) -> socket.socket:
         bound.bind(str(made))
         try:
             set_rights(made, rights)
-            # Before the rename: another gate replaces a socket without a listener.
+            # Before the rename: another gate would replace a socket without a listener.
             bound.listen()
             made.rename(path)
         except OSError:
@@ -158,7 +158,10 @@ def _check_free(path: Path) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(found.st_mode):
-        raise OSError(errno.EEXIST, "something that is not a socket has this name")
+        raise OSError(
+            errno.EEXIST,
+            "a file that is not a socket has this name; move it or choose another path",
+        )
     with socket.socket(socket.AF_UNIX) as asked:
         asked.setblocking(False)  # noqa: FBT003 - socket's own signature
         if asked.connect_ex(str(path)) in _LISTENED_ON:

@@ -1,4 +1,4 @@
-"""The parts that a configuration makes by itself, without the state of a process."""
+"""The parts that depend on the configuration alone, not on the state of a process."""
 
 from urllib.parse import urlsplit
 
@@ -23,7 +23,7 @@ def route_table(
 ) -> RouteTable:
     """Return the routes and rules of a configuration.
 
-    `members` knows who is in its groups by Tailchat's word; without it, that is not known.
+    `members` knows who is in the groups that Tailchat defines; without it, that is unknown.
     """
     members = Members(settings.groups) if members is None else members
     confined = {token.name: token.routes for token in settings.token if token.routes is not None}
@@ -54,7 +54,7 @@ def cookie_names(settings: Settings) -> CookieNames:
 
 
 def request_headers(settings: Settings, reader: CookieReader) -> RequestHeaders:
-    """Return the part that writes the headers of requests to tools."""
+    """Return the writer of request headers for tools."""
     return RequestHeaders(
         reader,
         settings.route,
@@ -67,7 +67,7 @@ def request_headers(settings: Settings, reader: CookieReader) -> RequestHeaders:
 
 
 def askable(settings: Settings) -> frozenset[str]:
-    """Return the names of the routes that people may ask for."""
+    """Return the names of the routes for which people may request access."""
     open_to_all = {PUBLIC, SIGNED_IN}
     return frozenset(
         route.name
@@ -85,13 +85,13 @@ def request_limits(settings: Settings) -> HeadLimits:
 
 
 def approvers(settings: Settings, members: Members) -> Rule:
-    """Return the rule of those who decide requests for access; without any it lets nobody."""
+    """Return the rule that lets approvers in; without approvers it lets nobody in."""
     listed = settings.access.approvers
     return make_rule(listed, settings.groups, members=members) if listed else Rule()
 
 
 def brand_of(pages: PagesTable) -> Brand:
-    """Return the brand that a configuration names. Raises FileError for its logo."""
+    """Return the brand of the gate's pages. Raises FileError if the logo cannot be read."""
     return Brand(
         pages.title,
         read_picture("logo", pages.logo),

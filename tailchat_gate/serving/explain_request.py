@@ -1,4 +1,4 @@
-"""Reads the request that `explain` is asked about, and says what happens to its fields.
+"""Reads the request that `explain` is about, and describes what happens to its fields.
 
 The forwarding code decides; this module only has the words for its decisions.
 """
@@ -60,14 +60,14 @@ Asked = RequestHead | RefusedError
 
 
 class NotAskedError(ValueError):
-    """The typed text is not a request; the message says what is accepted."""
+    """The typed text is not a request; the message says what is expected."""
 
 
 def read_asked(text: str, method: str, settings: Settings, typed: bytes = b"") -> Asked:
-    """Return the request for a URL, read by the gate's own reader, or why the reader refuses it.
+    """Read the request for a URL with the gate's own reader; return it or the reader's refusal.
 
     Non-ASCII letters and spaces are escaped as in browsers; everything else is unchanged.
-    `typed` are lines of further fields. Raises NotAskedError.
+    `typed` holds the lines of further fields. Raises NotAskedError.
     """
     match = _URL.fullmatch(text)
     if match is None:
@@ -84,7 +84,7 @@ def read_asked(text: str, method: str, settings: Settings, typed: bytes = b"") -
     except RefusedError as refused:
         return refused
     if read is None:
-        raise NotAskedError("URL: expected one whole request")
+        raise NotAskedError("--header: expected fields of one request")
     return read[0]
 
 

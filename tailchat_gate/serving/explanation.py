@@ -1,4 +1,4 @@
-"""Explains what the gate does with a request, and by which rules."""
+"""Explains what the gate does with a request, and why."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -44,11 +44,11 @@ Lines = list[str]
 
 
 class Asker(NamedTuple):
-    """The person `sub` or the machine `token` of the request; None and "" are anonymous.
+    """The sender of the request: the person `sub` or the machine `token`, else anonymous.
 
-    `lock` is what keeps one of them out, or everybody, None if nothing does. `names` are the
-    fields to explain. `grants` are those in force; `members` knows who is in groups by Tailchat's
-    word, and `about_groups` says what else decides about that word, "" for nothing.
+    `lock` is the one that applies to the sender. `names` are the fields to explain. `grants` are
+    those in force. `members` knows who is in the groups that Tailchat defines; `about_groups` is a
+    warning about them, or "".
     """
 
     sub: str | None = None
@@ -70,7 +70,7 @@ def explained(
 ) -> tuple[bool, Lines]:
     """Return whether a request is let through, and the lines that explain why.
 
-    `table` is that of the configuration, where it is known.
+    `table` is built from `settings` if it is not given.
     """
     if isinstance(asked, RefusedError):
         return False, [_said("decision", _refusal(asked.reason)), _said("because of", str(asked))]
@@ -149,7 +149,7 @@ def _decided(table: RouteTable, asked: RequestHead, asker: Asker) -> tuple[Match
 def lets_in(
     settings: Settings, asked: Asked, asker: Asker, table: RouteTable
 ) -> tuple[Remedy, ...]:
-    """Return the lines that would let a refused person or machine in."""
+    """Return the changes that would let a refused person or machine in."""
     if isinstance(asked, RefusedError) or not (asker.sub or asker.token):
         return ()
     try:
@@ -163,7 +163,7 @@ def lets_in(
 
 
 def remedy_line(remedy: Remedy) -> str:
-    """Return a line of an explanation."""
+    """Return the line of an explanation about a remedy."""
     return _said("lets in", f"{remedy.table}: {remedy.line}" if remedy.table else remedy.line)
 
 
@@ -197,7 +197,7 @@ def _grants(asker: Asker) -> Iterator[str]:
 
 
 def _asks(found: ExplainedMatch, path: str, method: str) -> Iterator[str]:
-    # A reading is decoded from typed text and may contain terminal controls.
+    # A reading is decoded from typed text and may contain control characters of terminals.
     reading = found.reading.encode("unicode_escape").decode("ascii")
     seen = f", read as {reading}" if found.reading != path else ""
     if found.method != method:

@@ -24,11 +24,12 @@ from tailchat_gate.proxy.static.handler import LocalFiles
 from tailchat_gate.serving.process_state import ProcessState
 from tailchat_gate.serving.tls import ServerTls
 
-#: How often the gate checks whether a configuration's last request is done.
+#: Seconds between two checks of whether a configuration's last request is done.
 SWEEP_SECONDS: Final = 0.5
-#: When the memory of closed configurations is freed. Some of their parts form reference cycles.
-#: The collector is tuned for requests without cycles and would find them thousands of requests
-#: later. By then no idle connection refers to its last exchange (proxy/upstream/pool.py).
+#: Seconds after which the memory of a closed configuration is freed. Some of its parts form
+#: reference cycles, which the collector, tuned for requests without cycles, would only find
+#: thousands of requests later. After this time no idle connection refers to its last exchange
+#: (proxy/upstream/pool.py).
 COLLECT_SECONDS: Final = 5.0
 
 
@@ -52,7 +53,7 @@ class Generation:
     process_state: ProcessState
     #: Files with certificates, and when these expire.
     certificate_expiries: tuple[tuple[str, float], ...] = ()
-    #: Where values of the settings are from that are not from the file.
+    #: Where settings came from that are not in the file.
     sources: Sources = field(default_factory=dict)
 
     def start(self) -> None:
@@ -64,7 +65,7 @@ class Generation:
             self.notices.start()
         self.process_state.tailchat.group_watch.use(self.groups)
         kids = self.assertions.kids if self.assertions is not None else ()
-        # Not before: a configuration that is built and then refused must not publish its keys.
+        # Only now: a configuration that is built and then refused must not publish its keys.
         self.process_state.published_keys.publish(kids, self.process_state.clock())
         self.process_state.certificates.use(self.tls.facts if self.tls else ())
         self.process_state.token_expiries = tuple(
@@ -74,7 +75,7 @@ class Generation:
         self.process_state.access_log.choose(self.settings.log.access_fields)
 
     def check_tailchat(self) -> None:
-        """Ask Tailchat in the background if people can sign in, and who."""
+        """Check in the background whether people can sign in, and strangers register."""
         self.sign_in.start()
         self.registration.start()
 
@@ -124,7 +125,7 @@ class Remainder:
     people: PeopleWatch
 
     async def close(self) -> None:
-        """Stop the questions to Tailchat."""
+        """Stop the calls to Tailchat."""
         await self.people.close()
         self.rechecker.close()
         await self.tailchat.close()
@@ -153,24 +154,24 @@ class _Retired:
         return self._remainder.route_names if self._remainder is not None else ()
 
     def is_over(self) -> bool:
-        """Whether no request was open, at this call and at the one before.
+        """Whether no request was open, at this call and at the previous one.
 
-        Twice, because when a client disconnects, the task of its page ends a moment later.
+        Twice, because the task of a page ends a moment after its client has disconnected.
         """
         self.active_requests = [
             (client, active_request)
             for client, active_request in self.active_requests
-            if _goes_on(client, active_request)
+            if _is_open(client, active_request)
         ]
         idle = not self.active_requests
         settled, self._was_idle = idle and self._was_idle, idle
         return settled and not self._tunnels
 
     def lighten(self) -> bool:
-        """Release everything but the WebSockets once nothing else is open; True if it did so.
+        """Release everything but the WebSockets once nothing else is open; return True if so.
 
-        A WebSocket may be open for weeks. Without this, each reload in that time would hold
-        another table of routes in memory, and everything built from it.
+        A WebSocket may be open for weeks. Without this, each reload in that time would keep another
+        table of routes in memory, with everything built from it.
         """
         if self._generation is None or self.active_requests or not self._was_idle:
             return False
@@ -187,11 +188,11 @@ class _Retired:
 
 
 class Generations:
-    """Passes the requests of every connection to the configuration in force.
+    """The configuration in force, and the retired ones.
 
-    A request keeps the configuration it started with, and a configuration lives until its last
-    request is done. Nothing is counted per request; instead, the gate looks at every connection
-    once when another configuration comes into force.
+    A request keeps the configuration with which it started, and a configuration lives until its
+    last request is done. Requests are not counted; instead, the gate looks at every connection once
+    when another configuration comes into force.
     """
 
     def __init__(self, first: Generation) -> None:
@@ -233,9 +234,9 @@ class Generations:
     def _under_way(
         self, generation: Generation, clients: Iterable[ClientConnection]
     ) -> Iterator[tuple[ClientConnection, ActiveRequest]]:
-        """Yield the open requests, with their connections, of the configuration that was in force.
+        """Yield the open requests of the configuration that was in force, with their connections.
 
-        Tunnels are left out: each configuration has a list of its own tunnels.
+        Tunnels are left out: each configuration has its own list of them.
         """
         others: set[object] = set(generation.process_state.upstream_pools.tunnels)
         others.update(
@@ -281,12 +282,12 @@ class Generations:
         gc.collect()
 
     def _know_routes(self) -> None:
-        """Count each route from 0, and drop the metrics of routes that are in no configuration."""
+        """Create the counters of new routes, and drop those of routes in no configuration."""
         names = {route.name for route in self.in_force.settings.route}
         for retired in self._retired:
             names.update(retired.route_names)
         self.in_force.process_state.metrics.know_routes(names)
 
 
-def _goes_on(client: ClientConnection, active_request: ActiveRequest) -> bool:
+def _is_open(client: ClientConnection, active_request: ActiveRequest) -> bool:
     return client.active_request is active_request and client.transport is not None

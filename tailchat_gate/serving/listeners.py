@@ -1,7 +1,6 @@
-"""The public addresses: opened, closed, and left open across a reload."""
+"""The listeners: opened, closed, and left open across a reload."""
 
 import asyncio
-import errno
 import socket
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,17 +27,17 @@ from tailchat_gate.serving.binding import (
 from tailchat_gate.serving.openings import MakeProtocol, Openings, OpeningWay
 from tailchat_gate.serving.systemd import PassedSockets
 
-#: systemd's own sockets would be gone for the next start.
+#: asyncio must not delete the file of a socket of systemd's, which the next start needs.
 _KEEP_FILE: Final[dict[str, Any]] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
-#: asyncio logs a line for each waiting connection while it cannot accept any.
-_ADMIN_BACKLOG: Final = 16
+#: Short, because asyncio logs a line for each waiting connection while it cannot accept any.
+ADMIN_BACKLOG: Final = 16
 _HTTPS: Final = "server.https_listen"
 _REDIRECT: Final = "server.redirect_listen"
 ADMIN_KEY: Final = "server.admin_listen"
 
 
 class StartError(RuntimeError):
-    """An address or a file cannot be used; the text says which and why, `key` is the setting."""
+    """An address or a file cannot be used; the text says which and why, `key` names the setting."""
 
     def __init__(self, text: str, key: str) -> None:
         super().__init__(text)
@@ -48,13 +47,13 @@ class StartError(RuntimeError):
 class _Listener(Protocol):
     @property
     def sockets(self) -> Sequence[socket.socket]:
-        """The sockets that it listens on."""
+        """The sockets on which it listens."""
 
     async def close(self) -> None:
-        """Accept no further connection."""
+        """Stop accepting connections."""
 
 
-class _ByWay:
+class _OpeningTaker:
     """Takes connections that begin with TLS or a PROXY header."""
 
     def __init__(self, openings: Openings, way: OpeningWay) -> None:
@@ -62,19 +61,17 @@ class _ByWay:
         self._way = way
 
     def has_room(self) -> bool:
-        """Whether one more may be opened now."""
         return self._openings.has_room(self._way)
 
     def make_room(self) -> None:
-        """One waits, and there is no room for it."""
         self._openings.make_room(self._way)
 
     def take(self, accepted: socket.socket, peer: object) -> None:
-        # Of a peer that has left already, only accept() tells the address.
+        # If the peer has already left, only accept() tells its address.
         self._openings.take(accepted, peer_address(peer), self._way)
 
     async def settled(self) -> None:
-        """Nothing is waited for: they go on when their listener is closed."""
+        """Return at once: openings continue after their listener is closed."""
 
 
 class _Visitors:
@@ -98,7 +95,7 @@ class _Visitors:
             server.close()
         for acceptor in self._acceptors:
             await acceptor.close()
-        # Under uvloop a protocol gets its connection one turn of the loop after the accept.
+        # Under uvloop a protocol gets its connection one iteration of the loop after the accept.
         await asyncio.sleep(0)
 
 
@@ -117,39 +114,35 @@ class _Admin:
 class Binder:
     """Binds the sockets of a configuration's addresses, and sets who may connect.
 
-    A socket in `passed` is used where its address is configured; one that no gate bound keeps the
-    rights that it has. `only_passed`: another process binds, and this one gets its sockets.
+    It uses the sockets in `passed` for their addresses. A socket that no gate bound keeps its
+    rights.
     """
 
-    def __init__(self, passed: PassedSockets, *, only_passed: bool = False) -> None:
+    def __init__(self, passed: PassedSockets) -> None:
         self._passed = passed
-        self._only_passed = only_passed
         #: Addresses whose sockets a service manager bound.
-        self._of_others: set[str] = set()
+        self._bound_by_manager: set[str] = set()
 
     def bound(self, key: str, address: str, settings: Server) -> Sequence[socket.socket]:
-        """Return the sockets for an address: those that were passed, or new ones. Blocks.
-
-        Raises OSError.
-        """
-        self._of_others.discard(address)
+        """Return the passed or new sockets for an address. Blocks; raises OSError."""
+        self._bound_by_manager.discard(address)
         if passed := self._passed.take(address):
             if not all(map(bound_here, passed)):
-                self._of_others.add(address)
+                self._bound_by_manager.add(address)
             return passed
-        if self._only_passed:
-            raise OSError(errno.ENOTCONN, "it was not passed to this process")
         rights = OWNER_ONLY if key == ADMIN_KEY else rights_of(settings)
         others = settings.public_addresses
         return bind(address, rights, ipv6_only=takes_ipv4_elsewhere(address, others))
 
     async def keep_rights(self, key: str, address: str, settings: Server) -> None:
-        """Give an open socket the rights that the configuration names. Raises StartError.
+        """Set the configured rights of a Unix socket. Raises StartError.
 
-        It may be of this process's predecessor, or open since an earlier configuration.
+        This process's predecessor or an earlier configuration may have opened it.
         """
         where = listen_address(address)
-        if key != ADMIN_KEY and isinstance(where, UnixAddress) and address not in self._of_others:
+        if key == ADMIN_KEY or address in self._bound_by_manager:
+            return
+        if isinstance(where, UnixAddress):
             try:
                 await asyncio.to_thread(set_rights, Path(where.path), rights_of(settings))
             except OSError as error:
@@ -160,8 +153,8 @@ class Listeners:
     """Listens on the public addresses and on the admin address of a configuration.
 
     `server` makes the protocols of client connections; `openings` opens those with TLS or a PROXY
-    header; `admin` serves the admin address, None for nobody. `binder` has the sockets, which
-    other workers accept from, too, where there is a `balance`.
+    header; `admin` serves the admin address, unless None. `binder` binds the sockets. With a
+    `balance`, other workers accept from them too.
     """
 
     def __init__(
@@ -185,7 +178,7 @@ class Listeners:
         return [address for key in PUBLIC_ADDRESSES for address in self.addresses_of(key)]
 
     def addresses_of(self, key: str) -> list[tuple[str, int]]:
-        """Return those of one key of [server]."""
+        """Return the TCP addresses of one key of [server], such as "https_listen"."""
         found: list[tuple[str, int]] = []
         for (setting, _), listener in self._open.items():
             if isinstance(listener, _Visitors) and setting == f"server.{key}":
@@ -195,8 +188,7 @@ class Listeners:
     async def open(self, settings: Server) -> None:
         """Listen on every configured address that is not open yet.
 
-        Raises StartError if one cannot be opened; the addresses opened by this call are closed
-        again then.
+        Raises StartError if one cannot be opened, after closing those that this call opened.
         """
         opened: list[tuple[str, str]] = []
         try:
@@ -245,7 +237,7 @@ class Listeners:
             proxied = address in settings.proxy_protocol
             if proxied or key == _HTTPS:
                 return self._accept(
-                    bound, _ByWay(self._openings, OpeningWay(proxied, key == _HTTPS, make))
+                    bound, _OpeningTaker(self._openings, OpeningWay(proxied, key == _HTTPS, make))
                 )
             return await self._listen_for_visitors(bound, make)
         except OSError as error:
@@ -265,11 +257,11 @@ class Listeners:
         self, bound: Sequence[socket.socket], make: MakeProtocol
     ) -> _Listener:
         loop, taker = asyncio.get_running_loop(), PlainTaker(make)
-        # uvloop's own server takes whatever waits, with no regard for other workers.
+        # uvloop's own server accepts everything that waits, with no regard for other workers.
         if isinstance(loop, asyncio.BaseEventLoop) or self._balance is not None:
             return self._accept(bound, taker)
         backlog = self._server.descriptors.backlog
-        # Of the same queues, for the connections that wait there when the servers are closed.
+        # They accept from the same queues what still waits there when the servers are closed.
         acceptors = self._acceptors([one.dup() for one in bound], taker)
         servers = [
             await loop.create_server(make, sock=one, backlog=backlog)
@@ -282,7 +274,7 @@ class Listeners:
     async def _listen_for_admin(
         self, bound: Sequence[socket.socket], admin: web.BaseRunner
     ) -> _Listener:
-        sites = [web.SockSite(admin, one, backlog=_ADMIN_BACKLOG) for one in bound]
+        sites = [web.SockSite(admin, one, backlog=ADMIN_BACKLOG) for one in bound]
         for site in sites:
             await site.start()
         return _Admin(sites, bound)

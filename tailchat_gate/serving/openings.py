@@ -1,8 +1,7 @@
-"""Connections that are being opened: their PROXY header is read, and TLS begins.
+"""Connections that are being opened: their PROXY header is read, or their TLS handshake runs.
 
-What a stranger can make of them is bounded apart from the connections of clients, which they are
-not yet: in time, in number, and for each client. Where there is no room the listener waits, and
-those wait in the system's queue; those that take long then make room.
+They have limits of their own: in time, in number, and for each client. While there is no room,
+further connections wait in the kernel's queue, and openings that take long are ended for them.
 """
 
 import asyncio
@@ -25,15 +24,15 @@ from tailchat_gate.request.proxy_header import (
 )
 from tailchat_gate.serving.tls import ServerTls
 
-#: Those that have taken so long are closed for one that comes where there is no room.
+#: Openings that have taken this long are ended when another connection needs room.
 PATIENCE_SECONDS: Final = 1.0
-#: As many are closed in one turn of the loop. One at a time would let a few silent clients decide
-#: how fast others get in, however many `limits.handshakes` allows.
+#: The most that are ended at a time. Ending one at a time would let a few silent clients slow down
+#: all others, however many `limits.handshakes` allows.
 _MOST_AT_ONCE: Final = 32
-#: How long a closing TLS connection may take to be flushed and closed: as long as its client reads,
-#: since a client that does not is closed earlier (proxy/client/closing.py).
+#: How long closing a TLS connection may take while its client reads; for a client that does not
+#: read, proxy/client/closing.py ends it earlier.
 SHUTDOWN_SECONDS: Final = 300.0
-#: One client may have one in so many of those that there may be.
+#: One client may have one in this many of all openings.
 _CLIENT_PART: Final = 4
 
 _log: Final = logging.getLogger(LOGGER_NAME)
@@ -42,9 +41,9 @@ MakeProtocol = Callable[[], ClientProtocol]
 
 
 class OpeningTerms(NamedTuple):
-    """The settings for openings: the certificates, how many there may be, and seconds.
+    """The settings for openings: `most` at a time, each for at most `timeout` seconds.
 
-    `connections` is how many by TLS there may be, opened or being opened.
+    `connections` is the limit of TLS connections, opened or being opened.
     """
 
     tls: ServerTls | None
@@ -54,7 +53,7 @@ class OpeningTerms(NamedTuple):
 
 
 class OpeningWay(NamedTuple):
-    """The beginning of a listener's connections: a PROXY header, TLS, or both.
+    """How a listener's connections begin: with a PROXY header, with TLS, or with both.
 
     `make` makes the protocol of a connection.
     """
@@ -65,7 +64,7 @@ class OpeningWay(NamedTuple):
 
 
 class _NoRoomError(Exception):
-    """The client that a PROXY header names has too many of them."""
+    """The client that a PROXY header names has too many openings."""
 
 
 class _Opening:
@@ -79,11 +78,11 @@ class _Opening:
         self.who = who
         self.since: Final = since
         self.ended = False
-        #: What takes the connection over once it is open.
+        #: The protocol that serves the connection once it is open.
         self.protocol: ClientProtocol | None = None
 
     def end(self) -> None:
-        """End the connection, by which its handshake fails."""
+        """Shut the connection down, which makes its handshake fail."""
         self.ended = True
         with suppress(OSError):  # it may be closed already
             self.accepted.shutdown(socket.SHUT_RDWR)
@@ -92,7 +91,7 @@ class _Opening:
 class Openings:
     """Opens the connections of listeners with TLS or a PROXY header.
 
-    `outcomes` counts them, by what became of them.
+    `outcomes` counts them by outcome (tls.OUTCOMES).
     """
 
     def __init__(self, server: ClientServer, outcomes: Counter[str], terms: OpeningTerms) -> None:
@@ -109,7 +108,7 @@ class Openings:
         return len(self._open)
 
     def use(self, terms: OpeningTerms) -> None:
-        """Open connections by other terms; contexts of the same files stay in use."""
+        """Open connections by other terms; a TLS context of unchanged files stays in use."""
         old, new = self._terms.tls, terms.tls
         if old is not None and new is not None and old.digest == new.digest:
             terms = terms._replace(tls=old)
@@ -117,21 +116,23 @@ class Openings:
         self._server.tls_connections = terms.connections
 
     def prepare(self, terms: OpeningTerms) -> None:
-        """Use the certificates of terms where there were none, for listeners that open now."""
+        """Use the certificates of `terms` if there are none yet, for listeners that open now."""
         if self._terms.tls is None:
             self._terms = self._terms._replace(tls=terms.tls)
 
     def has_room(self, way: OpeningWay) -> bool:
-        """Whether one more connection may be opened."""
+        """Whether another connection may be opened now."""
         return len(self._open) < self._terms.most and not self._is_full(way)
 
     def make_room(self, way: OpeningWay) -> None:
-        """End what may make room for one that waits; there is none until something has ended."""
+        """End connections to make room for one that waits; there is room once they have ended."""
         if self._is_full(way):
             if not self._server.close_idle_tls():
                 details = {"limits.tls_connections": self._terms.connections}
                 self._faults.tell(
-                    "no further connection by TLS has room, and none is idle", details
+                    "a TLS connection has to wait: limits.tls_connections is reached, and none of "
+                    "them is idle",
+                    details,
                 )
             return
         for opening in tuple(islice(self._slow(), _MOST_AT_ONCE)):
@@ -142,7 +143,7 @@ class Openings:
         """Open an accepted connection; `peer` is its address."""
         who = self._who(peer)
         opening = _Opening(accepted, peer, who, self._loop.time())
-        # A listener that closes opens what waits, whether there is room or not.
+        # A listener that is closing passes on everything that waits, even without room.
         if self._is_full(way) or not self._enter(opening):
             self._outcomes["refused"] += 1
             accepted.close()
@@ -153,7 +154,7 @@ class Openings:
         task.add_done_callback(lambda task: self._ended(task, way))
 
     async def close(self) -> None:
-        """Wait a moment for those that are being opened, and end the rest."""
+        """Wait a moment for the connections that are being opened, and end the rest."""
         if self._open:
             await asyncio.wait(tuple(self._open), timeout=PATIENCE_SECONDS)
         for opening in self._open.values():
@@ -162,7 +163,7 @@ class Openings:
             await asyncio.wait(tuple(self._open))
 
     def _slow(self) -> Iterator[_Opening]:
-        """Yield those that take long and have not been ended, the oldest first."""
+        """Yield the openings that take long and have not been ended, the oldest first."""
         since = self._loop.time() - PATIENCE_SECONDS
         for opening in self._open.values():
             if opening.since > since:
@@ -171,7 +172,7 @@ class Openings:
                 yield opening
 
     def _is_full(self, way: OpeningWay) -> bool:
-        """Whether there are as many by TLS as there may be."""
+        """Whether the limit of TLS connections is reached."""
         return way.tls and self._server.by_tls >= self._terms.connections
 
     def _has_too_many(self, who: str) -> bool:
@@ -188,12 +189,12 @@ class Openings:
 
     def _ended(self, task: "asyncio.Task[str]", way: OpeningWay) -> None:
         opening = self._open.pop(task)
-        # The server counts it until it is closed, if it was opened.
+        # An opened connection stays counted until it is closed (ClientServer).
         if way.tls and (opening.protocol is None or not opening.protocol.secure):
             self._server.by_tls -= 1
         self._server.descriptors.clients -= 1
         self._leave(opening.who)
-        # Counted when its place is free, so that what the metrics say has ended is no longer held.
+        # Counted last, so that an opening in the metrics no longer takes up room.
         if not task.cancelled():
             self._outcomes[task.result()] += 1
 
@@ -203,12 +204,12 @@ class Openings:
             del self._clients[who]
 
     def _who(self, address: str) -> str:
-        """Return what an address is counted under, "" for a trusted proxy."""
+        """Return the key under which an address is counted, "" for a trusted proxy."""
         client = self._server.service.handler.direct(address)
         return client.network if client is not None else ""
 
     def _count_as(self, opening: _Opening, address: str) -> None:
-        """Count one under the client that its PROXY header names; raise _NoRoomError."""
+        """Count an opening under the client that its PROXY header names. Raises _NoRoomError."""
         who = self._who(address)
         if self._has_too_many(who):
             raise _NoRoomError
@@ -217,7 +218,7 @@ class Openings:
         opening.who = who
 
     async def _open_one(self, opening: _Opening, way: OpeningWay) -> str:
-        """Open a connection, or close it; return what became of it."""
+        """Open a connection, or close it; return the outcome."""
         accepted, outcome = opening.accepted, "opened"
         end = self._loop.time() + self._terms.timeout
         try:
@@ -229,10 +230,10 @@ class Openings:
         except ProxyHeaderError as error:
             outcome = "no-proxy-header"
             details = {"peer": opening.peer, "problem": str(error)}
-            self._faults.tell("a connection without the PROXY header that is required", details)
+            self._faults.tell("a connection lacks the required PROXY header", details)
         except OSError:  # ssl.SSLError among them
             outcome = "failed" if self._loop.time() < end else "slow"
-        except Exception:  # noqa: BLE001 - one connection's fault ends no other
+        except Exception:  # noqa: BLE001 - a fault of one connection must not end others
             outcome = "failed"
             _log.exception("a connection could not be opened")
         finally:
@@ -244,7 +245,7 @@ class Openings:
         accepted = opening.accepted
         address = await self._proxied(opening, end) if way.proxied else ""
         context, left = self._context(way), end - self._loop.time()
-        if address and context is not None:  # without TLS it is a client's connection at once
+        if address and context is not None:  # without TLS the opening ends here
             self._count_as(opening, address)
 
         def make() -> ClientProtocol:
@@ -276,10 +277,11 @@ class Openings:
     async def _proxied(self, opening: _Opening, end: float) -> str:
         """Read the PROXY header of a connection, and nothing after it; return the client's address.
 
-        It is "" for a connection of the proxy's own. Raises ProxyHeaderError.
+        The address is "" if the proxy opened the connection for itself. Raises ProxyHeaderError,
+        TimeoutError and OSError.
         """
         if self._server.service.handler.direct(opening.peer) is not None:
-            raise ProxyHeaderError("a peer that is not in server.trusted_proxies")
+            raise ProxyHeaderError("the peer is not in server.trusted_proxies")
         accepted = opening.accepted
         data = b""
         async with asyncio.timeout_at(end):

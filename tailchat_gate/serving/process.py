@@ -1,4 +1,4 @@
-"""The serving process: its event loop, its memory, its signals, and when it ends."""
+"""Runs a server in this process: memory settings, the event loop, signals."""
 
 import asyncio
 import ctypes
@@ -31,8 +31,8 @@ _LARGEST_PIECE: Final = 1 << 20
 
 def prepare() -> None:
     """Tune the collector and the allocator of this process; call it once, before serving."""
-    # Objects made at the start live until the end: without this the collector scans all of them
-    # again and again, 50 ms at a time.
+    # Objects made at the start live until the end; unfrozen, the collector would scan them again
+    # and again, 50 ms at a time.
     gc.collect()
     gc.freeze()
     # Requests leave no cycles; searching for some after every 700 objects only costs time.
@@ -49,15 +49,15 @@ def _keep_freed_memory() -> None:
 
 
 class Served(Protocol):
-    """The server that `live` starts, steers by signals and stops."""
+    """The server that `live` starts, controls by signals and stops."""
 
     @property
     def reloader(self) -> Reloader | None:
-        """Takes the orders to reload, None where there is no file."""
+        """Reloads the configuration; None without a file."""
 
     @property
     def upgrader(self) -> Upgrader:
-        """Takes the orders to have another process take over."""
+        """Lets another process take over."""
 
     @property
     def over(self) -> asyncio.Event:
@@ -68,10 +68,10 @@ class Served(Protocol):
         """The settings in force."""
 
     async def start(self) -> None:
-        """Serve from now on. Raises StartError."""
+        """Begin to serve. Raises StartError."""
 
     async def stop(self) -> None:
-        """End what serves, in order."""
+        """Stop serving, and close everything."""
 
     def hurry(self) -> None:
         """Stop waiting for open requests."""
@@ -88,7 +88,8 @@ async def serve(
     """Serve until SIGTERM or SIGINT, or until another process has taken over.
 
     A second signal ends the wait for open requests. With a `source`, SIGHUP and any change of its
-    files reload the configuration; SIGUSR2 has another process take over.
+    files reload the configuration. SIGUSR2 lets another process take over. `started` is called
+    once the server serves. Raises StartError.
     """
     server = GateServer(generation, source, checks_sign_in=True, surroundings=surroundings)
     await live(server, signals, started=None if started is None else partial(started, server))
@@ -97,7 +98,7 @@ async def serve(
 async def live(
     server: Served, signals: Signals, *, started: Callable[[], None] | None = None
 ) -> None:
-    """Start, and stop when a signal or the server itself says so."""
+    """Start the server, and stop it when a signal or the server itself asks for that."""
     loop = asyncio.get_running_loop()
     stops = 0
 
@@ -147,14 +148,14 @@ def run(
 
 
 def run_loop(work: Coroutine[Any, Any, None]) -> None:
-    """Run some work in an event loop: uvloop's where it is installed, asyncio's otherwise."""
+    """Run a coroutine in an event loop: uvloop's if it is installed, else asyncio's."""
     prepare()
     raise_limit()
     _runner()(work)
 
 
 def _runner() -> Callable[[Coroutine[Any, Any, None]], None]:
-    # Nothing runs inside the `except`: every later traceback would begin with this error.
+    # Only returns inside the `except`: every traceback from there would begin with this error.
     try:
         import uvloop  # noqa: PLC0415 - optional: the `speed` extra
     except ImportError:

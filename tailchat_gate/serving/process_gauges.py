@@ -1,4 +1,4 @@
-"""The families that are read from the state of a process."""
+"""The metric families whose values are read from the state of a process."""
 
 from typing import Final
 

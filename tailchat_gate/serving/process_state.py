@@ -1,4 +1,4 @@
-"""The state of the process, which outlives every configuration."""
+"""The state of the process, which outlives each configuration."""
 
 import os
 import time
@@ -60,7 +60,7 @@ USED_HANDOFFS: Final = 10_000
 def spans_of(tracing: Tracing) -> Spans:
     """Return the sink for the spans of requests.
 
-    Where there is a collector for them, this imports the SDK: later that would stop the event loop.
+    If a collector is configured, this imports the SDK now: later that would block the event loop.
     """
     if not tracing.endpoint:
         return Spans()
@@ -89,7 +89,7 @@ class ProcessState:
     JSON to `log_descriptor` (standard output).
     """
 
-    #: What serves the admin page, once the gate is open.
+    #: Serves the admin page; set once the gate is open.
     admin_page: AdminPage | None = None
 
     def __init__(
@@ -122,7 +122,7 @@ class ProcessState:
         self.revocation: Final = RevocationState(clock)
         self.live: Final = SessionWatch(self.revocation, clock)
         self.certificates: Final = CertificateWatch(clock)
-        #: When the machine tokens, and the files of certificates, of the configuration expire.
+        #: When the configuration's machine tokens and certificate files expire, in Unix seconds.
         self.token_expiries: tuple[float, ...] = ()
         self.certificate_expiries: tuple[tuple[str, float], ...] = ()
         self.metrics: Final = self._make_metrics()
@@ -161,7 +161,7 @@ class ProcessState:
         await self.access_log.close()
 
     def keep_out(self, sub: str, reason: Reason | None, *, lifetime: float) -> None:
-        """Keep an account out for what Tailchat says of it, None: no longer.
+        """Keep an account out for the reason that Tailchat gives; None lets it in again.
 
         `lifetime` is how many seconds a session lasts at most.
         """
@@ -193,7 +193,7 @@ class ProcessState:
         )
 
     def _gauges(self) -> Iterator[Collected]:
-        """Yield the families."""
+        """Yield the gauges of this process."""
         tailchat = self.tailchat
         yield from tailchat.reachability.collect()
         for family, value in (
@@ -224,14 +224,14 @@ class ProcessState:
 
 
 def _states(store: Store, clock: Callable[[], float]) -> Redemptions[SessionRecord]:
-    """Return the used login states."""
+    """Return the store of redeemed login states."""
     return Redemptions(clock=clock, shared=SharedRedemptions(store, "login", CAPACITY, clock))
 
 
 def _handoffs(store: Store, clock: Callable[[], float]) -> Redemptions[SessionRecord]:
-    """Return the used handoff tokens.
+    """Return the store of redeemed handoff tokens.
 
-    One used twice still works for one browser and one host only, and for one minute.
+    `harmless`: even a token used twice works for one browser, one host and one minute only.
     """
     return Redemptions(
         clock=clock,

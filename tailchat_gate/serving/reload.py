@@ -1,4 +1,4 @@
-"""Reloads the configuration while the gate serves; all of it comes into force, or nothing."""
+"""Reloads the configuration while the gate serves: completely, or not at all."""
 
 import asyncio
 import logging
@@ -21,8 +21,8 @@ from tailchat_gate.serving.listeners import StartError
 from tailchat_gate.serving.reloads import Reloads
 from tailchat_gate.serving.systemd import ServiceManager
 
-#: How often files are checked. A changed file is loaded once it was unchanged for that long, so
-#: the gate never reads a file that an editor or a copy has only partly written.
+#: Seconds between two checks of the files. A changed file is loaded once it has not changed for
+#: this long, so the gate does not read a file that an editor has only partly written.
 POLL_SECONDS: Final = 1.0
 CLOSE_SECONDS: Final = 2.0
 
@@ -30,15 +30,15 @@ _log = logging.getLogger(LOGGER_NAME)
 
 
 class StoppingError(RuntimeError):
-    """The gate is stopping and takes no further configuration.
+    """The gate is stopping and accepts no new configuration.
 
-    `successor` is the process that has taken over from it, 0 if none has.
+    `successor` is the ID of the process that has taken over, 0 if none has.
     """
 
     def __init__(self, successor: int = 0) -> None:
-        found, wanted = "on its way to stop", "a gate that serves"
+        found, wanted = "is stopping", "a gate that serves"
         if successor:
-            found, wanted = f"replaced by process {successor}", "an order to that process"
+            found, wanted = f"replaced by process {successor}", "a reload of that process"
         super().__init__(found)
         self.problem: Final = Problem("the gate", found, wanted)
 
@@ -55,7 +55,7 @@ class Serving(Protocol):
         """Which configuration is in force, and how the last reload ended."""
 
     async def put_into_force(self, loaded: Loaded) -> None:
-        """Build a configuration and put it into force. Raises with nothing changed."""
+        """Build a configuration and put it into force. If it raises, nothing has changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class ReloadOutcome:
 
 
 class Reloader:
-    """Reads, builds and swaps configurations, one at a time; blocking work runs in threads."""
+    """Reads, builds and puts configurations into force, one at a time; blocking work in threads."""
 
     def __init__(
         self, source: Source, serving: Serving, manager: ServiceManager | None = None
@@ -111,7 +111,7 @@ class Reloader:
             try:
                 last = await self._look(last)
             except Exception:  # noqa: BLE001 - such as no free thread; the next check may succeed
-                _log.exception("the files of the configuration could not be looked at")
+                _log.exception("the files of the configuration could not be checked for changes")
 
     async def _look(self, last: FileStates) -> FileStates:
         """Check the files once; reload if they changed and are stable since the last check."""
@@ -124,7 +124,7 @@ class Reloader:
         return found
 
     async def close(self) -> None:
-        """Wait for a reload under way; it does not come into force if the gate is stopping.
+        """Wait for a reload under way, whose result a stopping gate does not put into force.
 
         Waits at most CLOSE_SECONDS, because a disk can hang.
         """
@@ -134,7 +134,7 @@ class Reloader:
     async def _take_turn(self, cause: str) -> ReloadOutcome:
         async with self._turn:
             self._manager.reloading()
-            # A later call may follow a change of the file after this read: it gets its own reload.
+            # Calls from now on get the next reload: the file may change after this one has read it.
             self._waiting = None
             old, states = self._serving.settings, self.source.states
             reloads = self._serving.reloads
@@ -181,7 +181,7 @@ class Reloader:
 
 
 def problems_of(error: Exception) -> tuple[Problem, ...]:
-    """Return why a reload was refused, for the admin."""
+    """Return why a reload was refused, for the operator; logs an unexpected error."""
     match error:
         case ConfigError():
             return error.problems
@@ -196,4 +196,4 @@ def problems_of(error: Exception) -> tuple[Problem, ...]:
             return (error.problem,)
     _log.error("a configuration could not be built", exc_info=error)
     found = f"a fault inside the gate: {type(error).__name__}"
-    return (Problem("the configuration", found, "one that can be built; the log tells more"),)
+    return (Problem("the configuration", found, "one that can be built; see the gate's log"),)

@@ -37,7 +37,7 @@ class Reloads:
         self.problems = problems
 
     def metrics(self) -> Iterator[Collected]:
-        """Yield the families."""
+        """Yield the gauges about reloads."""
         for family, value in (
             (GENERATION, self.generation),
             (RELOADED, not self.problems),
@@ -46,7 +46,7 @@ class Reloads:
             yield family, (((), value),)
 
     def to_status(self) -> dict[str, object]:
-        """Return them as the page of the admin listener has them."""
+        """Return the values for `/status`, as JSON."""
         return {
             "generation": self.generation,
             "loaded_at": int(self.loaded_at),

@@ -1,4 +1,4 @@
-"""The report of one process of the gate."""
+"""The reports of a gate with one process: faults, metrics, status and refusals."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ _WORDS: Final = MappingProxyType({True: "up", False: "down", None: "unknown"})
 
 
 class ProcessReport:
-    """Tells of a process that serves `generations`; `file` is the name of its configuration."""
+    """The reports of this process; `file` returns the name of its configuration file."""
 
     def __init__(
         self, generations: Generations, is_ready: Callable[[], bool], file: Callable[[], str | None]
@@ -32,7 +32,7 @@ class ProcessReport:
         self._file = file
         self._started = self._process_state.clock()
         self._process = ProcessMetrics()
-        # A thread of its own, because the executor's may all be waiting for a disk.
+        # Its own thread, because those of the default executor may all wait for a disk.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="metrics")
 
     @property
@@ -50,14 +50,14 @@ class ProcessReport:
         ]
 
     async def metrics(self, accept: str) -> Exposition:
-        """Return the metrics in the format that a client accepts."""
+        """Return the metrics in the format that the Accept field `accept` asks for."""
         loop = asyncio.get_running_loop()
         about_process, media_type = await loop.run_in_executor(
             self._thread, self._process.render, accept
         )
         openmetrics = media_type.startswith("application/openmetrics-text")
         parts = await expose(self.collect(), openmetrics=openmetrics)
-        # The client library's part is last: it ends OpenMetrics with its mark.
+        # The client library's part comes last, because it ends with OpenMetrics's end mark.
         return Exposition(b"".join((*parts, about_process)), media_type)
 
     def collect(self) -> Iterator[Collected]:
@@ -128,12 +128,12 @@ class ProcessReport:
 
 
 def _states(pools: UpstreamPools) -> dict[str, dict[str, Any]]:
-    """Return the state of each tool by its URL, as far as requests and checks have told it."""
+    """Return the state of each tool by its URL, as known from requests and health checks."""
     found: dict[str, dict[str, Any]] = {
         url: {"upstream": url, "state": _WORDS[counts.up], "since": counts.since}
         for url, counts in tuple(pools.counts.items())
     }
-    # Those that are out come last: they count, whatever the same backend is under other rules.
+    # Backends that are out come last and win, even if another route's checks call them up.
     for one in sorted(pools.health, key=_is_out):
         known = found[one.backend.url]
         if not one.up:

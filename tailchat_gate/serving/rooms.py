@@ -62,9 +62,9 @@ from tailchat_gate.serving.tailchat_parts import TailchatParts, secrets, wire_ta
 
 
 class AccessParts(NamedTuple):
-    """Which route a request matches, and the gate's paths that service workers must not control.
+    """The parts that decide about routes, service workers and embedding.
 
-    `members`: who is in groups by Tailchat's word.
+    `members` knows who is in the groups that Tailchat defines.
     """
 
     routes: RouteTable
@@ -120,7 +120,7 @@ def wire_access(settings: Settings, grants: GrantState) -> AccessParts:
 
 
 def rate_limit(buckets: Buckets, name: str, text: str, *, of: str = "") -> RateLimit | None:
-    """Return the limit that a key has, None where the text is empty; see RateLimit."""
+    """Return the limit for the configured rate `text`, None if it is empty; see RateLimit."""
     rate = read_rate(text)
     return RateLimit(buckets, name, rate, of=of) if rate else None
 

@@ -1,4 +1,4 @@
-"""Opens the gate, puts configurations into force, and closes it in order."""
+"""The server of one process: opens the gate, puts configurations into force, and closes it."""
 
 import asyncio
 import logging
@@ -17,7 +17,7 @@ from tailchat_gate.serving.admin import admin_server
 from tailchat_gate.serving.dashboard.drawn import DrawnPage
 from tailchat_gate.serving.dashboard.inside import ProcessInside
 from tailchat_gate.serving.dashboard.page import GateAdminPage
-from tailchat_gate.serving.dashboard.page_request import Behind
+from tailchat_gate.serving.dashboard.page_request import PageRenderer
 from tailchat_gate.serving.generations import Generation, Generations
 from tailchat_gate.serving.listeners import Binder, Listeners, StartError
 from tailchat_gate.serving.openings import Openings, OpeningTerms
@@ -26,18 +26,14 @@ from tailchat_gate.serving.reloads import Reloads
 from tailchat_gate.serving.report import ProcessReport
 from tailchat_gate.serving.surroundings import Surroundings, no_surroundings
 from tailchat_gate.serving.tls import clients_of, memory_limit, tls_connections
-from tailchat_gate.serving.upgrade import UpgradeOutcome, Upgrader
+from tailchat_gate.serving.upgrade import NO_SUCCESSOR, UpgradeOutcome, Upgrader
 from tailchat_gate.serving.wiring import build
 from tailchat_gate.state.places import unusable
 from tailchat_gate.state.store import StoreError
 
 __all__ = ["GateServer", "StartError"]
 
-_OTHER_STORE: Final = (
-    "[state] names another place than {}, where the running gate keeps locks and ended sessions; "
-    "an upgrade cannot change that, a restart can"
-)
-#: In place of the number of a process that is not known here.
+#: The ID of a successor that a worker does not know.
 _ANOTHER: Final = -1
 _log: Final = logging.getLogger(LOGGER_NAME)
 
@@ -46,7 +42,7 @@ class GateServer:
     """Serves a configuration, and its successors after reloads, on its listeners.
 
     Reloads read `source`; without it there are no reloads. `checks_sign_in`: whether each
-    configuration asks Tailchat by itself if people can sign in.
+    configuration checks by itself that people can sign in.
     """
 
     def __init__(
@@ -68,7 +64,7 @@ class GateServer:
         self._is_worker = around.balance is not None
         #: Set when the process is to stop.
         self.over: Final = asyncio.Event()
-        #: Of another process, which serves in place of this one.
+        #: The ID of the process that has taken over, 0 if none has.
         self._successor_pid = 0
         self._process_state = generation.process_state
         self._checks_sign_in = checks_sign_in
@@ -77,17 +73,16 @@ class GateServer:
         self._openings: Openings | None = None
         self._admin: web.BaseRunner | None = None
         self._page: GateAdminPage | None = None
-        #: What the admin page shows and changes in this process.
+        #: This process, as the admin page shows and controls it.
         self.inside: Final = ProcessInside(
             self.generations, lambda: tuple(self._server.connections) if self._server else ()
         )
-        #: Locked while listeners are opened or closed.
+        #: Held while listeners are opened or closed.
         self._changing = asyncio.Lock()
         self._opened = asyncio.Event()
         self._tls_connections = 1
         self._ready = self._stopping = False
         self._hurry = asyncio.Event()
-        #: What the process says about itself.
         self.report: Final = ProcessReport(
             self.generations,
             lambda: self._ready,
@@ -111,7 +106,7 @@ class GateServer:
 
     @property
     def location(self) -> str:
-        """Where state is stored, "" for memory alone."""
+        """Where state is stored, "" for memory only."""
         return self._process_state.store.location
 
     @property
@@ -129,7 +124,7 @@ class GateServer:
         return list(self._admin.addresses) if self._admin else []
 
     async def start(self) -> None:
-        """Open the listeners. Raises StartError for an address that cannot be used."""
+        """Open the store and the listeners, and begin to serve. Raises StartError."""
         settings = self.in_force.settings
         is_uvloop = not isinstance(asyncio.get_running_loop(), asyncio.BaseEventLoop)
         memory = await asyncio.to_thread(memory_limit)
@@ -158,7 +153,7 @@ class GateServer:
             ).runner()
             await self._admin.setup()
         await self._listen(self._server)
-        self._close_passed()
+        self._passed.close_rest()
         self._ready = True
         if not self._predecessor:
             self._manager.ready("serving")
@@ -167,7 +162,7 @@ class GateServer:
         self._opened.set()
         if self._checks_sign_in:
             self.in_force.check_tailchat()
-        # A worker's parent says so of all of them.
+        # Of several workers, their parent says so once.
         _log.log(
             logging.DEBUG if self._is_worker else logging.INFO,
             "the gate is open",
@@ -181,9 +176,9 @@ class GateServer:
             },
         )
 
-    def show_page(self, behind: Behind) -> GateAdminPage:
-        """Have routes show the admin page that is drawn so, and return it."""
-        page = GateAdminPage(behind, lambda: self.settings.server)
+    def show_page(self, renderer: PageRenderer) -> GateAdminPage:
+        """Serve the admin page on routes with this renderer, and return the page."""
+        page = GateAdminPage(renderer, lambda: self.settings.server)
         self._process_state.admin_page = self._page = page
         return page
 
@@ -206,8 +201,8 @@ class GateServer:
     async def swap(self, generation: Generation) -> None:
         """Put another configuration into force for all requests that are read from now on.
 
-        Open requests keep theirs. Raises StartError for an address that cannot be used and
-        StoppingError once the gate is stopping; nothing has changed then.
+        Open requests keep the old one. Raises StartError for an address that cannot be used and
+        StoppingError once the gate is stopping; then nothing has changed.
         """
         await self._opened.wait()
         async with self._changing:
@@ -218,7 +213,7 @@ class GateServer:
             terms = _terms(generation, self._tls_connections)
             openings.prepare(terms)
             await listeners.open(settings)
-            # From here to the end of the change there is no await: nothing else runs.
+            # No await up to the end of the change: no request must see half of it.
             generation.start()
             openings.use(terms)
             server.change(generation.service)
@@ -231,8 +226,8 @@ class GateServer:
     async def stop(self) -> None:
         """Stop listening, let open requests finish within the limit, close WebSockets with 1001.
 
-        For `drain_delay` before that the gate only says that it is leaving: to readiness probes,
-        and to clients with each response.
+        For `drain_delay` before that, the gate still serves but announces its end: to readiness
+        probes, and to clients with each response.
         """
         opened = self._opened.is_set()
         self._ready = False
@@ -273,13 +268,13 @@ class GateServer:
             await self._openings.close()
 
     async def _hand_over(self) -> UpgradeOutcome:
-        """Have another process take over the listeners; then this one stops, or nothing changed.
+        """Let another process take over the listeners, and then stop; on failure nothing changes.
 
-        During that no listener changes, so a reload waits; one that waited is refused afterwards.
+        A reload waits meanwhile, since it may change listeners, and is refused after the takeover.
         """
         async with self._changing:
             if self._stopping or self._listeners is None or self._successor is None:
-                return UpgradeOutcome(problem="a gate that does not serve, or not by itself")
+                return UpgradeOutcome(problem=NO_SUCCESSOR)
             sockets = tuple(self._listeners.sockets())
             outcome = await self._successor.start(sockets, self._process_state.store)
             if not outcome.problem:
@@ -291,7 +286,7 @@ class GateServer:
         return outcome
 
     def stop_soon(self, *, succeeded: bool) -> None:
-        """Have the process stop; `succeeded`: another one serves on the same sockets already."""
+        """Order the stop; `succeeded`: another process already serves on the same sockets."""
         if succeeded:
             self._successor_pid = self._successor_pid or _ANOTHER
         self.over.set()
@@ -314,19 +309,10 @@ class GateServer:
         await asyncio.wait((closed, hurried), timeout=limit, return_when=FIRST_COMPLETED)
         hurried.cancel()
 
-    def _close_passed(self) -> None:
-        for address in self._passed.close_rest():
-            details = {"address": address}
-            _log.warning(
-                "a socket was passed that no listener is configured for; nobody answers there",
-                extra={"details": details},
-            )
-
     async def _open_store(self) -> None:
         """Read the stored locks before the first request. Raises StartError."""
-        before = self._predecessor.store
-        if self._predecessor and before != self._process_state.store.location:
-            raise StartError(_OTHER_STORE.format(before), "state.path")
+        if problem := self._predecessor.store_problem(self._process_state.store.location):
+            raise StartError(problem, "state.path")
         try:
             await self._process_state.store.open()
         except StoreError as error:
@@ -337,7 +323,7 @@ class GateServer:
 def _terms(generation: Generation, default: int) -> OpeningTerms:
     """Return the settings for connections that are being opened.
 
-    `default` is how many by TLS there may be where it does not say.
+    `default` is the limit of TLS connections if the configuration sets none.
     """
     limits, server = generation.settings.limits, generation.settings.server
     most = limits.tls_connections or default

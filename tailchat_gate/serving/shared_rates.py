@@ -1,9 +1,9 @@
-"""The buckets of rate limits, which other gates share through their store, a few times a second.
+"""The buckets of rate limits, which several gates share through a store.
 
-A request asks only the memory of its process, and so never waits for the store. Each gate tells the
-store what passed there since the last time, and learns what passed at all of them. What several
-gates let through meanwhile delays the requests after it: over time no more pass than the limit
-says.
+A request only looks at the buckets of its own process, so it never waits for the store. A few times
+a second each gate adds its requests to the store's buckets and reads the totals. If the gates
+together let too many requests through meanwhile, later requests are delayed for it, so the limit
+holds over time.
 
 While the store does not answer, each gate counts for itself.
 """
@@ -21,17 +21,17 @@ from tailchat_gate.state.store import Changes, Charge, Kind, Record, Store
 
 #: Seconds between two exchanges with the store.
 SHARE_SECONDS: Final = 0.25
-#: Buckets in one call, which redis-py takes half a millisecond of the event loop to write.
+#: Buckets in one call, for which redis-py blocks the event loop for half a millisecond.
 _BATCH: Final = 100
 
 _log: Final = logging.getLogger(LOGGER_NAME)
 
 
 class SharedRates:
-    """The buckets of one process; they are its own where the store is not other gates' too.
+    """The buckets of one process, shared if the store is a server.
 
-    `clock` is the one of the requests. It follows the store only to hear whose data were erased:
-    there are no records of buckets.
+    `clock` is the one that requests use. Buckets are not stored as records; this follows the store
+    only to learn whose data are to be erased.
     """
 
     kind: Final = Kind("rate", 0, lambda records: records)
@@ -66,7 +66,7 @@ class SharedRates:
         self.buckets.forget(sub)
 
     def metrics(self) -> Iterator[Collected]:
-        """Yield the families."""
+        """Yield the metrics of rate limits."""
         yield RATE_LIMITED, by_one(self.buckets.refused, NAMES)
         yield RATES_SHARED, () if self._charge is None else (((), self._answered),)
 
@@ -76,7 +76,7 @@ class SharedRates:
             self._task = asyncio.create_task(self._share_all())
 
     async def close(self) -> None:
-        """Stop, and tell the store what passed last if it answers."""
+        """Stop sharing, after a last exchange with the store."""
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
@@ -96,7 +96,7 @@ class SharedRates:
         if self._charge is None or changed is None or (not changed and self._answered):
             return
         self.buckets.changed = []
-        # At least once: without a bucket too, a store that was away is asked whether it is back.
+        # At least one call, even without a bucket: it shows whether a store that was down is back.
         for start in range(0, max(len(changed), 1), _BATCH):
             batch = changed[start : start + _BATCH]
             charges = [
@@ -111,7 +111,7 @@ class SharedRates:
     def _take_over(self, batch: Sequence[Bucket], found: Sequence[float]) -> None:
         now = self._clock()
         for bucket, ahead in zip(batch, found, strict=False):
-            # What passed here during the call comes on top.
+            # Requests that passed here during the call are not in the store's total yet.
             due = now + ahead + bucket.taken * bucket.limit.interval
             bucket.due = max(bucket.due, due)
 

@@ -1,4 +1,4 @@
-"""Receives signals in a thread of its own, so that a stop works even while the gate blocks."""
+"""Receives signals in a separate thread, so that a stop works even if the event loop is blocked."""
 
 import logging
 import os
@@ -11,7 +11,7 @@ from tailchat_gate.observe.log import LOGGER_NAME, close_logging
 
 #: The exit code of a process that had to be killed at the end because something hung.
 EXIT_HUNG: Final = 3
-#: The longest shutdown in seconds, beyond `server.shutdown_timeout`; the systemd unit and
+#: Seconds that a shutdown may take beyond `server.shutdown_timeout`; the systemd unit and
 #: compose.yaml allow ten.
 GRACE_SECONDS: Final = 8.0
 #: Seconds for closing open connections after a second stop signal.
@@ -22,7 +22,7 @@ LEAVE_SECONDS: Final = 3.0
 _LOG_SECONDS: Final = 0.5
 
 _STOP: Final = frozenset((signal.SIGTERM, signal.SIGINT))
-#: They change nothing before the gate listens to them, and wait until then.
+#: Signals that wait until `listen` is called.
 _ORDERS: Final = frozenset((signal.SIGHUP, signal.SIGUSR2))
 _TAKEN: Final = _STOP | _ORDERS
 
@@ -30,7 +30,7 @@ _log: Final = logging.getLogger(LOGGER_NAME)
 
 
 class Signals:
-    """Receives the signals of stops and orders, and kills a process that does not end by itself.
+    """Receives signals, and kills this process if it does not end by itself.
 
     The event loop cannot see a signal while something blocks it, and cannot end the process while
     a thread waits for a disk. Until `listen` is called, SIGTERM and SIGINT have their default
@@ -62,7 +62,7 @@ class Signals:
         Thread(target=self._run, name="signals", daemon=True).start()
 
     def listen(self, listener: Callable[[int], None], limit: Callable[[], float]) -> None:
-        """Have `listener` called in another thread with each signal.
+        """Call `listener` with each signal from now on, in another thread.
 
         `limit` returns how many seconds a shutdown waits for open requests.
         """
@@ -73,7 +73,7 @@ class Signals:
             listener(number)
 
     def ending(self) -> None:
-        """Limit the time of a shutdown, which no signal may have begun."""
+        """Limit the time of a shutdown that began without a signal."""
         if not self._orders:
             self._end_in(self._limit() + self._grace)
 
@@ -119,6 +119,6 @@ class Signals:
 
     def _cut_off(self) -> None:
         if self.code == EXIT_HUNG:
-            _log.error("the gate was cut off at the end, because something hangs")
+            _log.error("the shutdown takes too long, so the process is killed")
         close_logging(_LOG_SECONDS)
         os._exit(self.code)

@@ -1,4 +1,4 @@
-"""The process's surroundings: passed sockets, its manager, the process before it."""
+"""What a process gets from outside: sockets, its service manager, its predecessor."""
 
 import sys
 from collections.abc import MutableMapping
@@ -15,10 +15,10 @@ from tailchat_gate.serving.upgrade import Predecessor, Successor
 
 
 class Surroundings(NamedTuple):
-    """The other processes: `successor` starts the one that takes over, None where none can.
+    """The sockets and processes around this one.
 
-    `balance`: with other workers of one parent, which binds all addresses, passes those of
-    visitors, and is asked by admins; None for a gate by itself.
+    `successor` starts a process that takes over, None if none can. `balance` is given to workers
+    only.
     """
 
     passed: PassedSockets
@@ -35,7 +35,7 @@ def no_surroundings() -> Surroundings:
 
 def surroundings(environ: MutableMapping[str, str], predecessor: Predecessor) -> Surroundings:
     """Read the surroundings from `environ`. Raises PassedSocketError."""
-    # As it was started, from the same places: what is there now is the new version.
+    # The command that started this process: the files there may be a new version by now.
     command = (sys.executable, *sys.orig_argv[1:])
     return Surroundings(
         passed_sockets(environ),

@@ -1,9 +1,10 @@
-"""Sockets that another process opened and passes, and messages to a service manager.
+"""Sockets passed by another process (sd_listen_fds(3)), messages to a manager (sd_notify(3)).
 
-As sd_listen_fds(3) and sd_notify(3) describe it; a gate passes its own to its successor so, too.
+A gate passes its sockets to its successor in the same way.
 """
 
 import asyncio
+import logging
 import os
 import socket
 import sys
@@ -14,6 +15,9 @@ from typing import Final, NamedTuple
 from urllib.parse import quote
 
 from tailchat_gate.config.values.address import TcpAddress, UnixAddress, listen_address
+from tailchat_gate.observe.log import LOGGER_NAME
+
+_log: Final = logging.getLogger(LOGGER_NAME)
 
 #: How much longer than its own limits a stop may take.
 _MARGIN_SECONDS: Final = 5.0
@@ -21,9 +25,9 @@ _MICROSECONDS: Final = 1_000_000
 #: The first descriptor that is passed; the others follow it.
 FIRST_DESCRIPTOR: Final = 3
 _INET: Final = (socket.AF_INET, socket.AF_INET6)
-#: Moves the descriptors of the first argument to 3 and up, and becomes the program of the others.
-#: LISTEN_PID is the number of that process, which nobody knows before it exists. The signals that a
-#: gate takes in a thread of its own are blocked in what it starts.
+#: A program that moves the descriptors in its first argument to 3 and up, and then runs the command
+#: in the other arguments. It sets LISTEN_PID, since only the new process knows its ID, and unblocks
+#: the signals that the gate's threads block.
 _MOVE: Final = """
 import fcntl, os, signal, sys
 signal.pthread_sigmask(signal.SIG_SETMASK, [])
@@ -41,7 +45,7 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 
 class ServiceManager:
-    """Sends messages to the socket at `address`, "" for nobody; `watchdog` is in seconds, 0 = off.
+    """Sends messages to the socket at `address`, unless ""; `watchdog` is in seconds, 0 for none.
 
     A message that cannot be sent is dropped: the gate must not stop because its manager is busy.
     """
@@ -53,16 +57,16 @@ class ServiceManager:
         self._timer: asyncio.TimerHandle | None = None
 
     def ready(self, status: str) -> None:
-        """The gate serves: after the start, and after each reload."""
+        """Report that the gate serves: after the start, and after each reload."""
         self._send("READY=1", f"STATUS={status}")
 
     def reloading(self) -> None:
-        """A reload has begun; `ready` follows."""
+        """Report that a reload has begun; `ready` follows."""
         now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
         self._send("RELOADING=1", f"MONOTONIC_USEC={now}", "STATUS=loading the configuration")
 
     def stopping(self, seconds: float) -> None:
-        """The gate stops, which may take some seconds: more than the manager allows, if need be."""
+        """Report a stop that may take `seconds`, even if that is more than the manager allows."""
         limit = int((seconds + _MARGIN_SECONDS) * _MICROSECONDS)
         self._send(
             "STOPPING=1",
@@ -71,12 +75,12 @@ class ServiceManager:
         )
 
     def succeeded(self, pid: int) -> None:
-        """Another process is the service from now on, and tells how it is."""
+        """Report that the process `pid` is the service from now on, and send nothing more."""
         self._send(f"MAINPID={pid}")
         self._address = ""
 
     def start_watchdog(self) -> None:
-        """Report from the event loop at half of the manager's limit, so that a stuck loop shows."""
+        """Report regularly from the event loop, twice per limit, so that a stuck loop shows."""
         if self.watchdog:
             self._send("WATCHDOG=1")
             loop = asyncio.get_running_loop()
@@ -89,7 +93,7 @@ class ServiceManager:
 
     def _send(self, *lines: str) -> None:
         if self._address:
-            # Made each time: a manager that was started again has another socket there.
+            # A new socket each time: a manager that was restarted listens on another one.
             with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
                 out.setblocking(False)  # noqa: FBT003 - socket's own signature
                 out.sendto("\n".join(lines).encode(), self._address)
@@ -101,47 +105,49 @@ def service_manager(environ: Mapping[str, str]) -> ServiceManager:
     limit = environ.get("WATCHDOG_USEC", "")
     meant = environ.get("WATCHDOG_PID", "") in {"", str(os.getpid())}
     watchdog = int(limit) / _MICROSECONDS if limit.isdecimal() and meant else 0.0
-    # Other kinds of addresses, such as vsock, are for virtual machines.
+    # Other kinds of addresses, such as vsock, only occur in virtual machines.
     return ServiceManager(address if address.startswith(("/", "@")) else "", watchdog)
 
 
 class PassedSocketError(ValueError):
-    """A descriptor that was passed is not a socket that listens."""
+    """A passed descriptor is not a listening socket."""
 
 
 class PassedSockets:
-    """Sockets that were passed to the process, until each was taken for its address.
+    """Sockets that were passed to the process, until each is taken for its address.
 
-    A name in LISTEN_FDNAMES that is an address, percent-encoded, says what the socket is for; it
-    counts before the socket's own address, which for a port 0 and for a Unix socket is another.
+    A gate passes the configured address, percent-encoded, in LISTEN_FDNAMES. It takes precedence
+    over the socket's own address, which differs for port 0 and for Unix sockets.
     """
 
     def __init__(self, sockets: Iterable[tuple[str, socket.socket]] = ()) -> None:
         self._left = list(sockets)
 
     def take(self, address: str) -> list[socket.socket]:
-        """Return the sockets for an address; they are the caller's from now on."""
+        """Return the sockets for an address, which the caller owns from now on."""
         named = [found for name, found in self._left if name == name_for(address)]
         taken = named or [found for _, found in self._left if _is_at(found, address)]
         self._left = [(name, found) for name, found in self._left if found not in taken]
         return taken
 
     def add(self, others: "PassedSockets") -> None:
-        """Take over the sockets of others, which came later."""
+        """Move the sockets of `others`, which were passed later, to this object."""
         self._left += others._left  # noqa: SLF001 - of the same class
         others._left = []  # noqa: SLF001 - as above
 
-    def close_rest(self) -> list[str]:
-        """Close the sockets that were not taken; return their addresses."""
-        rest = [_shown(found) for _, found in self._left]
+    def close_rest(self) -> None:
+        """Close the sockets that were not taken, with a warning about each."""
         for _, found in self._left:
+            _log.warning(
+                "a socket was passed that no listener is configured for; it is closed",
+                extra={"details": {"address": _shown(found)}},
+            )
             found.close()
         self._left.clear()
-        return rest
 
 
 def name_for(address: str) -> str:
-    """Return the name by which a socket is passed for an address: it has no colon."""
+    """Return the name in LISTEN_FDNAMES for an address: colons separate names there."""
     return quote(address, safe="")
 
 
@@ -170,12 +176,12 @@ def _listening(descriptor: int) -> socket.socket:
     if not listens or found.type != socket.SOCK_STREAM:
         found.detach()
         raise PassedSocketError(
-            f"LISTEN_FDS: descriptor {descriptor} is not a stream socket that listens "
-            "(in a socket unit: ListenStream=, and not Accept=yes)"
+            f"LISTEN_FDS: descriptor {descriptor} is not a listening stream socket "
+            "(a socket unit needs ListenStream=, without Accept=yes)"
         )
     found.setblocking(False)  # noqa: FBT003 - socket's own signature
     if found.family in _INET:
-        # As binding.py sets it on its own.
+        # As on the sockets that binding.py makes.
         found.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     return found
 
@@ -189,7 +195,7 @@ def _is_at(found: socket.socket, address: str) -> bool:
 
 
 def _numeric(where: TcpAddress) -> Sequence[object]:
-    """Return the addresses of a host and a port, of which several belong to a name."""
+    """Return the numeric addresses of a host and port; a host name may have several."""
     try:
         infos = socket.getaddrinfo(
             where.host, where.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -220,7 +226,7 @@ def passing(
     sockets: Sequence[tuple[str, socket.socket]],
     environ: Mapping[str, str],
 ) -> Passing:
-    """Return how to start `command`, whose first word is a path, with sockets by their address."""
+    """Return how to start `command`, whose first word is a path, with the sockets of addresses."""
     descriptors = [found.fileno() for _, found in sockets]
     if not descriptors:
         return Passing(command, (), environ)

@@ -1,4 +1,4 @@
-"""Wires what calls Tailchat: sign-ins, rechecks, and the questions beside requests."""
+"""Wires the parts that call Tailchat: sign-ins, rechecks and background calls."""
 
 import math
 import ssl
@@ -36,9 +36,9 @@ from tailchat_gate.serving.process_state import ProcessState
 
 
 class TailchatParts(NamedTuple):
-    """The parts that call Tailchat for one configuration, over one set of connections.
+    """The parts of one configuration that call Tailchat, over shared connections.
 
-    `client` makes sign-ins, `bot` calls what needs a token.
+    `client` makes the calls of sign-ins, `bot` those that need the app's own token.
     """
 
     client: TailchatClient
@@ -58,7 +58,7 @@ def wire_tailchat(
 ) -> TailchatParts:
     """Return the parts that call Tailchat. Raises FileError.
 
-    `members` gets what is known already about its groups.
+    Fills `members` with what is already known about Tailchat's groups.
     """
     tailchat, clock = settings.tailchat, process_state.clock
     channel = back_channel(
@@ -213,7 +213,10 @@ def back_channel(
     *,
     timeout: float = math.inf,
 ) -> BackChannel:
-    """Return the connections to Tailchat; no call takes `timeout` seconds. Raises FileError."""
+    """Return the connections to Tailchat. Raises FileError.
+
+    A call ends after `timeout` or the configured number of seconds, whichever is shorter.
+    """
     tailchat = settings.tailchat
     back_url = tailchat.internal_url or tailchat.api_url
     return BackChannel(
@@ -244,9 +247,9 @@ def _client(
 
 
 def _tailchat_tls(url: str, authorities: str | None) -> ssl.SSLContext | None:
-    """Return the TLS context for Tailchat, None where no connection would use it.
+    """Return the TLS context for Tailchat, None if no connection uses TLS.
 
-    To read the system's authorities takes longer than all the rest of a reload.
+    Reading the system's certificate authorities takes longer than the rest of a reload.
     """
     if authorities is None and not url.startswith("https:"):
         return None

@@ -1,4 +1,4 @@
-"""What the process knows of Tailchat, which outlives every configuration."""
+"""What the process knows about Tailchat, which outlives each configuration."""
 
 from collections.abc import Callable
 from typing import Final
@@ -16,14 +16,14 @@ from tailchat_gate.state.store import Store
 
 
 class TailchatState:
-    """What Tailchat said, and what it is asked now.
+    """Tailchat's answers, and the calls under way.
 
     `clock` returns Unix seconds, `monotonic` seconds that never go back.
     """
 
-    #: Unix second of its last answer about people, 0 for none yet.
+    #: The Unix second of Tailchat's last answer about people, 0 for none yet.
     people_heard_at = 0.0
-    #: Whether lines of the log are repeated in a panel.
+    #: Whether log lines are also posted in a panel of Tailchat.
     has_notices = True
 
     def __init__(
@@ -38,24 +38,24 @@ class TailchatState:
         self.sign_in: Final = SignInState()
         self.sign_ins: Final = SignIns()
         self.people: Final = KnownPeople()
-        #: Who is in its groups, and the sign-in of the bot that asks.
+        #: Who is in Tailchat's groups, and the sign-in of the bot that asks for it.
         self.group_watch: Final = GroupWatch(store, clock, audit)
         self.bot_sign_in: Final = BotSignIn()
-        #: What was logged last of routes that strangers may enter.
+        #: The warnings that were logged last about routes that strangers may enter.
         self.told_of_registration: Final[set[str]] = set()
-        #: When the panel was told what, and which tools are out of reach.
+        #: When each notice was last posted in the panel, and which tools are down.
         self.panel_pace: Final = Pace(clock)
         self.tools_down: Final[Outages] = {}
 
     async def close(self) -> None:
-        """End what is under way."""
+        """End the calls under way."""
         await self.group_watch.close()
         await self.sign_ins.close()
 
     def speak(self, *, for_all: bool) -> None:
-        """Say what several workers find out alike only in one of them, which speaks `for_all`."""
+        """Let one worker, with `for_all`, report what all workers find out alike."""
         self.has_notices = self.group_watch.tells = for_all
 
     def heard_of_people(self) -> None:
-        """Note an answer about people."""
+        """Record an answer about people."""
         self.people_heard_at = self._clock()

@@ -1,8 +1,7 @@
-"""The gate's own TLS: which certificate a client gets, their dates, room for connections.
+"""The gate's own TLS: the certificate for each client, expiry dates, how many connections fit.
 
-Contexts live as long as their files are the same, so that clients can resume their sessions after
-a reload; where a file has changed, a session of before is no longer resumed, which is what a
-changed client_ca must do.
+A context lives as long as its files are unchanged, so clients can resume their sessions after a
+reload. After a change of a file they cannot, which a changed client_ca needs.
 """
 
 import asyncio
@@ -31,19 +30,18 @@ from tailchat_gate.observe.families import Collected, Family
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.proxy.sockets import READ_BYTES
 
-#: What one takes at most, with a head and a body that nobody reads, in bytes: measured 207 kB on
-#: asyncio's loop and 742 kB on uvloop's, whose buffer for a read is four times as large.
+#: The most bytes of memory of a TLS connection with a head and an unread body: measured 207 kB on
+#: asyncio's loop and 742 kB on uvloop's, whose read buffer is four times as large.
 ASYNCIO_BYTES: Final = 256 << 10
 UVLOOP_BYTES: Final = 768 << 10
-#: They may take one in so many of the bytes that the process may have.
+#: TLS connections may take one in this many bytes of the process's memory.
 _PART: Final = 2
 _CGROUPS: Final = Path("/sys/fs/cgroup")
 _OWN_CGROUPS: Final = Path("/proc/self/cgroup")
-#: How often the dates are looked at while the gate serves; at a start and a reload the warnings of
-#: the configuration tell of them.
+#: Seconds between two checks of expiry dates; a start and a reload check them too (config/lint).
 LOOK_SECONDS: Final = 86_400.0
-#: What may become of a connection that is being opened; "crowded": it made room for another one,
-#: and counts as "failed" too, "refused": there was no room for it.
+#: The outcomes of opening a connection. "crowded": it was ended to make room, and counts as
+#: "failed" too. "refused": there was no room for it.
 OUTCOMES: Final = ("opened", "failed", "slow", "refused", "crowded", "no-proxy-header")
 
 _OPENED: Final = Family(
@@ -52,36 +50,36 @@ _OPENED: Final = Family(
     ("outcome",),
 )
 
-#: What `clients_of` returns where clients are not asked for certificates.
+#: The value of `clients_of` if clients need no certificate.
 ANY_CLIENT: Final = b""
 
 _log: Final = logging.getLogger(LOGGER_NAME)
 
 
 def read_less() -> None:
-    """Let asyncio's TLS connections of this process have buffers of a usual size.
+    """Shrink the read buffers of asyncio's TLS connections in this process.
 
-    One of 256 KiB is made for each at its beginning, and stays.
+    By default each connection keeps one of 256 KiB from its beginning.
     """
     sslproto.SSLProtocol.max_size = READ_BYTES
 
 
 def tls_connections(memory: int, *, uvloop: bool) -> int:
-    """Return the number of TLS connections for a process with so many bytes of memory."""
+    """Return how many TLS connections fit into a process with `memory` bytes."""
     return max(1, memory // _PART // (UVLOOP_BYTES if uvloop else ASYNCIO_BYTES))
 
 
 def memory_limit(own: Path = _OWN_CGROUPS, root: Path = _CGROUPS) -> int:
-    """Return the bytes of memory that the process may have: the machine's, or its cgroups'. Blocks.
+    """Return how many bytes of memory the machine and the cgroups allow this process. Blocks.
 
-    `own` names its groups, whose files are below `root` (cgroups(7)).
+    The file `own` names its cgroups, whose files are below `root` (cgroups(7)).
     """
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return min((machine, *_limits(own, root)))
 
 
 def _limits(own: Path, root: Path) -> Iterator[int]:
-    """Yield the limits of its groups; each holds for all groups below, too."""
+    """Yield the limits of the cgroups and their parents, which limit their children too."""
     lines: list[str] = []
     with suppress(OSError, ValueError):
         lines = own.read_text().splitlines()
@@ -94,16 +92,16 @@ def _limits(own: Path, root: Path) -> Iterator[int]:
             folder, name = root / "memory", "memory.limit_in_bytes"
         else:
             continue
-        # A container may be told a path of the machine, of which it sees the last part alone.
+        # In a container the path may be that of the machine, of which only the last part is there.
         path = Path(group.strip("/"))
         for each in (path, *path.parents):
-            # "max" is no number, and no limit.
+            # "max" is no number, and means no limit.
             with suppress(OSError, ValueError):
                 yield int((folder / each / name).read_text())
 
 
 class CertificateWatch:
-    """Looks at the dates of the certificates in force; `clock` gives Unix seconds.
+    """Checks the dates of the certificates in force; `clock` returns Unix seconds.
 
     `openings` counts TLS handshakes and PROXY headers by their outcome.
     """
@@ -115,14 +113,14 @@ class CertificateWatch:
         self.openings: Final[Counter[str]] = Counter()
 
     def use(self, facts: Sequence[CertificateFacts]) -> None:
-        """Look at these certificates from now on; needs a running event loop."""
+        """Check these certificates from now on; needs a running event loop."""
         self._facts = facts
         self.close()
         if facts:
             self._wait()
 
     def close(self) -> None:
-        """Look at no certificate any longer."""
+        """Stop checking."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -140,7 +138,7 @@ class CertificateWatch:
         return {facts.file: facts.expires for facts in self._facts}
 
     def metrics(self) -> Iterator[Collected]:
-        """Yield what became of connections being opened."""
+        """Yield the outcomes of opening connections."""
         yield _OPENED, (((outcome,), self.openings[outcome]) for outcome in OUTCOMES)
 
     def _wait(self) -> None:
@@ -154,8 +152,8 @@ class CertificateWatch:
 class ServerTls:
     """The certificates of one configuration.
 
-    `context` is for every new connection; `facts` say what the certificates are for, and `digest`
-    is equal for equal files and settings. `clients` is equal where the same clients may connect.
+    Every new connection begins with `context`. `facts` has the names and dates of certificates.
+    `digest` is equal for equal files and settings, `clients` if the same clients may connect.
     """
 
     def __init__(self, server: Server) -> None:
@@ -167,7 +165,8 @@ class ServerTls:
         try:
             self.facts: Final = tuple(map(facts_of, server.tls))
         except (OSError, ValueError):
-            raise FileError("server.tls", "a file that changed", "certificates of X.509") from None
+            found = "a file that changed while it was read"
+            raise FileError("server.tls", found, "certificates of X.509") from None
         self._by_name: Final = _by_name(zip(self.facts, made, strict=True))
         self.context: Final = made[0]
         for each in made:
@@ -185,7 +184,7 @@ class ServerTls:
 
 
 def server_tls(server: Server) -> ServerTls | None:
-    """Return the TLS of a configuration, None where it has none. Raises FileError."""
+    """Return the TLS of a configuration, None if it has none. Raises FileError."""
     return ServerTls(server) if server.https_listen else None
 
 
@@ -220,14 +219,14 @@ def _read(paths: Iterable[Path]) -> Mapping[Path, bytes]:
 def _digest(server: Server, files: Mapping[Path, bytes]) -> bytes:
     """Return a value that changes with each file and setting of TLS."""
     found = hashlib.sha256(repr((server.tls, server.client_certificate)).encode())
-    # By the settings and not the mapping, in which a file that two of them name is there once.
+    # In the order of the settings: `files` has a file only once, even if two settings name it.
     for path in certificate_files(server):
         found.update(hashlib.sha256(files[path]).digest())
     return found.digest()
 
 
 def _clients(server: Server, files: Mapping[Path, bytes]) -> bytes:
-    """Return a value that changes with what a client's certificate must be."""
+    """Return a value that changes with the requirements for a client's certificate."""
     if server.client_ca is None:
         return ANY_CLIENT
     authorities = files[Path(server.client_ca)]

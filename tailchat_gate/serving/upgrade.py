@@ -1,7 +1,7 @@
-"""Another process of the program takes over: it gets the sockets, and serves before this one stops.
+"""Lets a new process take over: it gets the sockets, and serves before this one stops.
 
-The two speak over a pipe: the new process writes READY and its version, or why it cannot start.
-Nothing of a process's memory is passed on, so both must use one store.
+The new process writes READY and its version into a pipe, or why it cannot start. Memory is not
+passed on, so both processes must use the same store.
 """
 
 import asyncio
@@ -31,25 +31,30 @@ _READY: Final = b"READY "
 _MOST: Final = 65_536
 _MOST_SHOWN: Final = 2000
 _IN_A_CONTAINER: Final = (
-    "this is process 1, whose end is the end of its container: start a new container instead"
+    "this is process 1, and its container ends with it: start a new container instead"
 )
 _IN_MEMORY: Final = (
-    "locks, ended sessions and used logins are in this process's memory alone, and another process "
-    "would not know them: set state.path or state.url, and restart the gate, which forgets them"
+    "locks, ended sessions and used logins are only in this process's memory, so another process "
+    "would not know them: set state.path or state.url, and restart the gate, which loses them"
 )
 _FAULT: Final = (
-    "the state store may lack what this process knows ({}), and another process would not know "
-    "it: mend the store, or restart the gate, which forgets it"
+    "the state store may lack what this process knows ({}), so another process would not know "
+    "it: repair the store, or restart the gate, which loses it"
 )
-_STOPS: Final = "this gate is on its way to stop"
+_OTHER_STORE: Final = (
+    "[state] names another place than {}, where the running gate keeps locks and ended sessions; "
+    "to change it, restart the gate instead of upgrading it"
+)
+_STOPS: Final = "this gate is stopping"
+NO_SUCCESSOR: Final = "this gate does not serve, or it runs inside another program"
 _log: Final = logging.getLogger(LOGGER_NAME)
 
 
 class Predecessor:
-    """The process that this one takes over from.
+    """The process from which this one takes over; false if there is none.
 
-    `descriptor` is the pipe to it, None for none; `store` is where its state is; `turns` is the
-    file by which both keep lines of their logs whole, None for none.
+    `descriptor` is the pipe to it; `store` is where its state is; `turns` is the file that both
+    lock to write whole log lines.
     """
 
     def __init__(
@@ -63,18 +68,22 @@ class Predecessor:
         return self._descriptor is not None
 
     def share_logs(self) -> None:
-        """Write lines into logs in turn with it. Raises OSError."""
+        """Take turns with it when writing log lines. Raises OSError."""
         turns, self._turns = self._turns, None
         if turns is not None:
             others.share(turns)
             os.close(turns)
 
+    def store_problem(self, location: str) -> str:
+        """Return what is wrong if this process stores its state elsewhere, else ""."""
+        return _OTHER_STORE.format(self.store) if self and location != self.store else ""
+
     def ready(self) -> None:
-        """This process serves."""
+        """Report that this process serves."""
         self._tell(_READY + __version__.encode())
 
     def failed(self, reason: str) -> None:
-        """This process cannot start."""
+        """Report why this process cannot start."""
         self._tell(reason.encode(errors="replace")[:_MOST_SHOWN])
 
     def _tell(self, data: bytes) -> None:
@@ -86,12 +95,12 @@ class Predecessor:
 
 
 def predecessor(environ: MutableMapping[str, str]) -> Predecessor:
-    """Return the process that started this one to take over, and take it out of `environ`."""
+    """Return the process from which this one takes over; removes it from `environ`."""
     pid, _, rest = environ.pop(_VARIABLE, "").partition(":")
     descriptor, _, store = rest.partition(":")
     if not descriptor.isdecimal() or pid != str(os.getppid()):
         return Predecessor()
-    # One from before logs were shared does not name it.
+    # Versions that did not share logs do not set it.
     turns = environ.pop(_TURNS, "")
     try:
         for one in (descriptor, turns):
@@ -104,9 +113,9 @@ def predecessor(environ: MutableMapping[str, str]) -> Predecessor:
 
 @dataclass(frozen=True, slots=True)
 class UpgradeOutcome:
-    """The process that serves now and its version, or why none took over.
+    """The ID and version of the process that took over, or the problem if none did.
 
-    `stops`: this one does not continue either, because it has been ordered to stop.
+    `stops`: this process does not go on either, because it is stopping.
     """
 
     pid: int = 0
@@ -115,16 +124,16 @@ class UpgradeOutcome:
     stops: bool = False
 
 
-class Kept(Protocol):
-    """The stored state of this process, for the next one."""
+class StoreFacts(Protocol):
+    """What matters about this process's store in an upgrade."""
 
     @property
     def location(self) -> str:
-        """The place, "" for memory alone."""
+        """Where the state is stored, "" for memory only."""
 
     @property
     def faults(self) -> Sequence[str]:
-        """Why it may lack something."""
+        """Why the store may be incomplete."""
 
 
 class Successor:
@@ -146,11 +155,11 @@ class Successor:
         self._serves = self._abandoned = False
 
     async def start(
-        self, sockets: Sequence[tuple[str, socket.socket]], store: Kept
+        self, sockets: Sequence[tuple[str, socket.socket]], store: StoreFacts
     ) -> UpgradeOutcome:
         """Start it with `sockets`, and wait until it serves or has failed.
 
-        `store` has all that it learns of this process.
+        Refuses unless `store` has everything that the new process must know.
         """
         if os.getpid() == 1:
             return UpgradeOutcome(problem=_IN_A_CONTAINER)
@@ -164,7 +173,7 @@ class Successor:
         return outcome
 
     def abandon(self) -> None:
-        """End the process, and start none from now on."""
+        """End the process, and do not start another."""
         with self._lock:
             self._abandoned = True
             if self._process is not None and self._serves:
@@ -204,7 +213,7 @@ class Successor:
         started = passing(self._command, sockets, self._environ)
         environ = {**started.environ, _VARIABLE: f"{os.getpid()}:{writer}:{store}"}
         environ[_TURNS] = str(turns)
-        # The manager's limit for its loop is for whichever process is the service.
+        # The service manager's watchdog applies to the new process from now on.
         environ.pop("WATCHDOG_PID", None)
         with self._lock:
             if self._abandoned:
@@ -217,7 +226,10 @@ class Successor:
 
 @contextmanager
 def _pipe(least: int) -> Iterator[tuple[int, int]]:
-    """Yield the two ends of a pipe; the writing one, at least `least`, is the caller's to close."""
+    """Yield the reading and the writing end of a pipe; the caller closes the writing end.
+
+    The writing end is at least `least`, because sockets are moved to the descriptors below.
+    """
     reader, low = os.pipe()
     writer = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, least)
     os.close(low)
@@ -229,7 +241,7 @@ def _pipe(least: int) -> Iterator[tuple[int, int]]:
 
 @contextmanager
 def _copy(descriptor: int, least: int) -> Iterator[int]:
-    """Yield a copy of a descriptor that is at least `least`: sockets are moved to those below."""
+    """Yield a copy of a descriptor that is at least `least`, as in `_pipe`."""
     copy = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, least)
     try:
         yield copy
@@ -238,7 +250,7 @@ def _copy(descriptor: int, least: int) -> Iterator[int]:
 
 
 def _told(reader: int, until: float) -> bytes | None:
-    """Return the bytes written to a pipe until its end, None without an end in time."""
+    """Return the bytes written to a pipe, None if the writer did not finish in time."""
     told = b""
     while (left := until - time.monotonic()) > 0:
         if not select.select([reader], [], [], left)[0]:
@@ -251,9 +263,9 @@ def _told(reader: int, until: float) -> bytes | None:
 
 
 class Upgrader:
-    """Takes the orders to have another process take over, one at a time, and logs the outcome.
+    """Carries out orders to let another process take over, one at a time, and logs the outcome.
 
-    Once one has taken over, every further order has that outcome, also one that waited.
+    Once a process has taken over, every other order returns the same outcome.
     """
 
     def __init__(self, hand_over: Callable[[], Awaitable[UpgradeOutcome]]) -> None:
@@ -263,7 +275,7 @@ class Upgrader:
         self._tasks: set[asyncio.Task[UpgradeOutcome]] = set()
 
     def ask(self, cause: str) -> asyncio.Task[UpgradeOutcome]:
-        """Begin without waiting for it; the log names `cause`."""
+        """Start the takeover in a task; the log names `cause`."""
         task = asyncio.get_running_loop().create_task(self._take_turn(cause))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

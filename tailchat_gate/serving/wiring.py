@@ -1,4 +1,4 @@
-"""Builds a gate from its settings: the one place where all parts meet."""
+"""Builds a gate from its settings: the only place that knows all parts."""
 
 from types import MappingProxyType
 from typing import NamedTuple
@@ -243,11 +243,12 @@ def build(
 ) -> Generation:
     """Return the generation for `settings`; call its `start` before it serves.
 
-    `sources` says where values are from that are not from the file. `process_state` is the
-    previous generation's, None for the first. This changes nothing in it that the event loop uses,
-    so a thread can build while the loop serves: reading the pages' and the routes' files is slow.
-    Raises FileError for a file that changed since it was checked, and KeyFileError for one with a
-    signing key.
+    `process_state` is the previous generation's, None for the first. `sources` says where settings
+    came from that are not in the file.
+
+    This blocks while it reads files. It changes nothing in `process_state` that the event loop
+    uses, so a thread can build while the loop serves. Raises FileError for a file that changed
+    since it was checked, and KeyFileError for a changed signing key.
     """
     process_state = process_state_of(settings) if process_state is None else process_state
     access = wire_access(settings, process_state.grants.state)

@@ -428,7 +428,7 @@ async def test_doctor_runs_on_demand(
     async with file_gate(tmp_path, upstream.url) as found:
         desk, page = at_listener(found.gate), found.gate.server._page
         assert page is not None
-        drawn = page._behind
+        drawn = page._renderer
         assert isinstance(drawn, DrawnPage)
         assert await desk.order("doctor", page="checks") == "started"
         assert "The checks are running" in await desk.text("/checks")

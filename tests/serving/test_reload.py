@@ -705,7 +705,7 @@ async def test_a_stopping_gate_loads_nothing(gate: FileGate, upstream: RawUpstre
         await until(lambda: not gate.gate.server.addresses)
         await gate.write(server={"listen": ["127.0.0.1:0", "localhost:0"]})
         status, body = await gate.order()
-        assert (status, body["problems"][0]["found"]) == (422, "on its way to stop")
+        assert (status, body["problems"][0]["found"]) == (422, "is stopping")
         assert gate.gate.server.addresses == []
         held.go_on.set()
 

@@ -288,7 +288,7 @@ async def test_a_file_in_the_place_of_a_socket_stays(start_gate: Start, tmp_path
     path = tmp_path / "gate.sock"
     await asyncio.to_thread(path.write_text, "work")
 
-    with pytest.raises(StartError, match="something that is not a socket has this name"):
+    with pytest.raises(StartError, match="a file that is not a socket has this name"):
         await start_gate(server={"listen": [f"unix:{path}"]})
 
     assert await asyncio.to_thread(path.read_text) == "work"

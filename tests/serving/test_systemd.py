@@ -162,7 +162,7 @@ async def test_a_descriptor_that_does_not_listen(tmp_path: Path) -> None:
             async with gate_process(tmp_path, sockets=[bound], stderr=file.fileno()):
                 pass
 
-    assert "is not a stream socket that listens" in await asyncio.to_thread(errors.read_text)
+    assert "is not a listening stream socket" in await asyncio.to_thread(errors.read_text)
 
 
 @pytest.mark.parametrize("unix", [False, True])

@@ -411,8 +411,8 @@ async def test_a_stop_while_another_process_starts(tmp_path: Path) -> None:
     ("before", "after", "reason"),
     [
         ("", "", "set state.path or state.url, and restart"),
-        ("state", "", "a restart can"),
-        ("state", "other", "a restart can"),
+        ("state", "", "restart the gate instead"),
+        ("state", "other", "restart the gate instead"),
     ],
 )
 async def test_no_upgrade_forgets_a_lock(
@@ -477,4 +477,4 @@ async def test_no_upgrade_while_the_store_has_a_fault(tmp_path: Path) -> None:
             assert found.took_over() == []
 
     assert code == 1
-    assert "mend the store, or restart the gate" in err
+    assert "repair the store, or restart the gate" in err

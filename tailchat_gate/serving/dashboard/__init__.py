@@ -1,1 +1,1 @@
-"""The admin page: what it shows, the orders that it takes, and who may give them."""
+"""The admin page: what it shows, and the orders that operators give there."""

@@ -1,4 +1,4 @@
-"""Runs `tailchat-gate doctor` for the admin page, in a process of its own."""
+"""Runs `tailchat-gate doctor` for the admin page, in a separate process."""
 
 import asyncio
 import json
@@ -12,9 +12,9 @@ from tailchat_gate.config.load import Source
 from tailchat_gate.diagnosis.statement import Mark, in_thread
 from tailchat_gate.observe.log import LOGGER_NAME
 
-#: Seconds for all checks, some of which the command runs one after another.
+#: Seconds for all checks together.
 _SECONDS: Final = 60.0
-#: Seconds from one run to the next: each asks Tailchat and every tool.
+#: Seconds from one run to the next, since each asks Tailchat and every tool.
 _PAUSE: Final = 10.0
 _MOST: Final = 1000
 
@@ -22,10 +22,10 @@ _log: Final = logging.getLogger(LOGGER_NAME)
 
 
 class DoctorRun:
-    """The last run, and whether one is under way; None in place of a `source`: none is possible.
+    """The last run, and whether one is under way; without a `source` no run is possible.
 
-    Not in this process: the command reads the store as its owner, which changes the user of the
-    whole process, and looks at files and names for as long as they take.
+    It needs a process of its own because the command changes its user to the owner of the store,
+    and reads files and resolves names, which may block.
     """
 
     def __init__(self, source: Source | None, clock: Callable[[], float]) -> None:
@@ -43,16 +43,15 @@ class DoctorRun:
         """Whether a run is under way."""
         return self._task is not None and not self._task.done()
 
-    def start(self) -> bool:
-        """Start a run, unless one is under way or has just ended; False if none is possible."""
+    def start(self) -> None:
+        """Start a run, unless one is under way or has just ended, or none is possible."""
         if self._source is None:
-            return False
+            return
         if not self.running and not 0 <= self._clock() - self.at < _PAUSE:
             self._task = asyncio.get_running_loop().create_task(self._run(str(self._source.path)))
-        return True
 
     def close(self) -> None:
-        """End the run."""
+        """Kill a run that is under way."""
         if self._task is not None:
             self._task.cancel()
         if self._process is not None:
@@ -69,7 +68,8 @@ class DoctorRun:
         }
 
     async def _run(self, path: str) -> None:
-        # -P: a package of that name in the current directory, which others may write, is not run.
+        # -P: without it, a package of that name in the current directory would be run, which
+        # others may have written.
         own = [sys.executable, "-P", "-m", "tailchat_gate"]
         command = [*own, "doctor", "--json", "--config", path]
         try:
@@ -94,11 +94,11 @@ class DoctorRun:
 
 
 def _read(output: bytes) -> list[dict[str, str]]:
-    """Return the checks of the command's JSON. Raises ValueError."""
+    """Return the checks from the command's JSON output. Raises ValueError."""
     found = json.loads(output)
     checks = found.get("checks") if isinstance(found, dict) else None
     if not isinstance(checks, list):
-        raise ValueError("no list of checks")  # noqa: TRY004 - about what the command printed
+        raise ValueError("doctor printed no list of checks")  # noqa: TRY004 - no argument's type
     read = [{key: str(one[key]) for key in ("check", "mark", "text", "next")} for one in checks]
     marks = set(Mark)
     return [one for one in read if one["mark"] in marks][:_MOST]

@@ -36,12 +36,12 @@ from tailchat_gate.syntax import READ_METHODS
 
 #: The message for an order without an answer: it may have been carried out or not.
 UNANSWERED: Final = "unanswered"
-#: Words for orders that get a page of their own, since nothing came of them.
+#: Results of orders that get a page of their own, with status 503.
 _UNAVAILABLE: Final = frozenset((APPROVERS_UNKNOWN, UNANSWERED))
 
 
 class DrawnPage:
-    """The page of those who serve: `inside`; `reloader` is None without a file."""
+    """The admin page of the processes behind `inside`; a gate without a file has no `reloader`."""
 
     def __init__(
         self, inside: Inside, reloader: Reloader | None, clock: Callable[[], float]
@@ -54,12 +54,12 @@ class DrawnPage:
         self._brand, self._branded = Brand(), Pages()
 
     async def start(self) -> None:
-        """Compile the pages, and begin to take samples."""
+        """Compile the templates, and begin to take samples."""
         await asyncio.to_thread(pages.prepare)
         self._sampler.start()
 
     def close(self) -> None:
-        """End the samples and the checks under way."""
+        """Stop taking samples, and kill a run of doctor."""
         self._sampler.close()
         self._doctor.close()
 
@@ -74,7 +74,7 @@ class DrawnPage:
         )
 
     async def answer(self, wanted: PageRequest) -> PageAnswer:
-        """Return a page, or what came of an order."""
+        """Return a page, or the response to an order."""
         name = wanted.path.removeprefix("/") or "overview"
         if name == "orders":
             return await self._ordered(wanted)
@@ -86,10 +86,10 @@ class DrawnPage:
         return await self._page(wanted, name, wanted.said, values)
 
     async def _ordered(self, wanted: PageRequest) -> PageAnswer:
-        """Carry out an order, and lead to the page that shows what came of it."""
+        """Carry out an order, and redirect to the page that shows its result."""
         form = wanted.form
         if form is None and wanted.method in READ_METHODS:
-            # A browser shows a wrong form at this path, and a reload there asks for it.
+            # A rejected form is shown at this path, so reloading that page sends a GET.
             headers = {"Location": f"{wanted.operator.base}/people", "Cache-Control": "no-store"}
             return PageAnswer(HTTPStatus.SEE_OTHER, "", headers)
         if form is None:
@@ -113,7 +113,7 @@ class DrawnPage:
     async def _once_more(
         self, wanted: PageRequest, form: Mapping[str, str], result: OrderResult
     ) -> PageAnswer:
-        """Show a form again as it was typed, with what is wrong with it."""
+        """Show a form again with its inputs, and what is wrong with one of them."""
         order, values = form["order"], await self._values("people", {}, wanted.operator)
         typed = {name: form.get(name, "") for name in FORMS[order]}
         if result.instead:
@@ -149,7 +149,7 @@ class DrawnPage:
         self, wanted: PageRequest, name: str, said: Mapping[str, Value], values: Values
     ) -> PageAnswer:
         operator = wanted.operator
-        # At the path of orders, no GET shows anything.
+        # After a change of language the page is requested with GET, which /orders does not answer.
         path, query = wanted.path, wanted.query
         if path == "/orders":
             path, query = f"/{name}" if name in pages.PAGES[1:] else "/", ""
@@ -174,7 +174,7 @@ class DrawnPage:
         return PageAnswer(HTTPStatus.OK, text, pages.headers(language, brand))
 
     async def _brand_now(self) -> Brand:
-        """Return the organisation's brand; without its logo if that was taken away since."""
+        """Return the organisation's brand, without its logo if that file is no longer there."""
         settings = self._inside.settings.pages
         if self._branded is not settings:
             try:
@@ -212,14 +212,14 @@ class DrawnPage:
         return {"asked": asked, **found, "doctor": self._doctor.shown()}
 
     def _approvals_url(self, operator: Operator) -> str:
-        """Return where requests are decided: here, or on the page of approvers."""
+        """Return the URL where requests for access are decided: here, or the approvers' page."""
         server = self._inside.settings.server
         if operator.approves and operator.changes_people:
             return f"{operator.base}/people#requests"
         return f"{server.public_url}{server.prefix}/approvals"
 
     def _own_routes(self) -> frozenset[str]:
-        """Return the page's own routes: an event stream is no slow request."""
+        """Return the routes of this page, whose event streams would count as slow requests."""
         routes = self._inside.settings.route
         return frozenset(route.name for route in routes if is_admin_page(route))
 

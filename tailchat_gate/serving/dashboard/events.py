@@ -1,4 +1,4 @@
-"""Tells open pages that something has changed; it never holds up a stop."""
+"""Event streams that tell open admin pages about a change; they never delay a stop."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -8,23 +8,23 @@ from typing import Final
 
 from aiohttp import web
 
-#: Streams that may be open at once; each is the connection of an open page.
+#: Streams that may be open at once; each takes a connection.
 MOST_STREAMS: Final = 32
-#: How often changes are looked for, while a page is open.
+#: Seconds between two looks for changes, while a page is open.
 LOOK_SECONDS: Final = 1.0
-#: How often a quiet stream sends something: so a client that left is found.
+#: Seconds after which a quiet stream sends a comment, which fails if the client has left.
 _HEARTBEAT_SECONDS: Final = 15.0
 _FIELDS: Final = {
     "Content-Type": "text/event-stream",
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
-    # nginx would hold events back until it has some kilobytes.
+    # Keeps nginx from buffering events until it has some kilobytes.
     "X-Accel-Buffering": "no",
 }
 
 
 class Events:
-    """The open streams; `state` returns a value that differs once something has changed."""
+    """The open streams; a change is when `state` returns another value than before."""
 
     def __init__(self, state: Callable[[], Awaitable[object]]) -> None:
         self._state = state
@@ -49,7 +49,7 @@ class Events:
         self._streams.add(changed)
         try:
             self._watch()
-            # aiohttp's own response to a client that has left is a line about an error.
+            # aiohttp would log an error because the client has left.
             with suppress(ConnectionError):
                 await self._send(request, response, changed)
         finally:
@@ -70,7 +70,7 @@ class Events:
             await response.write(b"event: changed\ndata: 1\n\n" if news else b":\n\n")
 
     def close(self) -> None:
-        """End every stream, and take no other."""
+        """End every stream, and accept no new ones."""
         self._closed = True
         if self._watching is not None:
             self._watching.cancel()

@@ -26,10 +26,10 @@ async def explained_shown(
     who: str,
     method: str,
 ) -> dict[str, object]:
-    """Return whether a request is let through, and the lines of `explain`.
+    """Return whether a request would be let through, and the lines of `explain`.
 
-    `wrong` is what is wrong with an input, `field` which one. Without the request that the tool
-    gets: a route's `headers` may hold a secret.
+    If an input is invalid, returns `wrong`, the message about it, and `field`, its name. The
+    request that the tool would get is left out: a route's `headers` may hold a secret.
     """
     settings, method = generation.settings, method.strip().upper()
     said = _wrong_token(settings, who.strip())
@@ -59,7 +59,7 @@ def _explained(generation: Generation, asked: Asked, asker: Asker) -> dict[str, 
 
 
 def _whole(text: str, settings: Settings) -> str:
-    """Return a URL for a URL, for a host with a path, or for a path of the public host."""
+    """Complete a URL that may lack its scheme, or its host too (then that of `public_url`)."""
     public = settings.server.public_url
     if text.startswith("/"):
         return public + text
@@ -79,7 +79,7 @@ def _wrong_token(settings: Settings, who: str) -> Said | None:
 async def _sub_of(
     text: str, generation: Generation, connections: Iterable[ClientConnection]
 ) -> tuple[str, Said | None]:
-    """Return the person of a text; what the configuration names may be no ID of Tailchat."""
+    """Return the person that a text means; a `sub:` from the configuration need not be an ID."""
     if text.startswith(SUB) and is_sub(text.removeprefix(SUB)):
         return text, None
     meant = await person_meant(text, generation, connections)
@@ -87,7 +87,7 @@ async def _sub_of(
 
 
 def _asker(generation: Generation, who: str) -> Asker:
-    """Return who asks: a person, a machine, or nobody for ""."""
+    """Return who sends the request: a person, a machine, or an anonymous visitor for ""."""
     process_state = generation.process_state
     token = who.removeprefix(TOKEN) if who.startswith(TOKEN) else ""
     sub = None if token or not who else who.removeprefix(SUB)

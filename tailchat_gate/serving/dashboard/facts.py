@@ -10,10 +10,10 @@ from tailchat_gate.reasons import Reason
 from tailchat_gate.serving.dashboard.sampler import Sampler
 from tailchat_gate.serving.process_state import ProcessState
 
-#: Rows of a table that are shown at first, and at most.
+#: The rows of a table that are shown at first, and at most.
 SHOWN: Final = 50
 MOST_ROWS: Final = 1000
-#: Seconds before an end at which it becomes a notice: two weeks.
+#: How many seconds before an expiry there is a notice about it: two weeks.
 SOON_SECONDS: Final = 14 * 86_400.0
 _MEDIAN: Final = 0.5
 _SLOWEST: Final = 0.99
@@ -32,9 +32,9 @@ def overview(
     *,
     every: bool,
 ) -> Generator[None, None, dict[str, object]]:
-    """Return values of the page; `every`: with all routes, not only the busiest.
+    """Return values of the page, with the busiest routes, or with `every` route.
 
-    `up` is whether a tool answers, by its address; `streams` are those that are open, by route.
+    `up` tells whether a tool answers, by its address; `streams` counts the open ones by route.
     """
     courses = yield from sampler.history.courses(sampler.figures)
     named = {route.name: route for route in settings.route}
@@ -57,9 +57,9 @@ def overview(
 
 
 class Notice(NamedTuple):
-    """A notice for the admin; `kind` and `what` are keys of the catalogue.
+    """A notice for the operator; `kind` and `what` are keys of the catalogue.
 
-    `text` is a sentence that the log has too, `what` and `name` tell what expires.
+    `text` is a sentence that is also in the log; `what` and `name` say what expires.
     """
 
     kind: str
@@ -69,7 +69,7 @@ class Notice(NamedTuple):
 
 
 def notices(settings: Settings, process_state: ProcessState) -> Iterator[Notice]:
-    """Yield what an admin should know."""
+    """Yield the notices for the operator."""
     yield from (
         Notice("sign_in", finding.text) for finding in process_state.tailchat.sign_in.findings
     )
@@ -96,7 +96,7 @@ class Expiry(NamedTuple):
 
 
 def expiries(settings: Settings, process_state: ProcessState) -> list[Expiry]:
-    """Return what expires, the next to expire first; what never expires is left out."""
+    """Return all known expiry times, the earliest first."""
     files = {**process_state.certificates.expiries, **dict(process_state.certificate_expiries)}
     found = [Expiry("file", file, at) for file, at in files.items()]
     if process_state.tailchat.reachability.certificate_expires:
@@ -123,7 +123,7 @@ def _is_good(result: str) -> bool:
 
 
 def _plots(course: Course) -> dict[str, object]:
-    """Return the series of the large plots; times are in milliseconds."""
+    """Return the series of the large plots; durations are in milliseconds."""
     return {
         "requests": [step.requests - step.failed for step in course.steps],
         "failed": [step.failed for step in course.steps],
@@ -162,14 +162,14 @@ def _row(
 
 
 def backends_up(process_state: ProcessState) -> dict[str, bool | None]:
-    """Return whether each tool answers, by its address; None for one without a request so far."""
+    """Return whether each tool answers, by its address; None before the first request to it."""
     pools = process_state.upstream_pools
     up = {url: counts.up for url, counts in tuple(pools.counts.items())}
     return {**up, **{one.backend.url: one.up for one in pools.health}}
 
 
 def _state(route: RouteSettings, up: Mapping[str, bool | None]) -> str:
-    """Return "up", "down" or "partly" of a tool; "unknown" before a request, "own" without one."""
+    """Return "up", "down" or "partly"; "unknown" before a request, "own" for the gate itself."""
     if isinstance(upstream_address(route.backends[0]), OwnAddress):
         return "own"
     known = [up.get(url) for url in route.backends]
@@ -183,6 +183,6 @@ def _state(route: RouteSettings, up: Mapping[str, bool | None]) -> str:
 def _urgency(
     route: RouteSettings, course: Course | None, up: Mapping[str, bool | None]
 ) -> tuple[object, ...]:
-    """Return the sort key of a route: those that are down first, then the busiest."""
+    """Return the sort key of a route: down first, then by failures, then by requests."""
     course = course or Course(())
     return (_state(route, up) not in {"down", "partly"}, -course.failed, -course.requests)

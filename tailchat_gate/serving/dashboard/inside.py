@@ -1,4 +1,4 @@
-"""The subject of the admin page: one process, or all workers of a gate."""
+"""What the admin page shows and controls: one process, or all workers of a gate."""
 
 from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Protocol
@@ -23,7 +23,7 @@ Query = Mapping[str, str]
 
 
 class Inside(Protocol):
-    """The processes that serve."""
+    """The serving processes, as the admin page needs them."""
 
     @property
     def settings(self) -> Settings:
@@ -31,7 +31,7 @@ class Inside(Protocol):
 
     @property
     def sources(self) -> Sources:
-        """The sources of the settings."""
+        """Where each setting came from."""
 
     @property
     def reloads(self) -> Reloads:
@@ -42,10 +42,10 @@ class Inside(Protocol):
         """The counters."""
 
     async def tell(self, page: str, query: Query) -> Values:
-        """Return the values of a page that only those who serve know."""
+        """Return the values of a page that only the serving processes know."""
 
     async def carry_out(self, form: Form, operator: Operator) -> OrderResult:
-        """Carry out an order, and return what came of it."""
+        """Carry out an order, and return its result."""
 
     async def note(self, order: str, operator: Operator) -> None:
         """Write an order into the audit log."""
@@ -55,7 +55,7 @@ class Inside(Protocol):
 
 
 class ProcessInside:
-    """One process; `connections` returns those of clients."""
+    """A gate with one process; `connections` returns its clients' connections."""
 
     def __init__(
         self, generations: Generations, connections: Callable[[], Iterable[ClientConnection]]
@@ -72,7 +72,7 @@ class ProcessInside:
 
     @property
     def sources(self) -> Sources:
-        """The sources of the settings."""
+        """Where each setting came from."""
         return self._generations.in_force.sources
 
     @property
@@ -86,7 +86,7 @@ class ProcessInside:
         return self._process_state.metrics
 
     async def tell(self, page: str, query: Query) -> Values:
-        """Return the values of a page that only those who serve know."""
+        """Return the values of a page that only the serving processes know."""
         told = await in_slices(self._told(page))
         if query:
             url, who, method = query["url"], query["who"], query["method"]
@@ -95,7 +95,7 @@ class ProcessInside:
         return told
 
     async def carry_out(self, form: Form, operator: Operator) -> OrderResult:
-        """Carry out an order, and return what came of it."""
+        """Carry out an order, and return its result."""
         return await self._orders.carry_out(form, operator)
 
     async def note(self, order: str, operator: Operator) -> None:

@@ -1,4 +1,4 @@
-"""Whom a text on the admin page means: an ID, a name, an e-mail address, a machine, everybody."""
+"""Resolves what an operator types: an ID, a name, an e-mail address, a machine or everybody."""
 
 from collections.abc import Generator, Iterable, Iterator
 from typing import Final, NamedTuple
@@ -21,15 +21,15 @@ from tailchat_gate.proxy.client.connection import ClientConnection
 from tailchat_gate.serving.dashboard.people_shown import under_way
 from tailchat_gate.serving.generations import Generation
 
-#: Suggestions on the page, and people whom an answer lists.
+#: The most suggestions on the page, and the most people that a message lists.
 MOST_SUGGESTED: Final = 200
 _MOST_LISTED: Final = 5
-#: Said of a name: the person has to be looked at.
+#: The message about a name: the operator has to confirm the person.
 CONFIRM: Final = "confirm"
 
 
 class KnownName(NamedTuple):
-    """A person whom the gate has seen, by their name in Tailchat."""
+    """A person whom the gate has seen, with their name in Tailchat."""
 
     sub: str
     nickname: str
@@ -38,18 +38,18 @@ class KnownName(NamedTuple):
 
     @property
     def full(self) -> str:
-        """The name with its digits."""
+        """The nickname with its discriminator."""
         return f"{self.nickname}#{self.discriminator}" if self.discriminator else self.nickname
 
     def has(self, text: str) -> bool:
-        """Whether a text is this person's name or address, in any case."""
+        """Whether a text is this person's name or address, ignoring case."""
         wanted = text.casefold()
         own = (self.full, self.nickname, self.email)
         return any(one and one.casefold() == wanted for one in own)
 
 
 class Meant(NamedTuple):
-    """What a text means: `target` as locks have it, "" for nothing; `said`, unless it was an ID."""
+    """What a text means: `target` as in locks, or ""; `said` is a message, unless it was an ID."""
 
     target: str = ""
     said: Said | None = None
@@ -71,7 +71,7 @@ def known_names(
         found.setdefault(one.sub, one)
     for sub, person in tuple(process_state.tailchat.people):
         if isinstance(person.facts, Facts):
-            # Without a check by Tailchat, an address is its owner's claim.
+            # Anybody can enter an address that Tailchat has not verified.
             profile, verified = person.facts.profile, person.facts.email_verified
             address = person.facts.email if verified else ""
             name = KnownName(sub, profile.nickname, profile.discriminator, address)
@@ -94,7 +94,7 @@ def _asked_or_refused(generation: Generation) -> Iterator[KnownName]:
 def suggested(
     generation: Generation, connections: Iterable[ClientConnection]
 ) -> Generator[None, None, dict[str, object]]:
-    """Return what the page suggests: IDs with the names by which to find them, and addresses."""
+    """Return the page's suggestions: people with their names, machines, and URLs of routes."""
     known = yield from known_names(generation, connections)
     settings = generation.settings
     named = [one for one in known.values() if one.nickname][:MOST_SUGGESTED]
@@ -109,7 +109,7 @@ def suggested(
 
 
 def _listed(generation: Generation) -> Iterator[str]:
-    """Yield the people whom the tables of locks and grants name by their IDs alone."""
+    """Yield the IDs in the tables of locks and grants, which store no names."""
     process_state = generation.process_state
     yield from (lock.target.removeprefix(SUB) for lock in process_state.revocation.locks)
     for grant in process_state.grants.state.in_force:
@@ -121,8 +121,8 @@ async def person_meant(
 ) -> Meant:
     """Return the person whom a text means.
 
-    A name or an address authorises nothing and may be somebody else's by now: `said` then tells
-    whose ID it is, for somebody to look at it.
+    A name or an address may belong to somebody else by now, so `said` asks the operator to confirm
+    the person with that ID.
     """
     text = text.strip()
     sub = text.removeprefix(SUB)
@@ -145,7 +145,7 @@ async def person_meant(
 async def target_meant(
     text: str, generation: Generation, connections: Iterable[ClientConnection]
 ) -> Meant:
-    """Return whom or what a lock is to keep out: a person, a machine or everybody."""
+    """Return the target of a lock that a text means: a person, a machine or everybody."""
     text = text.strip()
     if text == ALL:
         return Meant(ALL)
@@ -156,13 +156,13 @@ async def target_meant(
 
 
 def called(target: str, known: dict[str, KnownName]) -> str:
-    """Return a target for people to read, with the name if it is known."""
+    """Return a target as text, with the person's name if it is known."""
     person = known.get(target.removeprefix(SUB)) if is_sub(target.removeprefix(SUB)) else None
     return f"{person.full} ({target})" if person is not None and person.nickname else target
 
 
 async def _asked(text: str, generation: Generation) -> Meant:
-    """Ask Tailchat whose a name is."""
+    """Ask Tailchat who has a name."""
     settings, bot = generation.settings, generation.groups.bot
     result = await search(bot, text)
     if isinstance(result, Done):

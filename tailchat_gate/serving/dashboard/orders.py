@@ -1,4 +1,4 @@
-"""The orders of the admin page: each changes one thing, and says what came of it."""
+"""The orders of the admin page: each changes one thing, and returns a result to show."""
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
@@ -26,15 +26,15 @@ from tailchat_gate.serving.dashboard.page_request import Form
 from tailchat_gate.serving.dashboard.people_shown import grantable, under_way
 from tailchat_gate.serving.generations import Generation, Generations
 
-#: Orders that give no rights: everybody who reaches the page may give them.
-#: They are those of the page itself (drawn.py).
+#: Orders that give no rights, so everybody who reaches the page may give them. The page itself
+#: carries them out (drawn.py).
 HARMLESS: Final = frozenset(("reload", "doctor"))
-#: Orders that let people in: for these a copied cookie must not be enough.
+#: Orders that let people in; they need a recent sign-in, so a stolen cookie is not enough.
 _LET_IN: Final = frozenset(("grant", "decide", "unlock"))
-#: What an order says that only an approver may give, while Tailchat does not say who is one.
+#: The result of an approver's order while the gate cannot learn from Tailchat who is an approver.
 APPROVERS_UNKNOWN: Final = "approvers-unknown"
 
-#: The orders whose inputs people type, and these inputs.
+#: The orders whose inputs are typed, and the names of these inputs.
 FORMS: Final = MappingProxyType(
     {"lock": ("target", "for", "message"), "grant": ("sub", "route", "for", "reason")}
 )
@@ -42,17 +42,17 @@ NOTHING_TYPED: Final = {
     "lock": {"target": "", "for": "", "message": ""},
     "grant": {"sub": "", "route": "", "for": "8h", "reason": ""},
 }
-#: What an order says that ended connections.
+#: The result of an order that ended connections.
 ENDED: Final = "ended"
-#: What such an order says when it was carried out.
+#: The results of typed orders that were carried out.
 DONE: Final = frozenset(("locked", "locked-forever", "granted"))
 
 
 class OrderResult(NamedTuple):
-    """What came of an order.
+    """The result of an order.
 
-    `field` is the input that is wrong or is to be looked at; `instead` is what to put into it, ""
-    for what was typed.
+    `field` is the input that is wrong or needs a confirmation; `instead` replaces its value in the
+    form, unless "".
     """
 
     said: Said
@@ -60,18 +60,18 @@ class OrderResult(NamedTuple):
     instead: str = ""
 
     def to_json(self) -> list[object]:
-        """Return the result for another process."""
+        """Return the result as JSON for another process."""
         return [self.said.shown(), self.field, self.instead]
 
     @classmethod
     def from_json(cls, sent: Sequence[Any]) -> Self:
-        """Return the result of another process."""
+        """Return the result from another process's JSON."""
         said, field, instead = sent
         return cls(Said.from_shown(said), str(field), str(instead))
 
 
 def said_of(code: str, **values: str | int) -> OrderResult:
-    """Return a result that is about no input."""
+    """Return a result that is about no particular input."""
     return OrderResult(Said(code, values))
 
 
@@ -88,7 +88,7 @@ _UNCHANGED: Final = said_of("unchanged")
 
 
 class OrderDesk:
-    """Carries out orders for one process; `connections` returns those of clients."""
+    """Carries out orders for one process; `connections` returns its clients' connections."""
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ class OrderDesk:
         )
 
     async def carry_out(self, form: Form, operator: Operator) -> OrderResult:
-        """Carry out the order of a form of the page; return what came of it."""
+        """Carry out the order of a submitted form, and return its result."""
         order = form.get("order", "")
         action = self._orders.get(order)
         if action is None:
@@ -139,13 +139,13 @@ class OrderDesk:
         everybody = meant.target == ALL
         if operator.fresh_url and (everybody or self._ends_earlier(lock)):
             return _not_fresh(operator)
-        # The time too, so that nobody confirms an hour and sends a lock for good.
+        # The time is part of it, so that confirming one hour does not confirm a lock without end.
         if everybody and form.get("confirmed") != f"{ALL}:{time}":
             return _wrong("target", "confirm-all" if time else "confirm-all-forever", text=time)
         return await self._store(self._process_state.locks.order, lock, "lock", operator)
 
     def _ends_earlier(self, lock: Lock) -> bool:
-        """Whether a lock would take the place of one that ends later: as good as unlocking."""
+        """Whether a lock would replace one that ends later, which amounts to unlocking."""
         if lock.until is None:
             return False
         locks = self._process_state.revocation.locks
@@ -167,7 +167,7 @@ class OrderDesk:
         operator: Operator,
     ) -> OrderResult:
         if self._process_state.store.faults:
-            # As the command: a lock that the next start does not know is a trap.
+            # As with the command: nobody expects a lock to be lost at the next restart.
             return said_of("not-stored")
         self.note(order, operator, target=entry.target)
         await write(entry)
@@ -235,7 +235,7 @@ class OrderDesk:
     async def _end_those(
         self, order: str, operator: Operator, *, who: str = "", request_id: str = ""
     ) -> OrderResult:
-        """End what is under way, of one person or machine or of one request."""
+        """End all requests of one person or machine, or the one request with `request_id`."""
         named = await in_slices(known_names(*self._seen()))
         found = [
             (owner, request)
@@ -265,7 +265,7 @@ class OrderDesk:
     async def _done(
         self, code: str, target: str, route: str = "", *, until: int = 0
     ) -> OrderResult:
-        """Return what is said of an order that was carried out."""
+        """Return the result of an order that was carried out."""
         names = await in_slices(known_names(*self._seen()))
         titles = self._generations.in_force.settings.titles
         values: dict[str, str | int] = {"who": called(target, names), "until": until}

@@ -15,35 +15,35 @@ from tailchat_gate.endpoints.said import Said, SaidNotes
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.request.target import query_pairs
 from tailchat_gate.serving.dashboard.events import Events
-from tailchat_gate.serving.dashboard.page_request import Behind, PageRequest
+from tailchat_gate.serving.dashboard.page_request import PageRenderer, PageRequest
 
-#: Who gives orders on the listener, in the audit log and as the giver of grants.
+#: The operator's name on the admin listener, in the audit log and in grants.
 LISTENER: Final = "admin listener"
 _SAME_ORIGIN: Final = "same-origin"
 
 
 class GateAdminPage:
-    """The admin page's side of the network, the same for every configuration.
+    """Answers HTTP requests for the admin page; reloads do not replace it.
 
-    `behind` renders it. `settings` returns those in force.
+    `settings` returns those in force.
     """
 
-    def __init__(self, behind: Behind, settings: Callable[[], Server]) -> None:
-        self._behind = behind
+    def __init__(self, renderer: PageRenderer, settings: Callable[[], Server]) -> None:
+        self._renderer = renderer
         self._settings = settings
-        self.events: Final = Events(behind.state)
+        self.events: Final = Events(renderer.state)
         self._token = os.urandom(24).hex()
         self._notes = SaidNotes(KeyRing((os.urandom(32),), LISTENER))
 
     def close(self) -> None:
-        """End every stream, then what draws the page."""
+        """End every event stream, and close the renderer."""
         self.events.close()
-        self._behind.close()
+        self._renderer.close()
 
     def listener_request(
         self, request: web.BaseRequest, accept_language: str, switch: str
     ) -> AdminRequest:
-        """Return the answer to a request on the admin listener, which has no sign-in."""
+        """Return the page's view of a request on the admin listener, which has no sign-in."""
         path, mark, query = request.raw_path.partition("?")
         orders = self._settings().admin_orders
         operator = Operator(
@@ -65,10 +65,10 @@ class GateAdminPage:
         return compare_digest(text.encode("utf-8", "replace"), self._token.encode())
 
     async def answer(self, request: web.BaseRequest, asked: AdminRequest) -> web.StreamResponse:
-        """Return the response, of which nothing is sent yet, or the end of an event stream."""
+        """Return a response to be sent, or that of an event stream that has ended."""
         if asked.path == "/events":
             if not _is_by_own_page(request.headers):
-                # A picture on any page would hold a stream, and there are few.
+                # Otherwise any web page could use up the few streams with images of this URL.
                 return web.Response(status=HTTPStatus.FORBIDDEN)
             return await self.events.answer(request)
         said = asked.notes.read(asked.reader, dict(query_pairs(asked.query)))
@@ -77,7 +77,7 @@ class GateAdminPage:
             form = await form_fields(request)
             own = is_own(request.headers, asked.origins) and asked.holds(form.get("csrf", ""))
             wanted = wanted._replace(form=form, is_own=own)
-        answer = await self._behind.answer(wanted)
+        answer = await self._renderer.answer(wanted)
         response = answer.response()
         if answer.said:
             query = asked.notes.query(asked.reader, Said.from_shown(answer.said))
@@ -86,10 +86,10 @@ class GateAdminPage:
 
 
 def is_own(headers: Mapping[str, str], origins: Collection[str]) -> bool:
-    """Whether a browser says that a form comes from the page's own origin.
+    """Whether a form was sent by a page of this origin, by what the browser says.
 
-    `origins` is empty where the page has whatever Host was asked for. Every browser sends Origin
-    with a form; without one nothing is known of the page that sent it.
+    With empty `origins` the page's origin is that of the Host field. Every browser sends Origin
+    with a form, so a form without it is refused.
     """
     if not _is_by_own_page(headers):
         return False
@@ -101,5 +101,5 @@ def is_own(headers: Mapping[str, str], origins: Collection[str]) -> bool:
 
 
 def _is_by_own_page(headers: Mapping[str, str]) -> bool:
-    """Whether nothing says that a page of another origin sends a request."""
+    """Whether a request was sent by a page of this origin, or by no browser that says otherwise."""
     return headers.get("Sec-Fetch-Site", _SAME_ORIGIN) == _SAME_ORIGIN

@@ -13,10 +13,10 @@ Form = Mapping[str, str]
 
 
 class PageRequest(NamedTuple):
-    """A request for a page, or with the form of an order: None for none.
+    """A request for a page, or an order with its form.
 
-    `is_own`: whether a page of the gate's sent the form, and nobody else. `said` is what the page
-    is to say of an order, as Said.shown has it.
+    `is_own`: whether the gate's own page sent the form. `said` is the message to show about an
+    earlier order, as returned by Said.shown.
     """
 
     method: str
@@ -31,7 +31,7 @@ class PageRequest(NamedTuple):
 
 
 class PageAnswer(NamedTuple):
-    """A whole response; `said` is what the page that it leads to is to say."""
+    """A whole response; `said` is the message for the page to which it redirects."""
 
     status: int
     text: str
@@ -39,23 +39,23 @@ class PageAnswer(NamedTuple):
     said: Mapping[str, Value] = {}
 
     def response(self) -> web.Response:
-        """Return it as aiohttp sends it."""
+        """Return it as a response of aiohttp."""
         return web.Response(status=self.status, text=self.text, headers=self.headers)
 
 
-class Behind(Protocol):
-    """Renders the page."""
+class PageRenderer(Protocol):
+    """Renders the admin page, in this process or another."""
 
     async def answer(self, wanted: PageRequest) -> PageAnswer:
-        """Return a page, or what came of an order."""
+        """Return a page, or the response to an order."""
 
     async def state(self) -> object:
         """Return a value that changes when the page may show something else."""
 
     def close(self) -> None:
-        """End what is under way."""
+        """Stop the work under way."""
 
 
 def refusal(status: HTTPStatus, text: str = "", **headers: str) -> PageAnswer:
-    """Return an answer without a page."""
+    """Return a response in plain text."""
     return PageAnswer(status, text, headers)

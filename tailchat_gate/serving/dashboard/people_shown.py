@@ -19,7 +19,7 @@ from tailchat_gate.serving.dashboard.facts import SHOWN, rows
 from tailchat_gate.serving.generations import Generation
 from tailchat_gate.serving.process_state import ProcessState
 
-#: Live connections that are shown, and looked at for one that is to be ended.
+#: Live connections that are shown.
 MOST_LIVE: Final = 200
 
 Row = dict[str, object]
@@ -65,10 +65,10 @@ def grantable(generation: Generation) -> list[str]:
 def under_way(
     generation: Generation, connections: Iterable[ClientConnection]
 ) -> Iterator[tuple[str, str, ActiveRequest]]:
-    """Yield who has a request or WebSocket under way that ends with the session, its id, and it.
+    """Yield owner, request ID and request of everything under way that ends with its session.
 
-    A person is their sub, a machine "token:NAME". Anonymous ones are left out, those that outlive
-    their session, and those for the admin page: the order itself, and streams of those who look.
+    The owner is a person's sub or "token:NAME". Requests for the admin page are left out: the order
+    itself, and the event streams of open pages.
     """
     own = {route.name for route in generation.settings.route if is_admin_page(route)}
     for connection in connections:
@@ -120,7 +120,7 @@ def _refusal(generation: Generation, refusal: Refusal) -> Row:
     process_state, who = generation.process_state, refusal.person.sub
     is_machine = who.startswith(TOKEN)
     settings, table = generation.settings, generation.gate.authorizer.routes
-    # The method is not stored: one that the route takes says most.
+    # The method is not stored, so assume one that the route takes.
     methods = next((one.methods for one in settings.route if one.name == refusal.route), ())
     asked = RefusedRequest(
         *(who, refusal.reason, refusal.host, refusal.path),
@@ -145,7 +145,7 @@ def _refusal(generation: Generation, refusal: Refusal) -> Row:
 
 
 def _kept_out(generation: Generation, who: str) -> Reason | None:
-    """Return what keeps somebody out whatever the rules say: the account, or the token's end."""
+    """Return the reason that holds whatever the rules say: of the account, or the expired token."""
     process_state = generation.process_state
     if not who.startswith(TOKEN):
         return process_state.revocation.kept_out().get(who)

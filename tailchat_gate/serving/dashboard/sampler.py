@@ -13,9 +13,9 @@ _log: Final = logging.getLogger(LOGGER_NAME)
 
 
 class Sampler:
-    """Samples `figures`: those of this process, or of whatever adds up several.
+    """Samples `figures`, of one process or of all workers.
 
-    `apart` are the routes that do not count with the others.
+    `apart` returns the routes that are not part of the total.
     """
 
     def __init__(self, figures: Figures, apart: Callable[[], Collection[str]]) -> None:
@@ -26,11 +26,11 @@ class Sampler:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin; needs a running event loop."""
+        """Begin to take samples; needs a running event loop."""
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     def close(self) -> None:
-        """Take no further sample."""
+        """Stop taking samples."""
         if self._task is not None:
             self._task.cancel()
 
@@ -40,5 +40,5 @@ class Sampler:
                 await in_slices(self.history.sample(self.figures))
                 self.count += 1
             except Exception:  # noqa: BLE001 - the next sample may succeed
-                _log.exception("a sample of the last minutes could not be taken")
+                _log.exception("a sample for the admin page's plots could not be taken")
             await asyncio.sleep(STEP_SECONDS)

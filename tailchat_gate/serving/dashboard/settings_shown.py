@@ -1,7 +1,8 @@
-"""The effective configuration, with where each value came from and without secrets."""
+"""The effective configuration: each value without secrets, and where it came from."""
 
 import json
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Final
 
 from pydantic import BaseModel, SecretStr
@@ -13,22 +14,18 @@ from tailchat_gate.serving.dashboard.facts import MOST_ROWS
 
 _HIDDEN: Final = "(hidden)"
 _FILE: Final = "file"
-#: Keys whose values are secrets although they are not read as such, or may hold one.
-_KEPT: Final = frozenset(("hash", "headers"))
+#: Keys whose values are or may hold secrets, although their type does not say so.
+_SECRET_KEYS: Final = frozenset(("hash", "headers"))
 _LONGEST: Final = 300
 
 
 def effective(settings: Settings, sources: Sources) -> list[dict[str, object]]:
-    """Return a row for each key: `key`, `value`, and `source`: file, default, or a name.
+    """Return a row for each key: `key`, `value` and `source`.
 
-    Routes and tokens only have rows for what is set.
+    The source is "file", "default" or the name of an environment variable. Routes and tokens have
+    rows only for keys that are set. There are at most MOST_ROWS.
     """
-    rows: list[dict[str, object]] = []
-    for row in _rows(settings, sources):
-        if len(rows) >= MOST_ROWS:
-            break
-        rows.append(row)
-    return rows
+    return list(islice(_rows(settings, sources), MOST_ROWS))
 
 
 def _rows(settings: Settings, sources: Sources) -> Iterator[dict[str, object]]:
@@ -54,13 +51,13 @@ def _table(
         if not every and (not is_set or key == "name"):
             continue
         source = sources.get(key, _FILE if is_set else BY_DEFAULT)
-        value = _HIDDEN if key in _KEPT else _shown(getattr(table, key))
+        value = _HIDDEN if key in _SECRET_KEYS else _shown(getattr(table, key))
         shown = f"{name}.{key}" if every else f"{name}: {key}"
         yield {"key": shown, "value": value, "source": source}
 
 
 def _shown(value: object) -> str:
-    """Return a value as TOML has it, or nearly."""
+    """Return a value much as TOML writes it."""
     text = _text(value)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 

@@ -1,1 +1,1 @@
-"""Several processes that serve on the same sockets, and the parent that starts and asks them."""
+"""Several processes that serve on the same sockets, and the parent that starts and queries them."""

@@ -1,19 +1,23 @@
-"""The sockets of a gate whose workers serve: the parent binds them, and serves the admin's."""
+"""The parent's listening sockets: workers accept visitors on them, the parent serves the admin."""
 
 import asyncio
 import socket
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from aiohttp import web
 
 from tailchat_gate.config.model import Server
 from tailchat_gate.proxy.sockets import Descriptors
-from tailchat_gate.serving.listeners import ADMIN_KEY, Binder, StartError, addresses_of
+from tailchat_gate.serving.listeners import (
+    ADMIN_BACKLOG,
+    ADMIN_KEY,
+    Binder,
+    StartError,
+    addresses_of,
+)
 
-#: As in listeners.py.
-_ADMIN_BACKLOG: Final = 16
-
+#: The setting that names a listener, and its address.
 Key = tuple[str, str]
 
 
@@ -23,7 +27,7 @@ class _Opened(NamedTuple):
 
 
 class Addresses:
-    """Opens and closes them; `admin` serves the admin's."""
+    """Opens and closes the listening sockets; `admin` answers on those of the admin listener."""
 
     def __init__(self, binder: Binder, admin: web.BaseRunner) -> None:
         self._binder = binder
@@ -33,9 +37,9 @@ class Addresses:
         self._serves_admin = False
 
     async def open(self, settings: Server) -> Sequence[Key]:
-        """Open those that are not open yet; return which.
+        """Open the configured addresses that are not open yet, and return their keys.
 
-        Raises StartError if one cannot be opened, and nothing has changed then.
+        Raises StartError if one cannot be opened; then none of them has been.
         """
         opened: list[Key] = []
         try:
@@ -50,10 +54,10 @@ class Addresses:
         return opened
 
     async def serve_admin(self) -> None:
-        """Answer on the admin listener from now on. Before that, its connections wait.
+        """Answer on the admin listener from now on; until then its connections wait.
 
-        In an upgrade the one before answers them meanwhile: this one's probes would say that the
-        gate takes no requests, and its counts would begin again.
+        During an upgrade the old process goes on answering: this one would tell probes that the
+        gate is not ready, and its counters begin at zero.
         """
         self._serves_admin = True
         for key, opened in self._open.items():
@@ -61,13 +65,13 @@ class Addresses:
                 self._open[key] = await self._answered(opened.sockets)
 
     async def _answered(self, bound: Sequence[socket.socket]) -> _Opened:
-        sites = [web.SockSite(self._admin, one, backlog=_ADMIN_BACKLOG) for one in bound]
+        sites = [web.SockSite(self._admin, one, backlog=ADMIN_BACKLOG) for one in bound]
         for site in sites:
             await site.start()
         return _Opened(bound, sites)
 
     async def close(self, keys: Iterable[Key]) -> None:
-        """Close some of them here; workers may have them still."""
+        """Close the sockets of `keys` in this process; workers may still have them open."""
         for key in keys:
             opened = self._open.pop(key, _Opened(()))
             for site in opened.sites:
@@ -76,16 +80,16 @@ class Addresses:
                 one.close()
 
     async def close_others(self, settings: Server) -> None:
-        """Close those that are not configured any longer."""
+        """Close the sockets that `settings` do not name."""
         named = frozenset(addresses_of(settings))
         await self.close([key for key in self._open if key not in named])
 
     async def close_public(self) -> None:
-        """Close those of visitors."""
+        """Close all sockets but the admin listener's."""
         await self.close([key for key in self._open if key[0] != ADMIN_KEY])
 
     async def close_all(self) -> None:
-        """Close all of them."""
+        """Close all sockets."""
         await self.close(tuple(self._open))
 
     def sockets(self) -> Iterator[tuple[str, socket.socket]]:
@@ -94,7 +98,7 @@ class Addresses:
             yield from ((address, one) for one in opened.sockets)
 
     def public(self, keys: Iterable[Key] | None = None) -> list[tuple[str, socket.socket]]:
-        """Return the sockets of visitors with their addresses: all, or those of some keys."""
+        """Return the addresses and sockets for visitors: all of them, or those of `keys`."""
         chosen = self._open if keys is None else keys
         return [
             (key[1], one)
@@ -108,7 +112,7 @@ class Addresses:
             bound = await asyncio.to_thread(self._binder.bound, key, address, settings)
             for one in bound:
                 # Two sockets can be bound to one address; only one of them can listen.
-                one.listen(_ADMIN_BACKLOG if key == ADMIN_KEY else self._backlog)
+                one.listen(ADMIN_BACKLOG if key == ADMIN_KEY else self._backlog)
             if key == ADMIN_KEY and self._serves_admin:
                 return await self._answered(bound)
             return _Opened(bound)

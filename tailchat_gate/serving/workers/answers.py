@@ -1,4 +1,4 @@
-"""A worker's answers to its parent, as JSON: metrics are written in short steps."""
+"""The metrics that a worker sends to its parent as JSON, written and read."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ from tailchat_gate.observe.families import (
     in_steps,
 )
 
-#: Samples that are written at a time.
+#: Samples written in one step, between which the event loop does other work.
 _SAMPLES: Final = 100
 
 
@@ -33,9 +33,9 @@ Exemplars = Mapping[str, Sequence[tuple[Labels, Sequence[tuple[int, Exemplar]]]]
 
 
 async def metrics_text(collected: Iterable[Collected], *, exemplars: bool) -> str:
-    """Return families with their samples; other work of the event loop is done in between.
+    """Return families and their samples as JSON; the event loop does other work in between.
 
-    `exemplars`: those of histograms with them.
+    `exemplars`: include the exemplars of histograms.
     """
     return f"[{','.join(await in_steps(_parts(collected, exemplars=exemplars)))}]"
 
@@ -63,7 +63,7 @@ def _plain(labels: Labels, value: Value, *, exemplars: bool) -> Sequence[object]
 
 
 def read_exemplars(sent: Iterable[Sequence[Any]]) -> Exemplars:
-    """Return the exemplars of a process."""
+    """Return the exemplars from the parsed JSON of one process."""
     return {
         family[0]: [
             (
@@ -83,7 +83,7 @@ def read_exemplars(sent: Iterable[Sequence[Any]]) -> Exemplars:
 def with_exemplars(
     collected: Iterable[Collected], found: Sequence[Exemplars]
 ) -> Iterator[Collected]:
-    """Yield sums with the latest exemplar of each bucket, of all processes."""
+    """Yield `collected` with the latest exemplar that any process found for each bucket."""
     for family, samples in collected:
         listed = list(samples)
         by_labels = {labels: value for labels, value in listed if isinstance(value, Histogram)}
@@ -98,7 +98,7 @@ def with_exemplars(
 
 
 def read_metrics(sent: Iterable[Sequence[Any]]) -> tuple[dict[str, Family], Plain]:
-    """Return the families, by name, and the values of a process."""
+    """Return the families by name, and the values, from the parsed JSON of one process."""
     families: dict[str, Family] = {}
     values: dict[str, list[tuple[tuple[str, ...], float | list[float]]]] = {}
     for (name, documentation, labels, kind, merge, buckets), samples in sent:
@@ -111,7 +111,7 @@ def read_metrics(sent: Iterable[Sequence[Any]]) -> tuple[dict[str, Family], Plai
 
 
 def counted(families: Mapping[str, Family], values: Plain) -> Plain:
-    """Return the counters and histograms, which count on when their process has ended."""
+    """Return the counters and histograms: their totals must outlive the process."""
     return {
         name: found for name, found in values.items() if families[name].kind is not MetricKind.GAUGE
     }

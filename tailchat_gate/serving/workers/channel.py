@@ -1,6 +1,6 @@
 """Messages between the parent and a worker, over a socket pair: JSON, and listening sockets.
 
-Each message is its length and its text. Sockets travel beside the bytes of theirs (unix(7)).
+Each message is its length and its text. Sockets travel as ancillary data (SCM_RIGHTS, unix(7)).
 """
 
 import array
@@ -8,7 +8,7 @@ import asyncio
 import json
 import socket
 import struct
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -19,7 +19,7 @@ _READ_BYTES: Final = 262_144
 #: The most descriptors that the kernel passes with one message (SCM_MAX_FD).
 MOST_SOCKETS: Final = 253
 
-#: How long all workers are asked for what one of them does not know.
+#: How long one worker's question to all the others may take.
 FIND_SECONDS: Final = 1.0
 
 Message = Mapping[str, Any]
@@ -27,14 +27,14 @@ Heard = Callable[[Message, Sequence[socket.socket]], None]
 
 
 class ChannelError(ConnectionError):
-    """What came is no message, or the other side has left."""
+    """The data received is no message, or the other side has closed the channel."""
 
 
 def encoded(text: str) -> bytes:
-    """Return the bytes of a message."""
+    """Return the bytes of a message with the JSON `text`. Raises ChannelError if it is too long."""
     data = text.encode()
     if len(data) > MOST_BYTES:
-        raise ChannelError("a message that is too long")
+        raise ChannelError(f"a message to send has {len(data)} bytes, more than {MOST_BYTES}")
     return _LENGTH.pack(len(data)) + data
 
 
@@ -55,12 +55,12 @@ class Reader:
         return bool(data)
 
     def message(self) -> tuple[Message, list[socket.socket]] | None:
-        """Return the next message that is complete, with its sockets. Raises ChannelError."""
+        """Return the next complete message with its sockets, or None. Raises ChannelError."""
         if len(self._data) < _LENGTH.size:
             return None
         (length,) = _LENGTH.unpack_from(self._data)
         if length > MOST_BYTES:
-            raise ChannelError("a message that is too long")
+            raise ChannelError(f"a message received has {length} bytes, more than {MOST_BYTES}")
         end = _LENGTH.size + length
         if len(self._data) < end:
             return None
@@ -74,8 +74,8 @@ class Reader:
 class Channel:
     """One end of the pair, in an event loop.
 
-    `heard` gets each message with its sockets, which are the caller's then; `lost` is called once,
-    when the other side has left.
+    `heard` gets each message and owns the sockets that came with it; `lost` is called once, when
+    the other side has closed the channel.
     """
 
     def __init__(self, end: socket.socket, heard: Heard, lost: Callable[[], None]) -> None:
@@ -90,19 +90,19 @@ class Channel:
         self._loop.add_reader(end, self._readable)
 
     def send(self, message: Message, sockets: Sequence[socket.socket] = ()) -> None:
-        """Send a message once there is room for it, with sockets, which stay the caller's."""
+        """Send a message once there is room for it. The caller still owns the sockets."""
         found = {**message, "sockets": len(sockets)} if sockets else message
         self.send_text(json.dumps(found), sockets)
 
     def send_text(self, text: str, sockets: Sequence[socket.socket] = ()) -> None:
-        """Send a message that is JSON already."""
+        """Send a message that is already JSON. Raises ChannelError if it is too long."""
         if self._is_open:
             self._waiting.append((memoryview(encoded(text)), tuple(sockets)))
             if len(self._waiting) == 1:
                 self._write()
 
     def close(self) -> None:
-        """Close this end, without `lost`."""
+        """Close this end without calling `lost`."""
         if self._is_open:
             self._is_open = False
             self._loop.remove_reader(self._end)
@@ -110,7 +110,7 @@ class Channel:
             self._waiting.clear()
             self._end.close()
 
-    def _end_it(self) -> None:
+    def _disconnect(self) -> None:
         if self._is_open:
             self.close()
             self._lost()
@@ -118,14 +118,14 @@ class Channel:
     def _readable(self) -> None:
         try:
             if not self._reader.receive(self._end):
-                self._end_it()
+                self._disconnect()
                 return
             while self._is_open and (found := self._reader.message()) is not None:
                 self._heard(*found)
         except BlockingIOError:
             return
         except (OSError, ValueError):
-            self._end_it()
+            self._disconnect()
 
     def _write(self) -> None:
         try:
@@ -139,15 +139,54 @@ class Channel:
         except BlockingIOError:
             self._loop.add_writer(self._end, self._write)
         except OSError:
-            # In a turn of the loop of its own: the caller of `send` expects nothing of this.
-            self._loop.call_soon(self._end_it)
+            # Later, since the caller of `send` does not expect `lost` to be called meanwhile.
+            self._loop.call_soon(self._disconnect)
         else:
             self._loop.remove_writer(self._end)
 
 
 def send_some(end: socket.socket, data: memoryview, sockets: Sequence[socket.socket]) -> int:
-    """Send some bytes, with sockets; return how many. Raises OSError."""
+    """Send sockets and as much of `data` as fits; return the number of bytes. Raises OSError."""
     if not sockets:
         return end.send(data)
     descriptors = array.array("i", [one.fileno() for one in sockets])
     return end.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)])
+
+
+class Questions:
+    """A worker's open questions to the other workers or its parent, over the channel.
+
+    `most` limits how many of each kind are open at a time.
+    """
+
+    def __init__(self, most: Mapping[str, int]) -> None:
+        self._most = most
+        self._open: Counter[str] = Counter()
+        self._waiting: dict[int, asyncio.Future[object]] = {}
+        self._last = 0
+        self.channel: Channel | None = None
+
+    async def get(self, kind: str, within: float, **given: object) -> object:
+        """Return the answer, None if it does not arrive in time or too many questions are open."""
+        if self.channel is None or self._open[kind] >= self._most[kind]:
+            return None
+        self._last += 1
+        number = self._last
+        waiting: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = waiting
+        self._open[kind] += 1
+        self.channel.send({"want": number, "kind": kind, **given})
+        try:
+            async with asyncio.timeout(within):
+                return await waiting
+        except TimeoutError:
+            return None
+        finally:
+            self._open[kind] -= 1
+            del self._waiting[number]
+
+    def hear(self, message: Message) -> None:
+        """Take the answer in a message."""
+        waiting = self._waiting.get(message["got"])
+        if waiting is not None and not waiting.done():
+            waiting.set_result(message["found"])

@@ -1,4 +1,4 @@
-"""Keeps the workers: starts them, replaces each that ends, and asks all of them at once."""
+"""The set of workers: starts them, replaces each that ends, and queries all of them at once."""
 
 import asyncio
 import logging
@@ -13,19 +13,19 @@ from tailchat_gate.serving.listeners import StartError
 from tailchat_gate.serving.workers.channel import FIND_SECONDS, Message
 from tailchat_gate.serving.workers.spawned import Spawned, WorkerGoneError, WorkerSilentError
 
-#: A worker that served for so long is replaced at once; each that ended sooner in a row doubles the
-#: pause before the next one.
+#: A worker that served this long is replaced at once. Each one in a row that ended sooner doubles
+#: the pause before the next start.
 STEADY_SECONDS: Final = 60.0
 _FIRST_PAUSE: Final = 1.0
 _LONGEST_PAUSE: Final = 15.0
 
 _log: Final = logging.getLogger(LOGGER_NAME)
 
-#: Starts worker `number`. Raises OSError.
+#: Starts the worker with this number. Raises OSError.
 Spawn = Callable[[int], Spawned]
-#: Answers what a worker wants.
+#: Answers a worker's question.
 Wanted = Callable[[Message], Awaitable[object]]
-#: Has a worker serve. Raises WorkerGoneError if it cannot.
+#: Lets a worker begin to serve. Raises WorkerGoneError if it cannot.
 Admit = Callable[[Spawned], Awaitable[None]]
 
 
@@ -35,16 +35,16 @@ class Slot:
     def __init__(self, number: int) -> None:
         self.number: Final = number
         self.serving: Spawned | None = None
-        #: In the place, whether it serves or not.
+        #: The last process started here, whether it serves or not.
         self.process: Spawned | None = None
-        #: How many were started in place of one that had ended.
+        #: How many processes replaced one that had ended.
         self.restarts = 0
-        #: Why the last one ended, "" for none.
+        #: Why the last process ended, "" while none has.
         self.problem = ""
 
 
 class Crew:
-    """The workers of a gate; `gone` is called with each that has served and has ended."""
+    """The workers of a gate; `gone` is called with the slot of each that served and ended."""
 
     def __init__(
         self, count: int, spawn: Spawn, admit: Admit, gone: Callable[[Slot], None]
@@ -54,20 +54,20 @@ class Crew:
         self._admit = admit
         self._gone = gone
         self._is_stopping = False
-        #: Set when no pause before a start has a reason any longer.
+        #: Set to cut short the pauses before starts.
         self._hasten = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._finding: set[asyncio.Task[None]] = set()
-        #: Who answers what a worker wants, by its kind.
+        #: The handlers of workers' questions, by kind.
         self.wanted: dict[str, Wanted] = {"target": self._target}
 
     @property
     def serving(self) -> Sequence[Spawned]:
-        """The workers that serve."""
+        """The workers that serve now."""
         return [slot.serving for slot in self.slots if slot.serving is not None]
 
     async def start(self) -> None:
-        """Start all of them, and return once they serve. Raises StartError if one cannot."""
+        """Start all workers, and return once they serve. Raises StartError if one cannot."""
         started = await asyncio.gather(
             *(self._start_one(slot) for slot in self.slots), return_exceptions=True
         )
@@ -78,7 +78,7 @@ class Crew:
         self._tasks = [loop.create_task(self._keep(slot)) for slot in self.slots]
 
     async def _start_one(self, slot: Slot) -> None:
-        """Start a worker and have it serve. Raises OSError and WorkerGoneError."""
+        """Start a worker and let it serve. Raises OSError and WorkerGoneError."""
         process = slot.process = self._spawn(slot.number)
         process.wants = partial(self._find, process)
         try:
@@ -94,7 +94,7 @@ class Crew:
         slot.serving = process
 
     async def _keep(self, slot: Slot) -> None:
-        """Replace the worker of a place whenever it ends, until the stop."""
+        """Replace the slot's worker each time it ends, until the gate stops."""
         failures = 0
         while True:
             since = time.monotonic()
@@ -105,7 +105,7 @@ class Crew:
                 failures = 0
             pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (failures - 1)) if failures else 0.0
             failures += 1
-            self._tell(slot, pause)
+            self._log_end(slot, pause)
             self._hasten.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause):
@@ -115,14 +115,14 @@ class Crew:
             await self._replace(slot)
 
     async def _ended(self, slot: Slot) -> None:
-        """Wait until no worker serves in a place."""
+        """Wait until no worker serves in the slot."""
         process = slot.serving
         if process is None:
             return
         await process.left.wait()
         try:
             self._gone(slot)
-        except Exception:  # noqa: BLE001 - a worker is to be started whatever its counts were
+        except Exception:  # noqa: BLE001 - a worker must be started even without these counts
             _log.exception("the counts of a worker that has ended are lost")
         slot.serving = None
         slot.problem = await process.ended()
@@ -133,15 +133,15 @@ class Crew:
             await self._start_one(slot)
         except (OSError, WorkerGoneError) as error:
             slot.problem = str(error)
-        except Exception as error:  # noqa: BLE001 - the place must not stay empty for it
-            _log.exception("a fault in the start of a worker")
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next start may succeed
+            _log.exception("a worker could not be started")
             slot.problem = type(error).__name__
         else:
             slot.problem = ""
             details = {"worker": slot.number, "pid": slot.process.pid if slot.process else 0}
             _log.info("a worker serves in place of one that ended", extra={"details": details})
 
-    def _tell(self, slot: Slot, pause: float) -> None:
+    def _log_end(self, slot: Slot, pause: float) -> None:
         details = {
             "worker": slot.number,
             "pid": slot.process.pid if slot.process else 0,
@@ -154,7 +154,10 @@ class Crew:
     async def ask(
         self, what: str, within: float, **given: object
     ) -> dict[Spawned, Mapping[str, Any] | None]:
-        """Ask all that serve at once; None for one that does not answer in time."""
+        """Put the question `what` to all serving workers at once.
+
+        Returns each one's answer, None for a worker that did not answer within so many seconds.
+        """
 
         async def answer(process: Spawned) -> Mapping[str, Any] | None:
             try:
@@ -171,7 +174,7 @@ class Crew:
         }
 
     def _find(self, process: Spawned, wanted: Message) -> None:
-        """Answer a worker's requests in the meantime."""
+        """Answer a worker's question in a task."""
         finding = asyncio.get_running_loop().create_task(self._answer(process, wanted))
         self._finding.add(finding)
         finding.add_done_callback(self._finding.discard)
@@ -179,38 +182,38 @@ class Crew:
     async def _answer(self, process: Spawned, wanted: Message) -> None:
         try:
             found = await self.wanted[wanted["kind"]](wanted)
-        except Exception:  # noqa: BLE001 - logged; the worker learns that there is nothing
-            _log.exception("what a worker wanted could not be answered")
+        except Exception:  # noqa: BLE001 - logged; the worker gets an empty answer
+            _log.exception("a worker's question could not be answered")
             found = None
         process.channel.send({"got": wanted["want"], "found": found})
 
     async def _target(self, wanted: Message) -> object:
-        """Look in all workers for the return target that one of them wants."""
+        """Ask all workers for the return target that one of them looks for."""
         name, origin = str(wanted["name"]), str(wanted["origin"])
         answers = await self.ask("target", FIND_SECONDS, name=name, origin=origin)
         found = [answer["target"] for answer in answers.values() if answer and answer["target"]]
         return found[0] if found else None
 
     def order(self, what: str, **given: object) -> None:
-        """Send something to all that serve."""
+        """Send an order, which needs no answer, to all serving workers."""
         for process in self.serving:
             process.order(what, **given)
 
     def hasten(self) -> None:
-        """Start workers that are waited with at once: the reason may have gone."""
+        """Cut short the pauses before starts: what made workers end may be mended."""
         self._hasten.set()
 
     def abandon(self) -> None:
-        """Start no worker from now on, and end those that do not serve yet."""
+        """Start no more workers, and kill those that do not serve yet."""
         self._is_stopping = True
         self._hasten.set()
         for process in self._starting():
             process.kill()
 
     async def stop(self, within: float, *, succeeded: bool) -> None:
-        """Have all of them stop, wait for their ends, and kill those that last too long.
+        """Tell all workers to stop, and kill those that run for more than `within` seconds.
 
-        `succeeded`: another gate serves on the same sockets already.
+        `succeeded`: another gate already serves on the same sockets.
         """
         self.abandon()
         self.order("stop", succeeded=succeeded)

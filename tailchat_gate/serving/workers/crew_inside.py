@@ -1,6 +1,7 @@
-"""The admin page's access to all workers."""
+"""The admin page's access to all workers, whose reports it combines as if from one process."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from tailchat_gate.config.load import Loaded, Sources
@@ -9,23 +10,37 @@ from tailchat_gate.endpoints.admin import Operator
 from tailchat_gate.observe.history import Figures
 from tailchat_gate.observe.summed_figures import SummedFigures
 from tailchat_gate.serving.dashboard.drawn import UNANSWERED
+from tailchat_gate.serving.dashboard.facts import SHOWN, rows
 from tailchat_gate.serving.dashboard.inside import Query, Values
 from tailchat_gate.serving.dashboard.orders import ENDED, OrderResult, said_of
 from tailchat_gate.serving.dashboard.page_request import Form
+from tailchat_gate.serving.dashboard.people_shown import MOST_LIVE
 from tailchat_gate.serving.reloads import Reloads
 from tailchat_gate.serving.workers.crew import Crew
 from tailchat_gate.serving.workers.reports import ASK_SECONDS, CrewReports
 from tailchat_gate.serving.workers.spawned import Spawned, WorkerGoneError, WorkerSilentError
-from tailchat_gate.serving.workers.told import together
 
+Told = Mapping[str, Any]
+_NO_PEOPLE: Final[Told] = {
+    "refusals": rows((), 0),
+    "requests": (),
+    "locks": (),
+    "grants": (),
+    "live": rows((), 0),
+    "grantable": (),
+    "people": (),
+    "machines": (),
+    "addresses": (),
+    "called": {},
+}
 #: How long an order may take, which waits for the store.
 _ORDER_SECONDS: Final = 15.0
-#: Orders about connections, which every worker has of its own. All else is in the store.
+#: Orders about connections, of which each worker has its own. Everything else is in the store.
 _TO_ALL: Final = frozenset(("end", "end-all"))
 
 
 class CrewInside:
-    """All workers of a gate, as one; `loaded` returns the configuration in force."""
+    """All workers of a gate; `loaded` returns the configuration in force."""
 
     def __init__(
         self, crew: Crew, reports: CrewReports, reloads: Reloads, loaded: Callable[[], Loaded]
@@ -43,19 +58,19 @@ class CrewInside:
 
     @property
     def sources(self) -> Sources:
-        """The sources of the settings."""
+        """Where each setting came from."""
         return self._loaded().sources
 
     async def tell(self, page: str, query: Query) -> Values:
-        """Return the values of a page that only those who serve know."""
+        """Return the values of a page that only the serving processes know."""
         if page == "overview":
             await self._reports.learn()
         answers = await self._crew.ask("tell", ASK_SECONDS, page=page, query=dict(query))
         found = [answer["told"] for answer in answers.values() if answer is not None]
-        return together(page, found, self._reports.problems(answers))
+        return _combined(page, found, self._reports.problems(answers))
 
     async def carry_out(self, form: Form, operator: Operator) -> OrderResult:
-        """Carry out an order, and return what came of it."""
+        """Carry out an order, and return its result."""
         given: Mapping[str, Any] = {"form": dict(form), "operator": operator._asdict()}
         if form.get("order") in _TO_ALL:
             answers = await self._crew.ask("order", _ORDER_SECONDS, **given)
@@ -74,7 +89,7 @@ class CrewInside:
         return [(process.pid, answer and answer["state"]) for process, answer in answers.items()]
 
     async def _ask_one(self, what: str, given: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        """Ask the worker whose lists a page shows, so that it has the order when it is drawn."""
+        """Ask the worker whose lists the page shows, so that the next page shows the change."""
         process = await self._first()
         try:
             return await process.ask(what, _ORDER_SECONDS, **given) if process else None
@@ -88,8 +103,74 @@ class CrewInside:
 
 
 def _of_all(results: Sequence[OrderResult]) -> OrderResult:
-    """Return as one what came of an order at each worker, about connections of its own."""
+    """Return one result for an order that each worker carried out on its own connections."""
     ended = [one.said.values for one in results if one.said.code == ENDED]
     if not ended:
         return (*results, said_of(UNANSWERED))[0]
     return said_of(ENDED, **{**ended[0], "count": sum(int(one["count"]) for one in ended)})
+
+
+def _combined(page: str, found: Sequence[Told], problems: Iterable[str]) -> Values:
+    """Combine the workers' reports; `problems` are lines about workers that do not answer."""
+    return _COMBINERS[page](found, problems)
+
+
+def _overview(found: Sequence[Told], problems: Iterable[str]) -> Values:
+    notices = [{"kind": "plain", "text": text, "what": "", "name": ""} for text in problems]
+    for notice in (one for told in found for one in told["notices"]):
+        if notice not in notices:
+            notices.append(notice)
+    up: dict[str, bool | None] = {}
+    for url, is_up in (one for told in found for one in told["up"].items()):
+        # A worker that cannot reach a tool fails requests, whatever the others do.
+        known = up.get(url)
+        up[url] = is_up if known is None else known and is_up is not False
+    streams: Counter[str] = Counter()
+    for told in found:
+        streams.update(told["streams"])
+    asking = found[0]["asking"] if found else ()
+    return {"notices": notices, "up": up, "streams": streams, "asking": asking}
+
+
+def _people(found: Sequence[Told], _: Iterable[str]) -> Values:
+    """Return the stored lists as the first worker has them, and all workers' connections."""
+    first = found[0] if found else _NO_PEOPLE
+    latest: dict[tuple[str, ...], Told] = {}
+    for one in (one for told in found for one in told["refusals"]["shown"]):
+        key = one["who"], one["route"], one["reason"]
+        if key not in latest or latest[key]["last"] < one["last"]:
+            latest[key] = one
+    refusals = sorted(latest.values(), key=lambda one: -one["last"])
+    total = max((told["refusals"]["total"] for told in found), default=0)
+    live = [one for told in found for one in told["live"]["shown"]]
+    live.sort(key=lambda one: (one["who"], one["id"]))
+    return {
+        **first,
+        "refusals": rows(refusals[:SHOWN], max(total, len(refusals))),
+        "live": rows(live[:MOST_LIVE], sum(told["live"]["total"] for told in found)),
+    }
+
+
+def _configuration(found: Sequence[Told], _: Iterable[str]) -> Values:
+    latest: dict[tuple[str, str], Told] = {}
+    for one in (one for told in found for one in told["expiries"]):
+        # Some workers may not have seen a renewed certificate yet.
+        key = one["what"], one["name"]
+        if key not in latest or latest[key]["at"] < one["at"]:
+            latest[key] = one
+    order = sorted(latest.values(), key=lambda one: (one["at"], one["what"], one["name"]))
+    return {"expiries": order}
+
+
+def _checks(found: Sequence[Told], problems: Iterable[str]) -> Values:
+    if found:
+        return dict(found[0])
+    return {**_NO_PEOPLE, "explained": {"allowed": False, "lines": list(problems)}}
+
+
+_COMBINERS: Final[Mapping[str, Callable[[Sequence[Told], Iterable[str]], Values]]] = {
+    "overview": _overview,
+    "people": _people,
+    "configuration": _configuration,
+    "checks": _checks,
+}

@@ -1,4 +1,4 @@
-"""The content of a configuration's files, by which processes know that they read the same."""
+"""Digests of a configuration's files, by which processes know that they read the same content."""
 
 import hashlib
 from pathlib import Path
@@ -7,15 +7,17 @@ from typing import Final
 from tailchat_gate.config.load import ConfigError, Loaded, Source, file_states
 from tailchat_gate.config.problems import Problem
 
-#: How often files that change while they are read are read again.
+#: How often files are read that change during each read.
 _ATTEMPTS: Final = 3
 MOVING: Final = Problem(
-    "the files of the configuration", "changed while they were read", "files at rest; try again"
+    "the files of the configuration",
+    "changed while they were read",
+    "files that nobody changes meanwhile; try again",
 )
 
 
 def read(source: Source) -> tuple[Loaded, str]:
-    """Read a configuration and the digest of what was read. Blocks; raises ConfigError."""
+    """Read a configuration; return it with the digest of its files. Blocks; raises ConfigError."""
     for _ in range(_ATTEMPTS):
         loaded = source.read()
         digest = digest_of(source)

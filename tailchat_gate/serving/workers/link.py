@@ -1,4 +1,4 @@
-"""A worker's side of the channel before it serves: whom it belongs to, and when it may begin."""
+"""A worker's side of the channel before it serves: who its parent is, and when it may begin."""
 
 import ctypes
 import json
@@ -13,19 +13,19 @@ from tailchat_gate import __version__
 from tailchat_gate.serving.systemd import PassedSockets, name_for
 from tailchat_gate.serving.workers.channel import ChannelError, Message, Reader, encoded
 
-#: Names the parent, the descriptor of the channel, the worker's number, how many there are, and the
-#: descriptors of what they share.
+#: Holds, with colons between them: the parent's process ID, the descriptor of the channel, the
+#: worker's number, the number of workers, and the descriptors `memory` and `turns` (ParentLink).
 VARIABLE: Final = "GATE_WORKER"
 _MOST_SHOWN: Final = 2000
-#: Of prctl(2): the signal that a process gets when its parent ends.
+#: prctl(2): sets the signal that a process gets when its parent ends.
 _PR_SET_PDEATHSIG: Final = 1
 
 
 class ParentLink:
-    """The channel of worker `number`, of `count`, to its parent.
+    """The channel from worker `number` of `count` to its parent.
 
-    `memory` and `turns` are descriptors of what all of them share: how many connections each has,
-    and what they lock to write their logs.
+    All workers share two descriptors: `memory` counts each one's connections (balance.py), and
+    `turns` is locked to write logs.
     """
 
     def __init__(
@@ -38,11 +38,11 @@ class ParentLink:
         self.turns: Final = turns
 
     def join(self, digest: str) -> PassedSockets:
-        """Say what was read; wait until the parent lets this worker serve, on these sockets.
+        """Report the configuration's digest, and return the sockets once this worker may serve.
 
-        Blocks. Raises ChannelError once there is no parent.
+        Blocks. Raises ChannelError if the parent has ended.
         """
-        self.say({"loaded": digest, "version": __version__})
+        self.send({"loaded": digest, "version": __version__})
         reader = Reader()
         while (found := reader.message()) is None:
             if not reader.receive(self.end):
@@ -50,17 +50,17 @@ class ParentLink:
         return passed_with(*found)
 
     def failed(self, reason: str) -> None:
-        """Say why this worker cannot serve."""
+        """Tell the parent why this worker cannot serve."""
         with suppress(OSError):
-            self.say({"failed": reason[:_MOST_SHOWN]})
+            self.send({"failed": reason[:_MOST_SHOWN]})
 
-    def say(self, message: Message) -> None:
+    def send(self, message: Message) -> None:
         """Send a message. Blocks; raises OSError."""
         self.end.sendall(encoded(json.dumps(message)))
 
 
 def passed_with(message: Message, sockets: list[socket.socket]) -> PassedSockets:
-    """Return the sockets of a message by the addresses that it names."""
+    """Return the sockets that came with a message under the addresses that it names."""
     for one in sockets:
         one.setblocking(False)  # noqa: FBT003 - socket's own signature
     names = map(name_for, message["addresses"])
@@ -68,17 +68,17 @@ def passed_with(message: Message, sockets: list[socket.socket]) -> PassedSockets
 
 
 def parent_link(environ: MutableMapping[str, str]) -> ParentLink | None:
-    """Return the link of a process that was started as a worker, and take it out of `environ`.
+    """Return the link of a process that was started as a worker; removes it from `environ`.
 
-    Raises ChannelError where its parent has ended: it must not become a gate of its own, which
-    nobody started, on the addresses that the next one needs.
+    Raises ChannelError if the parent has ended: a worker must not go on as a gate of its own, on
+    addresses that the next gate needs.
     """
-    told = environ.pop(VARIABLE, "")
-    if not told:
+    value = environ.pop(VARIABLE, "")
+    if not value:
         return None
     try:
-        parent, descriptor, number, count, memory, turns = map(int, told.split(":"))
-        # SIGTERM is taken in a thread of its own, so that also a worker that hangs ends.
+        parent, descriptor, number, count, memory, turns = map(int, value.split(":"))
+        # SIGTERM is handled in its own thread, so it ends even a worker whose event loop hangs.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         if parent == os.getppid():
             os.set_inheritable(descriptor, False)  # noqa: FBT003 - os's own signature

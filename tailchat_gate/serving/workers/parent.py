@@ -1,4 +1,4 @@
-"""The parent: binds the sockets, starts the workers, and speaks for all of them."""
+"""The parent: binds the sockets, starts the workers, and reports for all of them."""
 
 import asyncio
 import logging
@@ -23,7 +23,7 @@ from tailchat_gate.serving.reload import Reloader, ReloadOutcome, StoppingError
 from tailchat_gate.serving.reloads import Reloads
 from tailchat_gate.serving.surroundings import Surroundings
 from tailchat_gate.serving.systemd import ServiceManager
-from tailchat_gate.serving.upgrade import UpgradeOutcome, Upgrader
+from tailchat_gate.serving.upgrade import NO_SUCCESSOR, UpgradeOutcome, Upgrader
 from tailchat_gate.serving.workers.addresses import Addresses
 from tailchat_gate.serving.workers.crew import Crew, Slot
 from tailchat_gate.serving.workers.crew_inside import CrewInside
@@ -35,31 +35,32 @@ from tailchat_gate.serving.workers.spawned import Spawned, WorkerGoneError
 #: How long a worker may take to build a configuration, and to put it into force.
 PREPARE_SECONDS: Final = 30.0
 COMMIT_SECONDS: Final = 10.0
-#: How long a worker may take from its start until it serves, on a machine that is busy with others.
+#: How long a worker may take from its start until it serves, also on a busy machine.
 _START_SECONDS: Final = 120.0
-#: How long it may take to open its store and its listeners; reloads wait meanwhile.
+#: How long of that it may take to open its store and its listeners; reloads wait meanwhile.
 _OPEN_SECONDS: Final = 20.0
-#: A worker whose event loop is silent for so long is killed, unless the manager's limit is shorter.
+#: A worker that answers no ping for this long is killed, or earlier if the service manager's
+#: watchdog is shorter.
 STUCK_SECONDS: Final = 30.0
-#: In one silent time workers are asked so often; what a killed one had counted since is lost.
+#: Pings within that time. What a killed worker counted after the last one is lost.
 _LOOKS: Final = 3
-#: What a stop may take beyond its own limits before workers are killed: less than the parent itself
-#: may take (signals.py).
+#: How long a stop may exceed the configured limits before workers are killed: less than the parent
+#: itself may take (signals.py).
 _STOP_SECONDS: Final = 6.0
-_OTHER_FILES: Final = "the files of the configuration are not those in force: reload it"
+_OTHER_FILES: Final = "the configuration files have changed since they were loaded: reload them"
 
 _log: Final = logging.getLogger(LOGGER_NAME)
 
 
 class _Store(NamedTuple):
-    """What the next process learns about the store that the workers use."""
+    """The workers' store, as the next process learns of it in an upgrade."""
 
     location: str
     faults: Sequence[str]
 
 
 class Start(NamedTuple):
-    """The start of a worker: `workers` is their number, `memory` as in ParentLink."""
+    """How to start a worker: `workers` is how many there are, `memory` as in ParentLink."""
 
     command: Sequence[str]
     environ: Mapping[str, str]
@@ -68,7 +69,7 @@ class Start(NamedTuple):
 
 
 class Parent:
-    """Serves a configuration, read with `source`, by several processes."""
+    """Serves a configuration, which was read from `source`, in several processes."""
 
     def __init__(self, loaded: Loaded, source: Source, start: Start, around: Surroundings) -> None:
         self._loaded = loaded
@@ -92,7 +93,7 @@ class Parent:
         self._store = ""
         self._addresses: Addresses | None = None
         self._admin: web.BaseRunner | None = None
-        #: Locked while a worker begins to serve, and while a configuration comes into force.
+        #: Held while a worker begins to serve, and while a configuration is put into force.
         self._changing = asyncio.Lock()
         self._ready = self._stopping = False
         self._successor_pid = 0
@@ -118,20 +119,12 @@ class Parent:
         await self._admin.setup()
         self._addresses = Addresses(Binder(self._around.passed), self._admin)
         await self._addresses.open(self.settings.server)
-        for address in self._around.passed.close_rest():
-            _log.warning(
-                "a socket was passed that no listener is configured for; nobody answers there",
-                extra={"details": {"address": address}},
-            )
+        self._around.passed.close_rest()
         if not await self._start_workers():
             return
         before = self._around.predecessor
-        if before and before.store != self._store:
-            raise StartError(
-                f"[state] names another place than {before.store}, where the running gate keeps "
-                "locks and ended sessions; an upgrade cannot change that, a restart can",
-                "state.path",
-            )
+        if problem := before.store_problem(self._store):
+            raise StartError(problem, "state.path")
         self._ready = True
         await self._addresses.serve_admin()
         if not before:
@@ -149,7 +142,7 @@ class Parent:
         _log.info("the gate is open", extra={"details": details})
 
     async def _start_workers(self) -> bool:
-        """Start them; return False where a signal came first. Raises StartError."""
+        """Start the workers; return False if a signal came first. Raises StartError."""
         starting = asyncio.ensure_future(self._crew.start())
         over = asyncio.ensure_future(self.over.wait())
         await asyncio.wait((starting, over), return_when=asyncio.FIRST_COMPLETED)
@@ -162,7 +155,7 @@ class Parent:
         return False
 
     async def stop(self) -> None:
-        """Have all workers stop as one process does, and wait for them."""
+        """Stop all workers as a single process would stop, and wait for them."""
         opened, self._ready, self._stopping = self._ready, False, True
         successor = self._around.successor
         if successor is not None and not self._successor_pid:
@@ -175,7 +168,7 @@ class Parent:
         self._page.close()
         self._crew.abandon()
         if self._addresses is not None:
-            # The workers have them still; what waits in the queues is theirs to accept.
+            # Workers still have them open, and accept the connections that are queued.
             await self._addresses.close_public()
         if self._hurried:
             self._crew.order("hurry")
@@ -188,12 +181,15 @@ class Parent:
             _log.info("the gate is closed")
 
     def hurry(self) -> None:
-        """Have the workers stop waiting for open requests."""
+        """Tell the workers not to wait for open requests."""
         self._hurried = True
         self._crew.order("hurry")
 
     async def put_into_force(self, loaded: Loaded) -> None:
-        """Have all workers build a configuration, then put it into force; or raise, as before."""
+        """Have all workers build a configuration, then put it into force.
+
+        Raises ConfigError, StartError or StoppingError, and then the old one stays in force.
+        """
         digest = await asyncio.to_thread(digest_of, self._source)
         if not digest:
             raise ConfigError((MOVING,))
@@ -213,13 +209,13 @@ class Parent:
             await self._addresses.close_others(loaded.settings.server)
 
     async def _prepare(self, digest: str) -> None:
-        """Have every worker build what the parent has read. Raises ConfigError."""
+        """Have every worker build the configuration. Raises ConfigError and StoppingError."""
         for process, answer in (
             await self._crew.ask("prepare", PREPARE_SECONDS, digest=digest)
         ).items():
             if answer is None:
                 found = f"no answer in {PREPARE_SECONDS:g} seconds"
-                wanted = "one that answers, or was ended: another one takes its place"
+                wanted = "an answer; end a worker that hangs, and another one replaces it"
                 raise ConfigError((Problem(f"worker {process.number}", found, wanted),))
             if answer["problems"]:
                 raise ConfigError(tuple(Problem.from_json(one) for one in answer["problems"]))
@@ -227,24 +223,27 @@ class Parent:
             raise StoppingError(self._successor_pid)
 
     async def _commit(self, opened: Sequence[tuple[str, socket.socket]]) -> None:
-        """Have every worker put it into force; one that does not is replaced by one that does."""
+        """Have every worker put it into force; a worker that does not is killed and replaced."""
         if opened:
             for process in self._crew.serving:
                 self._pass(process, "sockets", opened)
         for process, answer in (await self._crew.ask("commit", COMMIT_SECONDS)).items():
             if answer is None:
                 details = {"worker": process.number, "pid": process.pid}
-                _log.error("a worker did not take a configuration", extra={"details": details})
+                _log.error(
+                    "a worker did not put the configuration into force and is killed",
+                    extra={"details": details},
+                )
                 process.kill()
 
-    # Workers that come and go.
+    # Workers that start and end.
 
     def _spawn(self, number: int) -> Spawned:
         start = self._start
         return Spawned(start.command, start.environ, number, start.workers, start.memory)
 
     async def _admit(self, process: Spawned) -> None:
-        """Let a worker serve, if it has read what is in force. Raises WorkerGoneError."""
+        """Let a worker serve if it read the files in force. Raises WorkerGoneError."""
         try:
             await self._admit_one(process)
         except BaseException:
@@ -257,8 +256,8 @@ class Parent:
                 loaded = await process.loaded
                 if loaded["version"] != __version__:
                     raise WorkerGoneError(
-                        f"the program is version {loaded['version']} now, and {__version__} "
-                        "serves: tailchat-gate upgrade puts it into force"
+                        f"version {loaded['version']} is installed, but {__version__} is running: "
+                        "run tailchat-gate upgrade"
                     )
                 if loaded["loaded"] != self._digest:
                     await self.reloader.reload("a worker that found other files")
@@ -271,13 +270,15 @@ class Parent:
         if digest != self._digest:
             raise WorkerGoneError(_OTHER_FILES)
         if self._stopping or self._addresses is None:
-            raise WorkerGoneError("the gate stops")
+            raise WorkerGoneError("the gate is stopping")
         self._pass(process, "serve", self._addresses.public())
         try:
             async with asyncio.timeout(_OPEN_SECONDS):
                 self._store = await process.ready
         except TimeoutError:
-            raise WorkerGoneError(f"it did not open within {_OPEN_SECONDS:g} seconds") from None
+            raise WorkerGoneError(
+                f"it did not open its store and listeners within {_OPEN_SECONDS:g} seconds"
+            ) from None
 
     def _pass(
         self, process: Spawned, what: str, named: Sequence[tuple[str, socket.socket]]
@@ -290,7 +291,7 @@ class Parent:
         self._reports.gone(slot)
 
     async def _watch_workers(self) -> None:
-        """End each worker that is stuck, and learn what the others have counted."""
+        """Kill each worker that is stuck, and fetch the counts of the others."""
         limit = min(self._manager.watchdog or STUCK_SECONDS, STUCK_SECONDS)
         while True:
             await self._reports.learn()
@@ -302,7 +303,7 @@ class Parent:
             await asyncio.sleep(limit / _LOOKS)
 
     def refused(self, outcome: ReloadOutcome) -> None:
-        """Have a worker tell Tailchat of a reload that was refused."""
+        """Have one worker report a refused reload to Tailchat."""
         for process in self._crew.serving[:1]:
             process.order(
                 "notice",
@@ -311,14 +312,14 @@ class Parent:
             )
 
     async def _hand_over(self) -> UpgradeOutcome:
-        """Have another parent take over the sockets, with workers of its own."""
+        """Start another parent, with its own workers, that takes over the sockets."""
         answers = (await self._crew.ask("status", ASK_SECONDS)).values()
         told = [answer["status"]["state_faults"] for answer in answers if answer is not None]
         faults = [fault for each in told for fault in each]
         async with self._changing:
             successor = self._around.successor
             if self._stopping or self._addresses is None or successor is None:
-                return UpgradeOutcome(problem="a gate that does not serve, or not by itself")
+                return UpgradeOutcome(problem=NO_SUCCESSOR)
             sockets = tuple(self._addresses.sockets())
             outcome = await successor.start(sockets, _Store(self._store, faults))
             if not outcome.problem:
@@ -331,7 +332,7 @@ class Parent:
 
 
 class _Reloader(Reloader):
-    """Says a refusal to a worker, too: the parent's own lines reach no panel of Tailchat."""
+    """Also tells a worker about a refusal: the parent's own log reaches no panel of Tailchat."""
 
     def __init__(self, source: Source, parent: Parent, manager: ServiceManager) -> None:
         super().__init__(source, parent, manager)

@@ -1,4 +1,4 @@
-"""What the admin listener shows of a gate with several workers, none of which it waits for long."""
+"""The admin listener's reports of a gate with several workers; a slow worker cannot delay them."""
 
 import asyncio
 import time
@@ -29,9 +29,10 @@ from tailchat_gate.serving.workers.summary import (
     together,
 )
 
-#: How long a page waits for the workers; readiness probes give up after a second as a rule, and one
-#: worker that hangs must not take the others out of service.
+#: How long a report waits for the workers.
 ASK_SECONDS: Final = 2.0
+#: The same for readiness: probes usually give up after a second, and one worker that hangs must not
+#: take the others out of service.
 _PROBE_SECONDS: Final = 0.5
 WORKER_UP: Final = gauge(
     "gate_worker_up", "Whether a worker serves and answered this scrape.", ("worker",)
@@ -42,7 +43,7 @@ WORKER_RESTARTS: Final = Family(
 
 
 class CrewReports:
-    """Asks all workers and adds up what they answer; `file` is the name of the configuration."""
+    """Asks all workers and adds up their answers; `file` returns the configuration's name."""
 
     def __init__(
         self, crew: Crew, reloads: Reloads, is_ready: Callable[[], bool], file: Callable[[], str]
@@ -60,7 +61,7 @@ class CrewReports:
 
     @property
     def is_ready(self) -> bool:
-        """Whether the gate takes requests: one worker does."""
+        """Whether the gate takes requests: at least one worker serves."""
         return self._is_ready() and bool(self._crew.serving)
 
     def gone(self, slot: Slot) -> None:
@@ -69,25 +70,25 @@ class CrewReports:
             self._past = together(self._families, (self._past, last))
 
     def counts(self) -> Iterable[Plain]:
-        """Return the known counts of each worker, also of those that have ended."""
+        """Return the last known counts of each worker, and those of workers that have ended."""
         return (*self._last.values(), self._past)
 
     async def learn(self) -> None:
-        """Ask what the workers have counted: that much is not lost if one is killed."""
+        """Fetch the workers' counts, so that they are not lost if a worker is killed."""
         await self._values(exemplars=False)
 
     async def _values(
         self, *, exemplars: bool
     ) -> tuple[Mapping[Spawned, Mapping[str, Any] | None], list[Plain], Plain]:
-        """Return the answers of the workers, the values of each, and the counts of those before."""
+        """Return the workers' answers, the values of each, and the counts of ended workers."""
         answers = await self._crew.ask("metrics", ASK_SECONDS, exemplars=exemplars)
         found = []
         for process, answer in answers.items():
             if process not in self._crew.serving:
-                # It has ended since: its counts are among the past ones.
+                # It has ended meanwhile, so its counts are among the past ones.
                 continue
             if answer is None:
-                # Its counts as it told them last, without its gauges.
+                # The counts that it sent last; gauges would be out of date.
                 found.append(self._last.get(process, {}))
                 continue
             families, values = read_metrics(answer["metrics"])
@@ -97,17 +98,17 @@ class CrewReports:
         return answers, found, self._past
 
     async def faults(self) -> list[str]:
-        """Return the faults of workers, and those that they report."""
+        """Return what is wrong with workers, then the faults that workers report."""
         answers = await self._crew.ask("status", _PROBE_SECONDS)
         in_them = (fault for each in answers.values() if each for fault in each["faults"])
         return [*self.problems(answers), *dict.fromkeys(in_them)]
 
     def problems(self, answers: Mapping[Spawned, object | None]) -> list[str]:
-        """Return the faults of workers, one line each, by their answers."""
+        """Return a line for each worker that does not serve or has no answer in `answers`."""
         return [f"worker {slot.number}: {state}" for slot, state in self._states(answers)]
 
     async def metrics(self, accept: str) -> Exposition:
-        """Return the sums of all workers, in the format that a client accepts."""
+        """Return the sums of all workers in the format that the Accept field `accept` asks for."""
         _, media_type = choose_encoder(accept)
         openmetrics = media_type.startswith("application/openmetrics-text")
         answers, of_workers, past = await self._values(exemplars=openmetrics)
@@ -150,7 +151,7 @@ class CrewReports:
         return refusals_of(found, MAX_REFUSALS)
 
     def _states(self, answers: Mapping[Spawned, object | None]) -> Iterable[tuple[Slot, str]]:
-        """Yield the workers with which something is wrong, and what that is."""
+        """Yield each worker that does not serve or answer, and what is wrong with it."""
         for slot in self._crew.slots:
             if slot.serving is None:
                 yield slot, f"does not serve: {slot.problem or 'it has ended'}"

@@ -18,12 +18,12 @@ from tailchat_gate.serving.workers.parent import Parent, Start
 def run_parent(
     loaded: Loaded, signals: Signals, source: Source, around: Surroundings, count: int
 ) -> None:
-    """Serve by `count` workers until a signal, or until another process has taken over."""
-    # As it was started; a worker knows by its environment what it is.
+    """Serve with `count` workers until a signal, or until another process has taken over."""
+    # The command that started this process: the environment tells the new one to be a worker.
     command = (sys.executable, *sys.orig_argv[1:])
     left_out = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
     environ = {name: value for name, value in os.environ.items() if name not in left_out}
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, no end of a worker could be waited for
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if ignored, waiting for a worker fails
     memory = _memory(count)
     raise_limit()
     parent = Parent(loaded, source, Start(command, environ, count, memory), around)
@@ -31,12 +31,12 @@ def run_parent(
 
 
 def processors() -> int:
-    """Return the number of processors the gate may use: its affinity, within its cgroup."""
+    """Return the number of processors the gate may use, by its affinity and its cgroup's quota."""
     count = len(os.sched_getaffinity(0))
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
         return max(1, min(count, -(-int(quota) // int(period))))
-    except (OSError, ValueError):  # "max" is no number
+    except (OSError, ValueError):  # the quota "max" is no number
         return count
 
 

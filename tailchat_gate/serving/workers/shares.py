@@ -13,11 +13,11 @@ _Table = TypeVar("_Table", bound=BaseModel)
 
 
 def share_of(settings: Settings, count: int) -> Settings:
-    """Return the settings with the part of one in `count` workers in each limit.
+    """Return the settings with each limit divided by the number of workers, rounded up.
 
-    The parts together are the whole, rounded up. A limit of 0 is one of each process's own.
+    A limit of 0 stays 0.
     """
-    # Rates are counted over all processes of a server that stores state.
+    # With a state server, rates are counted there for all processes together.
     of_rates = 1 if settings.state.url else count
     routes = tuple(
         _shared(route, ("max_connections",), count, ("rate", "rate_per_client"), of_rates)

@@ -1,4 +1,4 @@
-"""One worker as its parent sees it: a process, the channel to it, and what it was asked."""
+"""One worker as its parent sees it: the process, the channel to it, and open questions."""
 
 import asyncio
 import os
@@ -12,12 +12,12 @@ from tailchat_gate.observe.turns import others
 from tailchat_gate.serving.workers.channel import Channel, Message
 from tailchat_gate.serving.workers.link import VARIABLE
 
-#: How long a process that has left the channel may take to end.
+#: How long a process that has closed its channel may take to end.
 END_SECONDS: Final = 5.0
 
 
 class WorkerGoneError(Exception):
-    """The process has ended, or cannot serve; the text says why, "" where only its end can tell."""
+    """The process has ended or cannot serve; without a text, only its exit status can say why."""
 
 
 class WorkerSilentError(Exception):
@@ -25,7 +25,7 @@ class WorkerSilentError(Exception):
 
 
 class Spawned:
-    """A process that was started as worker `number` of `count`."""
+    """A process that serves as worker `number` of `count`."""
 
     def __init__(
         self,
@@ -35,20 +35,20 @@ class Spawned:
         count: int,
         memory: int,
     ) -> None:
-        """Start it. Raises OSError."""
+        """Start the process. Raises OSError."""
         self.number: Final = number
         loop = asyncio.get_running_loop()
-        #: What it has read: its message, or WorkerGoneError.
+        #: Its message about the configuration that it read, or WorkerGoneError.
         self.loaded: Final[asyncio.Future[Message]] = loop.create_future()
-        #: Where it stores state, once it serves; or WorkerGoneError.
+        #: Set once it serves, to the location of its store; or WorkerGoneError.
         self.ready: Final[asyncio.Future[str]] = loop.create_future()
-        #: Set once it has left the channel.
+        #: Set once it has closed the channel.
         self.left: Final = asyncio.Event()
-        #: Is called with each message in which it wants something of the others.
+        #: Called with each question that it has to the others.
         self.wants: Callable[[Message], object] = bool
         self._asked: dict[int, asyncio.Future[Mapping[str, Any]]] = {}
         self._last_id = 0
-        #: What was asked that it has not answered in time, by number.
+        #: Questions that it did not answer in time, by number.
         self._late: dict[int, str] = {}
         own, its = socket.socketpair()
         try:
@@ -76,14 +76,14 @@ class Spawned:
 
     @property
     def pid(self) -> int:
-        """The number of the process."""
+        """The process ID."""
         return self._process.pid
 
     async def ask(self, what: str, within: float, **given: object) -> Mapping[str, Any]:
         """Return the answer to a question. Raises WorkerSilentError and WorkerGoneError.
 
-        One that owes an answer to the same question is not asked again, so no more than one of
-        each caller waits in the channel; to other questions it may have an answer all the same.
+        A worker that owes an answer to the same question is not asked it again, so that questions
+        do not pile up in the channel.
         """
         if self.left.is_set():
             raise WorkerGoneError
@@ -107,19 +107,20 @@ class Spawned:
         return found
 
     def order(self, what: str, **given: object) -> None:
-        """Send what needs no answer."""
+        """Send a message that needs no answer."""
         self.channel.send({"ask": what, **given})
 
     def kill(self) -> None:
-        """End the process; it may have ended already."""
-        # Popen looks first whether it has, and takes no other process of that number for it.
+        """Kill the process, unless it has ended."""
+        # Popen checks that, so it does not kill another process that got the same ID.
         with suppress(ProcessLookupError):
             self._process.kill()
 
     async def ended(self) -> str:
-        """Wait until the process has ended, which has left or was killed, and return how.
+        """Wait until the process has ended, and return how: its exit code or signal.
 
-        Its last lines are written after that, so it gets a moment.
+        It must have closed the channel or been killed. It still gets a moment to write its last
+        log lines.
         """
         try:
             code = await asyncio.to_thread(self._process.wait, END_SECONDS)
@@ -154,5 +155,5 @@ class Spawned:
         for waiting in futures:
             if not waiting.done():
                 waiting.set_exception(WorkerGoneError(*reason))
-                # Not everybody waits for it.
+                # Marks it as retrieved: nobody may be waiting for this one.
                 waiting.exception()

@@ -7,14 +7,15 @@ from tailchat_gate.observe.families import Collected, Family, MetricKind, Plain,
 
 Status = Mapping[str, Any]
 
-#: What is configured in turn: a count of a route or tool that no worker has any longer goes.
+#: Labels of configured things: the counts of a route or tool that no worker has any more are left
+#: out.
 _CONFIGURED: Final = ("route", "upstream")
 
 
 def sums(
     families: Mapping[str, Family], living: Sequence[Plain], past: Plain
 ) -> Iterator[Collected]:
-    """Yield the values of all workers; `past` are counts of those that have ended."""
+    """Yield the summed values of all workers; `past` are the counts of those that have ended."""
     return merged(families.values(), (*living, _still_configured(families, living, past)))
 
 
@@ -52,7 +53,7 @@ def _still_configured(
     return found
 
 
-#: The states of a tool; of several, the last one counts.
+#: The states of a tool, the most urgent last.
 _STATES: Final = ("unknown", "up", "down")
 _ALL_OF: Final = ("state_faults", "group_faults")
 
@@ -75,7 +76,7 @@ def status_of(found: Sequence[Status]) -> dict[str, Any]:
 
 
 def _routes(found: Sequence[Status]) -> list[dict[str, Any]]:
-    """Return the routes of the first worker, with the tools as all workers know them."""
+    """Return the routes of the first worker, each tool with the worst state any worker knows."""
     known = [
         {"tools": [tool for route in status["routes"] for tool in route["tools"]]}
         for status in found
@@ -88,9 +89,9 @@ def _routes(found: Sequence[Status]) -> list[dict[str, Any]]:
 
 
 def refusals_of(found: Sequence[Sequence[Mapping[str, Any]]], most: int) -> list[dict[str, Any]]:
-    """Return the refusals of some workers, each once, the latest first.
+    """Return at most `most` refusals of all workers, each once, the latest first.
 
-    Workers learn of each other's from the store, a moment later.
+    Workers share refusals through the store, so several of them report the same one.
     """
     latest: dict[tuple[Any, ...], dict[str, Any]] = {}
     for refusal in (one for each in found for one in each):
@@ -104,7 +105,7 @@ def refusals_of(found: Sequence[Sequence[Mapping[str, Any]]], most: int) -> list
 def _by(
     found: Sequence[Status], name: str, key: str, rank: Callable[[Mapping[str, Any]], Any]
 ) -> list[Any]:
-    """Return the entries under a name, for each key the one with the highest rank."""
+    """Return the entries under `name`; of those with the same `key`, the one of highest rank."""
     best: dict[str, Any] = {}
     for entry in (one for status in found for one in status[name]):
         if entry[key] not in best or rank(entry) > rank(best[entry[key]]):
@@ -129,7 +130,8 @@ def _last(refusal: Mapping[str, Any]) -> Any:  # noqa: ANN401 - as it was sent
 
 
 def _urgency(tool: Mapping[str, Any]) -> tuple[int, int]:
-    # One that cannot reach a tool fails requests, whatever the others do; the first to know, best.
+    # A worker that cannot reach a tool fails requests, whatever the others do. Of several such
+    # workers, the first to notice knows best since when.
     return _STATES.index(tool["state"]), -(tool["since"] or 0)
 
 

@@ -1,4 +1,4 @@
-"""A worker: serves on its parent's sockets, answers its questions, and takes its orders."""
+"""A worker: serves on its parent's sockets, answers its questions and carries out its orders."""
 
 import asyncio
 import logging
@@ -9,7 +9,6 @@ from socket import socket
 from typing import Any, Final
 
 from tailchat_gate.config.load import Loaded, Source
-from tailchat_gate.config.problems import Problem
 from tailchat_gate.endpoints.admin import Operator
 from tailchat_gate.observe.log import LOGGER_NAME, set_level
 from tailchat_gate.observe.metrics import ProcessMetrics
@@ -26,22 +25,21 @@ from tailchat_gate.serving.systemd import PassedSockets, ServiceManager
 from tailchat_gate.serving.upgrade import Predecessor
 from tailchat_gate.serving.wiring import build
 from tailchat_gate.serving.workers.answers import metrics_text
-from tailchat_gate.serving.workers.channel import FIND_SECONDS, Channel, Message
-from tailchat_gate.serving.workers.digests import digest_of, read
+from tailchat_gate.serving.workers.channel import FIND_SECONDS, Channel, Message, Questions
+from tailchat_gate.serving.workers.digests import MOVING, digest_of, read
 from tailchat_gate.serving.workers.link import ParentLink, passed_with
 from tailchat_gate.serving.workers.parents_page import ParentsPage
 from tailchat_gate.serving.workers.shares import share_of
-from tailchat_gate.serving.workers.wants import Wants
 
 Answer = Mapping[str, object]
-#: What one worker wants of the others at a time: anybody can name return targets.
-_MOST_WANTED: Final = {"target": 32, "page": 32, "state": 1}
+#: Open questions of each kind: visitors cause those about return targets, so they need a limit.
+_MOST_QUESTIONS: Final = {"target": 32, "page": 32, "state": 1}
 
 _log: Final = logging.getLogger(LOGGER_NAME)
 
 
 def run_worker(loaded: Loaded, signals: Signals, source: Source, link: ParentLink) -> None:
-    """Serve until the parent says so, or has ended. Raises StartError."""
+    """Serve until the parent says to stop or has ended. Raises StartError."""
     others.share(link.turns)
     generation = build(share_of(loaded.settings, link.count), sources=loaded.sources)
     generation.process_state.login_queue.share(link.count)
@@ -58,7 +56,7 @@ def run_worker(loaded: Loaded, signals: Signals, source: Source, link: ParentLin
 
 
 class Worker:
-    """The worker's end of the channel, from when it serves."""
+    """The worker's end of the channel, once it serves."""
 
     def __init__(self, source: Source, link: ParentLink, sockets: PassedSockets) -> None:
         self._source = source
@@ -66,12 +64,12 @@ class Worker:
         self._sockets = sockets
         self._process = ProcessMetrics()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._wants = Wants(_MOST_WANTED)
-        #: Read and built, and not in force.
+        self._questions = Questions(_MOST_QUESTIONS)
+        #: A configuration that was built and is not in force yet.
         self._prepared: Generation | None = None
 
     def begin(self, server: GateServer) -> None:
-        """Tell the parent that this process serves, and listen to it."""
+        """Tell the parent that this process serves, and handle its messages from now on."""
         self._server = server
         self._asked: Mapping[str, Callable[[Message], Awaitable[Answer | str]]] = {
             "ping": self._ping,
@@ -86,14 +84,14 @@ class Worker:
             "prepare": self._prepare,
             "commit": self._commit,
         }
-        self._channel = self._wants.channel = Channel(self._link.end, self._heard, self._lost)
-        server.show_page(ParentsPage(self._wants))
+        self._channel = self._questions.channel = Channel(self._link.end, self._heard, self._lost)
+        server.show_page(ParentsPage(self._questions))
         self._targets = server.in_force.process_state.stored_targets
         self._targets.others = self._target_elsewhere
         self._channel.send({"ready": server.location})
 
     def _lost(self) -> None:
-        """Stop: nobody else would end this process, and another gate may want its addresses."""
+        """Stop: nobody else would end this process, and another gate may need its addresses."""
         _log.error("the parent of this worker has ended; the worker stops")
         self._server.over.set()
 
@@ -101,7 +99,7 @@ class Worker:
         if sockets:
             self._sockets.add(passed_with(message, list(sockets)))
         if "got" in message:
-            self._wants.hear(message)
+            self._questions.hear(message)
             return
         match str(message.get("ask")):
             case "stop":
@@ -125,7 +123,7 @@ class Worker:
     ) -> None:
         try:
             found = await handler(message)
-        except Exception as error:  # noqa: BLE001 - said to the parent, and logged
+        except Exception as error:  # noqa: BLE001 - reported to the parent, and logged
             _log.exception("a question of the parent could not be answered")
             found = {"failed": type(error).__name__}
         if isinstance(found, str):
@@ -154,10 +152,10 @@ class Worker:
 
     async def _target_elsewhere(self, name: str, origin: str) -> str | None:
         """Ask the other workers for a return target."""
-        found = await self._wants.get("target", 2 * FIND_SECONDS, name=name, origin=origin)
+        found = await self._questions.get("target", 2 * FIND_SECONDS, name=name, origin=origin)
         return str(found) if found else None
 
-    # The admin page, which the parent draws.
+    # Parts of the admin page, which the parent draws.
 
     async def _tell(self, message: Message) -> Answer:
         return {"told": await self._server.inside.tell(message["page"], message["query"])}
@@ -183,20 +181,19 @@ class Worker:
         try:
             loaded, digest = await asyncio.to_thread(read, self._source)
             if digest != message["digest"]:
-                moved = Problem("the files of the configuration", "others", "files at rest")
-                return {"problems": [moved.to_json()]}
+                return {"problems": [MOVING.to_json()]}
             settings = share_of(loaded.settings, self._link.count)
             state = self._server.in_force.process_state
             self._prepared = await asyncio.to_thread(build, settings, state, loaded.sources)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the one before stays in force
+        except Exception as error:  # noqa: BLE001 - whatever it is, the old one stays in force
             return {"problems": [problem.to_json() for problem in problems_of(error)]}
         return {"problems": []}
 
     async def _commit(self, _: Message) -> Answer:
-        """Put into force what was built."""
+        """Put the prepared configuration into force."""
         prepared, self._prepared = self._prepared, None
         if prepared is None:
-            raise RuntimeError("nothing was prepared")
+            raise RuntimeError("no configuration was prepared to put into force")
         await self._server.swap(prepared)
         set_level(prepared.settings.log.level)
         self._server.reloads.took(changed=True)
