@@ -28,20 +28,20 @@ DECISION: Final = "access-decision"
 OPEN: Final = "open"
 APPROVED: Final = "approved"
 DECLINED: Final = "declined"
-#: Made room for a later request.
+#: Dropped to make room for a later request.
 DROPPED: Final = "dropped"
 _STATES: Final = frozenset((OPEN, APPROVED, DECLINED, DROPPED))
-#: Seconds for which a request waits, and for which the answer can be read.
+#: Seconds for which a request waits for a decision, and the decision can be read.
 WAIT_SECONDS: Final = 7 * 86_400
 ANSWER_SECONDS: Final = 86_400
 #: Seconds after which a person who was declined may ask for the same tool again.
 REST_SECONDS: Final = 3_600
-#: Open requests of one person, for one route, and of all.
+#: The most open requests of one person, for one route, and altogether.
 MOST_OF_ONE: Final = 5
 MOST_OF_ROUTE: Final = 50
 MOST: Final = 500
-#: Seconds for which nothing drops a request. Anybody can make accounts: without it they could drop
-#: the requests of others as fast as those come.
+#: Seconds during which a request is not dropped. Without them anybody with many accounts could drop
+#: others' requests at once.
 SAFE_SECONDS: Final = 3_600
 #: Longest nickname and discriminator that are stored, in characters.
 _MAX_NAME: Final = 64
@@ -51,17 +51,14 @@ _audit: Final = logging.getLogger(AUDIT_LOGGER_NAME)
 
 
 class TooManyRequestsError(Exception):
-    """A person has asked for too much, or was declined a moment ago, or the list is full.
-
-    The text says which.
-    """
+    """A request is refused: the text is "declined" (lately), "too many" or "full"."""
 
 
 @dataclass(frozen=True, slots=True)
 class AccessRequest:
     """The person `sub` asks for `route`; times are Unix seconds.
 
-    `key` names the request in addresses. `by` is the sub of the person who decided, "" before.
+    `key` is the request's ID in URLs. `by` is the sub of the person who decided, "" until then.
     """
 
     key: str
@@ -76,7 +73,7 @@ class AccessRequest:
     by: str = ""
 
     def to_record(self) -> Record:
-        """Return the request as a record: one for each person and route, the later one counts."""
+        """Return the request as a record: there is one for each person and route."""
         body = json.dumps(asdict(self), separators=COMPACT)
         return Record(REQUEST, f"{self.sub} {self.route}", body, self.sub, self.until)
 
@@ -110,10 +107,10 @@ class AccessRequest:
 
 
 def _in_the_way(waiting: Sequence[AccessRequest], route: str) -> AccessRequest | None:
-    """Return the request that one more for `route` takes the place of, None if there is room.
+    """Return the request that a new one for `route` replaces, None if there is room.
 
-    It is the oldest for this route; if all routes together have too many, the oldest for the route
-    with the most. `waiting` are the open requests, the oldest first.
+    It is the oldest for this route, or, if all routes together have too many, the oldest for the
+    route with the most. `waiting` holds the open requests, the oldest first.
     """
     counts = Counter(one.route for one in waiting)
     if counts[route] < MOST_OF_ROUTE:
@@ -128,9 +125,9 @@ def _latest(records: Sequence[Record]) -> Sequence[Record]:
 
 
 class AccessRequests:
-    """The requests that are known, in the store and in memory.
+    """The requests for access, in the store and in memory.
 
-    `clock` gives Unix seconds; `random_bytes` as many bytes as it is asked for, for keys.
+    `clock` returns Unix seconds; `random_bytes(n)` returns n bytes, for keys.
     """
 
     kind: Final = Kind(REQUEST, 4 * MOST, _latest)
@@ -156,7 +153,7 @@ class AccessRequests:
         return tuple(sorted(found, key=lambda one: (one.at, one.sub, one.route)))
 
     def of(self, sub: str, route: str) -> AccessRequest | None:
-        """Return a person's latest request for a route, None if there is none any more."""
+        """Return a person's latest request for a route, None if there is none or it has expired."""
         found = self._requests.get((sub, route))
         return found if found is not None and self._clock() < found.until else None
 
@@ -171,9 +168,9 @@ class AccessRequests:
         reason: str,
         crowded: Callable[[], None] = lambda: None,
     ) -> AccessRequest:
-        """Store a request; an open one for the same route is returned as it is.
+        """Store a request and return it; returns an open one for the same route unchanged.
 
-        `crowded` is called if the list is full: then the oldest request makes room.
+        If the list is full, calls `crowded` and drops the oldest request.
         Raises TooManyRequestsError.
         """
         now = int(self._clock())
@@ -204,7 +201,7 @@ class AccessRequests:
         self._tell("access-requested", made)
         if dropped is not None:
             self._tell("access-dropped", dropped)
-            # Both at once: the store writes them in their order.
+            # Without waiting in between, so that the store writes both in this order.
             end = self._put(replace(dropped, state=DROPPED, until=now))
             await self._put(made)
             await end
@@ -213,16 +210,16 @@ class AccessRequests:
         return made
 
     async def claim(self, request: AccessRequest) -> bool:
-        """Whether the caller alone, of all processes, is to decide on a request.
+        """Claim the decision on a request; return False if another process has claimed it.
 
-        A store that cannot be written lets each process decide, as it lets each redeem logins.
+        While the store cannot be written, every process may decide, as with logins.
         """
         until = self._clock() + WAIT_SECONDS
         found = await self._store.reserve(DECISION, request.key, until=until, room=4 * MOST)
         return found.status is not ReservationStatus.TAKEN
 
     def decide(self, request: AccessRequest, by: str, *, approved: bool) -> Awaitable[None]:
-        """Store the decision on a request by the person `by`; it counts at once."""
+        """Store the decision that the person `by` made; it applies at once."""
         now = int(self._clock())
         state = APPROVED if approved else DECLINED
         made = replace(request, state=state, by=by, at=now, until=now + ANSWER_SECONDS)
@@ -234,7 +231,7 @@ class AccessRequests:
         read = [AccessRequest.from_record(record) for record in changes.records]
         if None in read:
             details = {"records": read.count(None)}
-            _log.error("records of access requests are damaged", extra={"details": details})
+            _log.error("damaged records of access requests are ignored", extra={"details": details})
         if changes.complete:
             self._requests.clear()
         for found in read:

@@ -20,12 +20,12 @@ from tailchat_gate.request.fields import FieldSection
 #: Opened sessions in the cache, of all hosts together; each takes about 2 KiB, and about 1 KiB
 #: for each tool that gets a signed identity.
 CAPACITY: Final = 20_000
-#: Their size limit, without the fields for tools: about 25,000 sessions of the usual length.
+#: The cache's size in bytes, without the fields for tools: about 25,000 sessions of usual length.
 MAX_BYTES: Final = 96 << 20
 
 
 class _Waited(NamedTuple):
-    """An opened cookie about which Tailchat is asked: it need not be opened again afterwards."""
+    """An opened cookie that waits for Tailchat's answer, so that it is not opened a second time."""
 
     by: "Authenticator"
     value: str
@@ -40,9 +40,9 @@ class Visitor:
     expires at `ends_at` in any case. From `good_from` to `good_until` the session needs no new
     check; a clock that is set back voids this. `outdated`: the cookie lacks something that the
     record has. `revocation` is the version of the revocation state at the last check.
-    `identity_headers` maps a route's name to the header bytes made for it, so that they are made
-    once a session, not once a request. `assertions` does the same for header bytes with a signed
-    assertion: (signer, valid from, valid until, bytes). Both hold for what `groups_of` is.
+    `identity_headers` caches the header bytes of a session, by the route's name. `assertions` does
+    the same for signed assertions: (signer, valid from, valid until, bytes). Both were made for the
+    groups in `groups_of`.
     `opened` is the ticket that the cookie holds, None if it holds the record.
     `rechecks` is consulted about the session while a request is active, but not before
     `quiet_until`. `email` is the address for tools, "" for none.
@@ -78,7 +78,7 @@ class Visitor:
             if reason is not None:
                 return reason
             if self.opened is not None:
-                # It may no longer be in the store.
+                # Its session may no longer be in the store.
                 self.good_until = self.quiet_until = 0.0
             self.revocation = revocation.version
         if self.good_from <= now < max(self.good_until, self.quiet_until):
@@ -92,8 +92,8 @@ class Visitor:
 class SessionCache(BoundedCache["tuple[Authenticator, str]", Visitor]):
     """Opened cookies, by the host's Authenticator and the cookie's value.
 
-    At most `capacity` and MAX_BYTES. All hosts share one cache, because one person can have any
-    number of valid cookies on any number of hosts below a wildcard.
+    Holds at most `capacity` of them and MAX_BYTES. All hosts share one cache, because one person
+    can have any number of valid cookies, on any number of hosts below a wildcard.
     """
 
     __slots__ = ()
@@ -110,7 +110,8 @@ class Authenticator:
     `opened` caches opened cookies; other hosts may share it. Every request checks again whether
     the session is alive and its owner not locked out. Cookies that do not open are not cached, so
     that junk cannot evict sessions. `rechecks` knows what happened to a session since its cookie
-    was sealed. `save` stores the session of a cookie that becomes a ticket; None: none does.
+    was sealed. `save` stores the session when its cookie is replaced by a ticket; None if cookies
+    are no tickets.
     """
 
     def __init__(
@@ -157,7 +158,7 @@ class Authenticator:
         """Return the visitor of a request, or None.
 
         `fields` are the raw Cookie values. If several cookies have the name, the first valid one
-        counts: a planted cookie beside it does no harm.
+        counts, so a planted cookie beside it does no harm.
         Raises UndecidedError if Tailchat must be asked first.
         """
         for cookie_field in fields:
@@ -170,7 +171,7 @@ class Authenticator:
     def explain_rejection(self, section: FieldSection) -> Rejection | None:
         """Explain why `visitor_of` rejected a request that carries a session.
 
-        None if the request carries no session, and there is no maintenance. The response needs it.
+        Returns None if the request carries no session and there is no maintenance.
         """
         now = self._clock()
         living = self._cookie.living_in(
@@ -180,7 +181,7 @@ class Authenticator:
             rejection = self._revocation.bar(record)
             if rejection is not None:
                 if rejection.reason in KEPT_OUT:
-                    # So that Tailchat is asked about them again, and lets them in again.
+                    # Otherwise the gate would never ask again whether Tailchat lets them in.
                     self._rechecks.look(record, now)
                 return rejection
             refused = self._rechecks.look(record, now).refused
@@ -189,7 +190,7 @@ class Authenticator:
         return self._revocation.maintenance()
 
     def opens(self, section: FieldSection, record: SessionRecord) -> bool:
-        """Whether a cookie of a request is still read as a session, expired or not."""
+        """Whether a cookie of the request holds the session of `record`, expired or not."""
         found = self._cookie.records_in(section.cookies, self._reader)
         return any(other.sid == record.sid for other in found)
 
@@ -207,7 +208,7 @@ class Authenticator:
             return None
 
     def _after_waiting(self, known: tuple[object, object] | None) -> Visitor | None:
-        """Return the visitor of a request that waited for Tailchat's answer, None for no such."""
+        """Return the visitor of a request that waited for Tailchat's answer, else None."""
         waited = known[0] if known is not None else None
         if not isinstance(waited, _Waited) or waited.by is not self:
             return None
@@ -217,7 +218,7 @@ class Authenticator:
         """Whether a visitor is not locked out; caches the answer for this revocation version."""
         revocation = self._revocation
         if visitor.revocation != revocation.version:
-            # The session of a ticket may no longer be in the store: `_admit` looks.
+            # The session of a ticket may no longer be in the store: `_admit` checks that.
             if visitor.opened is not None or revocation.check(visitor.record) is not None:
                 return False
             visitor.revocation = revocation.version
@@ -227,7 +228,7 @@ class Authenticator:
         return self._cookie.lifetimes.is_alive(record, self._revocation.second_for(record.sub, now))
 
     def _open(self, value: str, record: SessionRecord | None = None) -> Visitor | None:
-        """Return the visitor of a cookie; `record`: what it holds, where that is known."""
+        """Return the visitor of a cookie; `record` is its content, if already known."""
         visitor = self._opened.get((self, value))
         if visitor is None:
             record = record or self._cookie.open(value)
@@ -240,7 +241,7 @@ class Authenticator:
     def _admit(
         self, value: str, record: SessionRecord, before: Visitor | None = None
     ) -> Visitor | None:
-        """Return the visitor of a record if it is valid; `before`: the visitor cached so far."""
+        """Return the visitor of a record if it is valid; `before` is the cached one."""
         now, lifetimes = self._clock(), self._cookie.lifetimes
         if not self._is_alive(record, now) or self._revocation.check(record) is not None:
             return None

@@ -1,8 +1,8 @@
-"""A browser in words, from its User-Agent: what a person recognises, and nothing more."""
+"""Names a browser and its system from a User-Agent, so that people recognise their sessions."""
 
 from typing import Final
 
-#: The first mark that is found counts: browsers name those that they descend from, too.
+#: The first match counts, because browsers also name the browsers that they descend from.
 _BROWSERS: Final = (
     ("MicroMessenger/", "WeChat"),
     ("Edg", "Edge"),
@@ -29,7 +29,7 @@ _READ: Final = 512
 
 
 def browser_name(agent: str) -> str:
-    """Return words such as "Firefox, Linux", "" for a program that is none of these."""
+    """Return a name such as "Firefox, Linux", "" for any other program."""
     read = agent[:_READ]
     found = [
         next((name for mark, name in marks if mark in read), "") for marks in (_BROWSERS, _SYSTEMS)

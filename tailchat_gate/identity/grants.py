@@ -1,4 +1,4 @@
-"""Grants: a person may use a route for a while, although its `allow` does not list them."""
+"""Grants: a person may use a route for a while although its `allow` does not list them."""
 
 import asyncio
 import json
@@ -13,9 +13,9 @@ from tailchat_gate.state.store import Changes, Kind, Record, Store, is_second, r
 from tailchat_gate.syntax import COMPACT
 
 GRANT: Final = "grant"
-#: Grants that are stored; the oldest are dropped beyond that.
+#: The most grants that are stored; beyond it the oldest are dropped.
 MOST: Final = 10_000
-#: Seconds between two looks at the clock, which may have been set, while a grant runs.
+#: The most seconds between two checks for grants that have ended: somebody may set the clock.
 _LOOK_EVERY: Final = 30.0
 
 _log: Final = logging.getLogger(LOGGER_NAME)
@@ -26,8 +26,8 @@ _audit: Final = logging.getLogger(AUDIT_LOGGER_NAME)
 class Grant:
     """The person `sub` may use `route` from the Unix second `at` until `until`.
 
-    `by`: the sub of the person who granted it, "" for the command line. `ended`: it was revoked,
-    and no clock that is set back puts it into force again.
+    `by`: the sub of the person who granted it, "" for the command line. `ended`: it was revoked, so
+    that setting the clock back does not revive it.
     """
 
     sub: str
@@ -39,13 +39,13 @@ class Grant:
     ended: bool = False
 
     def to_record(self) -> Record:
-        """Return the grant as a record: one for each person and route, the later one counts."""
+        """Return the grant as a record: there is one for each person and route."""
         body = json.dumps(asdict(self), separators=COMPACT)
         return Record(GRANT, f"{self.sub} {self.route}", body, self.sub, self.until)
 
     @classmethod
     def from_record(cls, record: Record) -> "Grant | None":
-        """Return the grant of a record; None for a damaged one, which must let nobody in."""
+        """Return the grant of a record, None for a damaged one, which must let nobody in."""
         found = read_document(record, cls)
         return found if found is not None and found.is_valid() else None
 
@@ -66,7 +66,7 @@ class Grant:
 
 
 class GrantState:
-    """The grants that are known; `clock` gives Unix seconds."""
+    """The grants in memory; `clock` returns Unix seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -77,7 +77,7 @@ class GrantState:
         return f"<GrantState of {len(self._by_sub)} people>"
 
     def has(self, sub: str, route: str) -> bool:
-        """Whether a person may use a route by a grant now; asked only before a refusal."""
+        """Whether a grant lets a person use a route now; called only before a refusal."""
         routes = self._by_sub.get(sub)
         grant = routes.get(route) if routes is not None else None
         return grant is not None and self.is_in_force(grant)
@@ -89,7 +89,7 @@ class GrantState:
 
     @property
     def in_force(self) -> tuple[Grant, ...]:
-        """All grants in force, by their end."""
+        """All grants in force, the first to end first."""
         grants = (grant for grant in self if self.is_in_force(grant))
         return tuple(sorted(grants, key=lambda grant: (grant.until, grant.sub, grant.route)))
 
@@ -98,7 +98,7 @@ class GrantState:
             yield from routes.values()
 
     def apply(self, grant: Grant) -> None:
-        """Take a grant in place of an earlier one for the same person and route."""
+        """Add a grant, which replaces an earlier one for the same person and route."""
         self._by_sub.setdefault(grant.sub, {})[grant.route] = grant
 
     def clear(self) -> None:
@@ -125,14 +125,14 @@ class GrantState:
 
 
 def _shortest(records: Sequence[Record]) -> Sequence[Record]:
-    """Return the records that say the same: the store itself deletes what has expired."""
+    """Return the newest records, at most MOST; the store itself deletes what has expired."""
     return records[-MOST:]
 
 
 class Grants:
-    """Follows the grants of the store, and says when a right may have changed.
+    """Follows the grants in the store, and reports when one begins or ends.
 
-    `clock` gives Unix seconds. It follows the store before that is opened.
+    `clock` returns Unix seconds. Create it before the store is opened.
     """
 
     kind: Final = Kind(GRANT, 2 * MOST, _shortest)
@@ -147,18 +147,18 @@ class Grants:
         store.follow(self)
 
     def start(self, changed: Callable[[], None]) -> None:
-        """Call `changed` whenever a grant began or ended; needs a running event loop."""
+        """Call `changed` whenever a grant begins or ends; needs a running event loop."""
         self._changed = changed
         self._is_started = True
         self._set_timer()
 
     def close(self) -> None:
-        """Stop looking at the clock."""
+        """Stop reporting."""
         self._is_started = False
         self._set_timer()
 
     def put(self, grant: Grant) -> Awaitable[None]:
-        """Put a grant, or the end of one, into force, and write it."""
+        """Apply a grant or its end at once; the result is done once it is written."""
         self._take((grant,), tuple(self.state.of(grant.sub)))
         return self._store.put((grant.to_record(),))
 
@@ -167,7 +167,7 @@ class Grants:
         read = [Grant.from_record(record) for record in changes.records]
         if None in read:
             details = {"records": read.count(None)}
-            _log.error("records of grants are damaged", extra={"details": details})
+            _log.error("damaged records of grants are ignored", extra={"details": details})
         known = set(self.state)
         if changes.complete:
             self.state.clear()
@@ -184,7 +184,7 @@ class Grants:
         return ()
 
     def erase(self, sub: str, *, in_force: bool) -> None:
-        """Erase a person's grants: they are the person's data, and locks do not depend on them."""
+        """Forget a person's grants, also those in force: no lock depends on them."""
         del in_force
         self.state.erase(sub)
         self._hear()
@@ -210,7 +210,7 @@ class Grants:
         self._set_timer()
 
     def _announce(self, grant: Grant) -> None:
-        """Write to the audit log that a grant began or ended; a command leaves that to the gate."""
+        """Write to the audit log that a grant began or ended, unless this process is a command."""
         if not self._is_started:
             return
         details = {

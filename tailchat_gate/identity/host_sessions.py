@@ -1,4 +1,4 @@
-"""The sessions of each host: how one begins, is renewed and ends there, in sealed cookies."""
+"""The sessions of each host: they begin, are renewed and end there, in sealed cookies."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,13 +25,13 @@ from tailchat_gate.identity.stored_sessions import SessionVault, StoredSession
 from tailchat_gate.request.target import cookie_fields
 from tailchat_gate.syntax import WILDCARD
 
-#: What a session may wait for: that the store is read, that Tailchat confirms it, and what Tailchat
-#: says of the person.
+#: A session may wait for three things: the store, Tailchat's confirmation, and what Tailchat says
+#: about the person.
 _QUESTIONS: Final = range(3)
 
 
 class _QuietSession(Session):
-    """A session that may hold tokens."""
+    """A session whose repr does not show its content, which may include tokens."""
 
     def __repr__(self) -> str:
         return f"<Session, new: {self.new}>"
@@ -68,7 +68,7 @@ class SealedSessionStorage(AbstractStorage):
         return None if isinstance(record, Ticket) else record
 
     async def new_session(self) -> Session:
-        """Return an empty session whose repr does not show its content."""
+        """Return an empty session."""
         return _QuietSession(None, data=None, new=True)
 
     async def load_session(self, request: web.BaseRequest) -> Session:
@@ -97,7 +97,7 @@ class SealedSessionStorage(AbstractStorage):
         mapping: dict[str, Any] = dict(session)
         record = SessionRecord.from_fields(mapping)
         if record is None:
-            raise ValueError("a session that is not a SessionRecord")
+            raise ValueError("the session's mapping is not a SessionRecord")
         response.headers.add("Set-Cookie", self._cookie.set(record))
 
 
@@ -142,18 +142,18 @@ class HostSession(SealedSessionStorage):
         if self._revocation.check(record) is not None:
             return None
         look = self._rechecker.look(record, self._clock())
-        # A ticket whose session is not known yet is no session.
+        # The session of a ticket may not have been read from the store yet.
         return None if look.refused or isinstance(look.record, Ticket) else look.record
 
     async def stored_record(self, fields: Sequence[bytes]) -> SessionRecord | None:
-        """As load_record, but wait until the store was read for a ticket that is not known."""
+        """Return the same as load_record, but first read tickets' sessions from the store."""
         for record in self.living(fields):
             if isinstance(record, Ticket) and self._rechecker.look(record, self._clock()).waits:
                 await asyncio.wait((self._rechecker.settled(record),))
         return self.load_record(fields)
 
     async def settled_record(self, fields: Sequence[bytes]) -> SessionRecord | None:
-        """As load_record, but ask Tailchat first if that cannot wait."""
+        """Return the same as load_record, but first ask Tailchat if a recheck is overdue."""
         for record in self.living(fields):
             if self._revocation.check(record) is not None:
                 continue
@@ -163,9 +163,9 @@ class HostSession(SealedSessionStorage):
         return self.load_record(fields)
 
     def joined(self, begun: SessionRecord, fields: list[bytes]) -> SessionRecord:
-        """Return a new session under the id of one that the same person has in this browser.
+        """Return `begun` with the id of a session that the same person has in this browser, if any.
 
-        Two tabs that sign in at once would otherwise leave two ids on the tools' hosts, and a
+        Otherwise two tabs that sign in at once would leave two ids on the tools' hosts, and a
         sign-out would end only one of them. `fields` are the raw Cookie fields.
         """
         for record in self._cookie.records_in(fields, self._reader):
@@ -202,9 +202,9 @@ CAPACITY: Final = 1024
 class HostSessions:
     """One HostSession for each host of a tool, and one for all other names of the gate.
 
-    A host below a wildcard has a HostSession of its own. Anyone can name any number of such hosts,
-    so those that nobody asks for are evicted. To make one again costs a key derivation; the
-    sessions there are in cookies and are not lost.
+    Each host below a wildcard has its own. Anyone can make up such hosts, so unused ones are
+    evicted. That loses no session, since these are in cookies; it only costs a key derivation
+    later.
     """
 
     def __init__(
@@ -240,7 +240,7 @@ class HostSessions:
         self._make = make
         self.sites: Final = sites
         self._default = make("")
-        # The public host by its name, because a wildcard may cover it.
+        # Listed by name, because a wildcard may cover the public host.
         self._by_host = {sites.public_host: self._default}
         exact = [host for host in sites.hosts if not host.startswith(WILDCARD)]
         self._by_host |= {host: make(host) for host in exact if sites.is_tool(host)}
@@ -255,11 +255,11 @@ class HostSessions:
         return host_session
 
     def of(self, sub: str) -> list[StoredSession]:
-        """Return a person's sessions, the last used first; none where cookies hold them."""
+        """Return a person's stored sessions, the last used first; none if cookies hold them."""
         return [] if self._vault is None else self._vault.stored.of(sub)
 
     def forget(self) -> None:
-        """Drop the opened sessions of every host: no further request will come."""
+        """Clear the caches of every host, because no further request will come."""
         self.reader.forget()
         self._below.clear()
         self._opened.clear()

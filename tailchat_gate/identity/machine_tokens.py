@@ -110,7 +110,7 @@ class Tokens:
         if known is not None and known[0] is self:
             machine: Machine | None = known[1]
         else:
-            # A malformed token is b"", which has a hash like any text.
+            # `bearer` is b"" for a malformed token, which must not be looked up by its hash.
             machine = self._find(section.bearer) if section.bearer else None
             section.visitor = (self, machine)
         if machine is None:
@@ -124,9 +124,9 @@ class Tokens:
         return machine
 
     def judge_again(self, machine: Machine) -> Reason | None:
-        """Return why the token of a machine is refused now, None where it is not.
+        """Return why the token of a machine would be refused now, None if it would not.
 
-        The machine may be another configuration's.
+        The machine may come from another configuration.
         """
         _, known = self._machines.get(machine.digest, (b"", None))
         if known is None or known.name != machine.name:
@@ -134,8 +134,8 @@ class Tokens:
         return known.ended_because(self._revocation, self._clock())
 
     def _find(self, presented: bytes) -> Machine | None:
-        # The look-up's duration depends on the hash, and a hash reveals nothing of its token. What
-        # decides takes the same time for every hash.
+        # The lookup's duration depends on the hash alone, which reveals nothing about the token.
+        # The comparison that decides takes the same time for every hash.
         digest = hashlib.sha256(presented).digest()
         known, machine = self._machines.get(digest, (b"", None))
         return machine if hmac.compare_digest(known, digest) else None

@@ -1,4 +1,4 @@
-"""Decides when to ask Tailchat about a session again, and what its response means; pure."""
+"""Decides when to ask Tailchat about a session again, and what the response means; pure."""
 
 import math
 from dataclasses import dataclass, replace
@@ -71,14 +71,14 @@ def decide_recheck(
     if now < overdue:
         return RecheckDecision(now if asks else min(retry_at, overdue), asks=asks)
     if keeps:
-        # Only the first request after an interval waits: else every request of a long outage would.
+        # Only the first request after an interval waits; otherwise all would in a long outage.
         waits = asks and now >= failed_at + terms.interval
         return RecheckDecision(now if asks else retry_at, asks=asks, waits=waits)
     return RecheckDecision(now, asks=asks, waits=asks, refuses=not asks)
 
 
 class Silence:
-    """Whether Tailchat is known to answer nothing at all, about any session."""
+    """Whether Tailchat currently answers no question at all, about any session."""
 
     def __init__(self) -> None:
         self._heard_at = NEVER
@@ -103,9 +103,9 @@ class Silence:
 def without_waiting(
     decision: RecheckDecision, terms: RecheckTerms, *, asks: bool
 ) -> RecheckDecision:
-    """Return the decision that replaces `decision` while Tailchat is known not to answer.
+    """Return the decision that replaces `decision` while Tailchat answers nothing.
 
-    No request waits. One session at a time asks on behalf of all (`asks`), beside its requests.
+    No request waits. With `asks`, this session asks in the background on behalf of all.
     """
     refuses = decision.refuses or (decision.waits and terms.outage != "keep")
     return RecheckDecision(decision.until, asks=decision.asks and asks, refuses=refuses)
@@ -119,11 +119,11 @@ class RecheckRefused(NamedTuple):
 
 
 class RecheckResult(NamedTuple):
-    """A session's newest record, and the time of the next look.
+    """A session's newest record; `until` is when to call `look` again.
 
-    `refused`: why it is refused. `waits`: nothing is known until Tailchat is asked. `email`: the
-    address that tools may be given, "" for none; no cookie holds it. `renamed`: nothing but names
-    differs from the record asked about, and no cookie need be sealed for them.
+    `refused`: why it is refused. `waits`: Tailchat must be asked first. `email`: the address for
+    tools, "" for none; no cookie holds it. `renamed`: `record` differs from the given one by names
+    only, for which no new cookie is needed.
     """
 
     record: SessionRecord
@@ -142,7 +142,7 @@ class Rechecks(Protocol):
 
 
 class NoRecheck:
-    """Trusts the cookies: Tailchat is not asked again."""
+    """Trusts the cookies, and never asks Tailchat."""
 
     def look(self, record: SessionRecord, now: float) -> RecheckResult:  # noqa: ARG002 - as Rechecks
         """Return the session as its cookie has it."""
@@ -153,7 +153,7 @@ class UndecidedError(Exception):
     """Whether the session in a cookie is still valid is unknown until Tailchat is asked."""
 
     def __init__(self, record: SessionRecord, cookie: str) -> None:
-        super().__init__("a session that Tailchat has to be asked about")
+        super().__init__("Tailchat must be asked about the session first")
         self.record = record
         self.cookie = cookie
 

@@ -1,4 +1,4 @@
-"""Asks Tailchat about sessions again: beside their requests, one question a sign-in at a time."""
+"""Asks Tailchat about sessions in the background, one question at a time for each sign-in."""
 
 import asyncio
 import logging
@@ -37,13 +37,13 @@ from tailchat_gate.syntax import CLOCK_SKEW
 
 #: Questions to Tailchat at the same time.
 AT_ONCE: Final = 8
-#: Questions that wait for their turn; one more is not asked.
+#: The most questions that wait for their turn.
 QUEUE: Final = 1000
 #: Of these, questions about one person, so that one person's many sign-ins delay nobody else.
 OF_ONE: Final = 16
-#: For the difference between Tailchat's clock and the gate's, and for the request's way.
+#: Seconds for the difference between Tailchat's clock and the gate's, and for the transfer.
 _TOKEN_MARGIN: Final = 60
-#: States of a session's tokens that one recheck goes through.
+#: How often one recheck takes over newer tokens that another process has stored.
 _STATES: Final = 2
 
 _log: Final = logging.getLogger(LOGGER_NAME)
@@ -57,22 +57,22 @@ _SIGN_IN_AGAIN: Final = RecheckRefused(_RECHECK_FAILED)
 
 
 class PatientRechecks(Rechecks, Protocol):
-    """Also knows when there is more to say about a session that waits."""
+    """Rechecks on which a request can wait."""
 
     def settled(self, record: SessionRecord) -> "asyncio.Future[None]":
-        """Return a future that is done once `look` has more to say; do not cancel it."""
+        """Return a future that is done once `look` knows more; do not cancel it."""
 
     def close(self) -> None:
-        """Ask nothing more; waiting requests proceed without an answer."""
+        """Empty the queue of questions; waiting requests proceed without an answer."""
 
 
 class Rechecker:
-    """Updates what is known of sessions by asking Tailchat.
+    """Asks Tailchat about sessions, and applies the answers.
 
     `terms`: how often, and what an outage does. `patience`: the most seconds a request waits.
-    `end(record)` ends a session that Tailchat no longer confirms. `sign_ins`: what is known so
-    far; `tokens` refreshes its tokens. `observe(outcome)` is called after every question: ok,
-    revoked, outage, or skipped if the queue was full or a newer answer came first.
+    `end(record)` ends a session that Tailchat no longer confirms. `sign_ins` holds what is known,
+    also across reloads; `tokens` refreshes tokens. `observe(outcome)` is called after every
+    question: ok, revoked, outage, or skipped if the queue was full or a newer answer came first.
     """
 
     def __init__(  # noqa: PLR0913 - one argument for each part, all by name
@@ -104,9 +104,9 @@ class Rechecker:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def look(self, record: SessionRecord, now: float) -> RecheckResult:
-        """Return the state of a session at `now`; ask Tailchat if that is due.
+        """Return the state of a session at `now`; ask Tailchat in the background if that is due.
 
-        Cheap, never waits. Call it again from `RecheckResult.until` on.
+        Call it again from `RecheckResult.until` on.
         """
         record = self._set_back(record, now)
         known = self._sign_ins.get(record)
@@ -137,7 +137,7 @@ class Rechecker:
         return without_waiting(decision, self._terms, asks=not self._sign_ins.pending)
 
     def settled(self, record: SessionRecord) -> "asyncio.Future[None]":
-        """Return a future that is done once `look` has more to say about a waiting session.
+        """Return a future that is done once `look` knows more about a waiting session.
 
         All waiting requests share it: do not cancel it.
         """
@@ -231,7 +231,7 @@ class Rechecker:
     async def _ask(self, sign_in: SignIn, now: float) -> Profile:
         """Return the sign-in's profile; refreshes the access token first if it has expired."""
         refreshed = False
-        # What another process was given before may have expired, too.
+        # Tokens that another process has stored may have expired as well.
         for _ in range(_STATES):
             record = sign_in.record
             if record.refresh_token and 0 < record.access_expires_at <= now + _TOKEN_MARGIN:
@@ -253,7 +253,7 @@ class Rechecker:
             newest = await self._tokens.refreshed(sign_in.record)
         finally:
             sign_in.refreshes = False
-        # A request may have brought a newer state meanwhile.
+        # A request's cookie may have brought a newer state meanwhile.
         if not sign_in.record.has_newer_tokens(newest):
             sign_in.record = sign_in.record.with_tokens_of(newest)
 

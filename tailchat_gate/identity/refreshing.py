@@ -1,4 +1,4 @@
-"""Refreshes a session's tokens: of all processes, one uses a refresh token at a time."""
+"""Refreshes a session's tokens, so that only one process at a time uses a refresh token."""
 
 import asyncio
 import json
@@ -16,25 +16,24 @@ from tailchat_gate.reasons import Reason
 from tailchat_gate.state.store import Outcome, Reservation, ReservationStatus, Store
 from tailchat_gate.syntax import COMPACT
 
-#: The kind of these reservations, and how many are stored: one a session and hour.
+#: The kind of these reservations, and how many are stored: one for each session and hour.
 REFRESH: Final = "refresh"
 ROOM: Final = 100_000
-#: Seconds for which a use and its outcome are stored; then the stored session shows it.
+#: Seconds for which a use and its outcome are stored; by then the stored session has the tokens.
 KEPT_SECONDS: Final = 3600.0
-#: Seconds after which a process that has not said how its call ended is dead or cut off: a call
-#: takes ten at most.
+#: Seconds after which a process that has not stored its outcome is dead or cut off; a call takes
+#: ten at most.
 OWNER_SECONDS: Final = 20.0
-#: Seconds after which such a call counts as lost: what a process cannot write at once, it writes
-#: later.
+#: Seconds after which its call counts as lost; until then the process may still write the outcome.
 LOST_SECONDS: Final = 60.0
 LOOK_SECONDS: Final = 0.25
-#: Seconds from its sign-in for which Tailchat returns the same refresh token. It replaces one
-#: after 9.8 of its 14 days, and ends the grant if the replaced one comes again.
+#: Seconds from the sign-in during which Tailchat surely returns the same refresh token. Tailchat
+#: replaces it after 9.8 of its 14 days, and ends the grant if the replaced one comes again.
 REUSED_SECONDS: Final = 7 * 86_400.0
 #: Processes that may die, one after the other, in the middle of one refresh.
 _ATTEMPTS: Final = 4
 
-#: Refusals of calls that have not reached Tailchat, or that it did not carry out.
+#: Refusals of calls that did not reach Tailchat, or that it did not carry out.
 _UNSPENT: Final = frozenset(
     (
         *(Reason.TAILCHAT_DOWN, Reason.TAILCHAT_UNTRUSTED, Reason.TAILCHAT_BUSY),
@@ -45,19 +44,19 @@ _WITHDRAWN: Final = b"-"
 
 
 def is_reusable(record: SessionRecord, now: float) -> bool:
-    """Whether Tailchat accepts a session's refresh token once more after it was used."""
+    """Whether Tailchat accepts a session's refresh token again after its use."""
     return now - record.signed_in_at < REUSED_SECONDS
 
 
 class RefreshTokens:
-    """Uses the refresh tokens of sessions, each state of one once over all processes of a store.
+    """Uses refresh tokens, each one once among all processes that share a store.
 
-    `keys` seal the outcome for the other processes, `vault` has the newest tokens of sessions.
-    `clock` gives Unix seconds.
+    `keys` seal the outcome for the other processes. `vault` has the newest tokens of sessions.
+    `clock` returns Unix seconds.
 
-    While the call of another process is under way, this one waits for its outcome and takes that
-    over. If no outcome comes, nobody knows whether the token is spent. A young one is used again:
-    Tailchat returns the same. An old one is never used again, and the session ends.
+    While another process refreshes a session, this one waits for the outcome and takes it over. If
+    no outcome comes, nobody knows whether the token is spent. A young token is then used again,
+    because Tailchat returns the same one. An old token is never used again: the session ends.
     """
 
     def __init__(
@@ -76,9 +75,9 @@ class RefreshTokens:
         self._clock = clock
 
     async def refreshed(self, record: SessionRecord) -> SessionRecord:
-        """Return a session with newer tokens. Raises LoginRefused.
+        """Return the session with newer tokens. Raises LoginRefused.
 
-        SESSION_REVOKED: its grant has ended, or nobody knows its refresh token any more.
+        Its reason is SESSION_REVOKED if the grant has ended or the refresh token is lost.
         """
         for attempt in range(_ATTEMPTS):
             if (newer := self._newer(record)) is not None:
@@ -95,7 +94,7 @@ class RefreshTokens:
         raise _lost()
 
     def _newer(self, record: SessionRecord) -> SessionRecord | None:
-        """Return a session with newer tokens that another process has stored."""
+        """Return the session with newer tokens if another process has stored them."""
         stored = self.vault.find(record.sid)
         if stored is None or not stored.has_newer_tokens(record):
             return None
@@ -104,7 +103,7 @@ class RefreshTokens:
     async def _reserve(self, key: str) -> Reservation:
         until = self._clock() + KEPT_SECONDS
         found = await self._store.reserve(REFRESH, key, until=until, room=ROOM)
-        # By number, because a clock may be set.
+        # A number of tries, because somebody may set the clock.
         for _ in range(int(OWNER_SECONDS / LOOK_SECONDS)):
             if found.status is not ReservationStatus.TAKEN or found.outcome is not None:
                 break
@@ -113,25 +112,27 @@ class RefreshTokens:
             await asyncio.sleep(LOOK_SECONDS)
             found = await self._store.find_reservation(REFRESH, key)
             if found.status is ReservationStatus.GRANTED:
-                # The other process has released it: its call did not reach Tailchat.
+                # The other process has released it, since its call did not reach Tailchat.
                 found = await self._store.reserve(REFRESH, key, until=until, room=ROOM)
         return found
 
     def _give_up(self, record: SessionRecord, found: Reservation) -> None:
-        """Raise LoginRefused unless the token of a call without an outcome may be used again."""
+        """Raise LoginRefused unless a token whose use has no known outcome may be used again."""
         if is_reusable(record, self._clock()):
             return
         if self._clock() - found.reserved_at < LOST_SECONDS:
-            problem = "another process has not said how its call about the session ended"
+            problem = "another process is refreshing the session and has not stored the outcome yet"
             raise LoginRefused(Reason.RECHECK_FAILED, {"call": "refresh", "problem": problem})
         raise _lost()
 
     async def _use_alone(self, key: str, record: SessionRecord) -> SessionRecord:
-        """Use a token without a store that could tell the other processes of it."""
+        """Use a token although the store cannot tell the other processes about it."""
         if is_reusable(record, self._clock()):
             return await self._use(key, record)
         await self._store.release(REFRESH, key)
-        problem = "the state store is away, and another process may use the same refresh token"
+        problem = (
+            "the state store does not answer, and another process may use the same refresh token"
+        )
         raise LoginRefused(Reason.RECHECK_FAILED, {"call": "refresh", "problem": problem})
 
     async def _use(self, key: str, record: SessionRecord) -> SessionRecord:
@@ -141,7 +142,7 @@ class RefreshTokens:
             await self._refused(key, record, refused.reason)
             raise
         newest = record.with_tokens(tokens)
-        # Before all else that waits: a process that ends writes what was put.
+        # First of all, because a process that ends still writes what was saved.
         self.vault.save(newest)
         await self._settle(key, record.sub, b"+" + _dump(tokens))
         return newest
@@ -167,7 +168,7 @@ class RefreshTokens:
 
 
 def _key(record: SessionRecord, attempt: int) -> str:
-    """Return the key of one use: the same refresh token comes back with each access token."""
+    """Return the key of one use; a refresh token is the same for several access tokens."""
     used = f"{record.refresh_token} {record.access_token} {attempt}"
     return sha256(used.encode()).hexdigest()
 
@@ -183,5 +184,5 @@ def _load(data: bytes) -> TokenSet:
 
 
 def _lost() -> LoginRefused:
-    problem = "nobody knows Tailchat's answer to its refresh token"
+    problem = "Tailchat's answer to the session's refresh token is lost"
     return LoginRefused(Reason.SESSION_REVOKED, {"call": "refresh", "problem": problem})

@@ -73,11 +73,11 @@ class KeyRing:
         sealed = self._sealing.encrypt(nonce, data, self._aad)
         token = base64url(_VERSION + self._sealing_id + nonce + sealed)
         if len(token) > MAX_TOKEN:
-            raise ValueError(f"{len(data)} bytes are too many to seal")
+            raise ValueError(f"{len(data)} bytes make a token of more than {MAX_TOKEN} characters")
         return token
 
     def open(self, token: str) -> bytes | None:
-        """Return the sealed data, None for a token that is not authentic; never raises."""
+        """Return the data in a token, None if it is not authentic; never raises."""
         raw = _decode(token)
         if raw is None or len(raw) < _HEAD_BYTES + _TAG_BYTES or raw[:1] != _VERSION:
             return None

@@ -1,4 +1,4 @@
-"""Facts about sign-ins beyond their cookies; bounded, in one process's memory."""
+"""What this process knows about sign-ins beyond their cookies; bounded."""
 
 import asyncio
 from collections.abc import Callable
@@ -15,11 +15,11 @@ END_SECONDS: Final = 2.0
 
 
 class SignIn:
-    """One sign-in, with its cookies on several hosts: they share an id and the tokens.
+    """One sign-in, whose cookies on several hosts share an id and the tokens.
 
-    `record`: the newest known. `failed_at`: when asking Tailchat last failed, NEVER if it has not
-    failed since. `faults`: those in a row that suggest a deleted person. `refreshes`: its refresh
-    token may be on the way.
+    `record`: the newest known. `failed_at`: when asking Tailchat last failed, NEVER if it has
+    answered since. `faults`: consecutive faults, which suggest a deleted person. `refreshes`: a
+    refresh of its tokens is under way.
     """
 
     __slots__ = ("failed_at", "faults", "record", "refreshes")
@@ -48,8 +48,8 @@ class PendingRecheck:
     def settled(self, patience: float, clock: Callable[[], float]) -> "asyncio.Future[None]":
         """Return a future that is done with the answer, or after `patience` seconds without one.
 
-        The latter counts as a failure, at the Unix second of `clock`, unless the question was in
-        the queue for a part of that time: waiting there says nothing about Tailchat.
+        The latter counts as a failure at the Unix second of `clock`, unless the question was still
+        in the queue: waiting there says nothing about Tailchat.
         """
         if self._settled is None or self._settled.done():
             loop = asyncio.get_running_loop()
@@ -72,9 +72,9 @@ class PendingRecheck:
 
 
 class SignIns:
-    """The sign-ins that Tailchat was asked about, the recently used ones of them.
+    """The recently used sign-ins about which Tailchat was asked.
 
-    It holds no configuration, so that it survives a reload.
+    Depends on no configuration, so that it survives a reload.
     """
 
     def __init__(self, *, capacity: int = CAPACITY) -> None:
@@ -96,7 +96,7 @@ class SignIns:
         if known is not None and (
             record.checked_at > known.record.checked_at or record.has_newer_tokens(known.record)
         ):
-            # Another process has asked since, and has put the answer into the cookie.
+            # Another process has asked since then, and the cookie has the answer.
             known.record = caught_up(known.record, record)
         return known
 
@@ -109,9 +109,9 @@ class SignIns:
         self._known.drop(sign_in.record.sid)
 
     async def close(self) -> None:
-        """End every question in progress; a refresh may take END_SECONDS.
+        """End every question in progress, after waiting END_SECONDS for refreshes.
 
-        Its answer may hold the only refresh token that is still good.
+        The answer to a refresh may hold the only refresh token that is still valid.
         """
         asked = [(one.task, one.sign_in) for one in self.pending.values() if one.task is not None]
         tasks = [task for task, _ in asked]

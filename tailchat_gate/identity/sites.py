@@ -1,4 +1,4 @@
-"""The sites of one gate: the origins of its hosts, and how a session gets from one to another."""
+"""The origins of the gate's hosts, and the handoff of a session from one host to another."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ from tailchat_gate.reasons import Reason
 from tailchat_gate.request.target import HostPatterns, query_pairs
 from tailchat_gate.syntax import CLOCK_SKEW, COMPACT
 
-#: The redirect that carries a handoff token uses it at once; a minute allows for a slow phone.
+#: Seconds for which a handoff token is valid: a redirect uses it at once, on a slow phone too.
 HANDOFF_LIFETIME: Final = 60
 _PORT: Final = re.compile(r":[0-9]+$")
 
@@ -25,8 +25,8 @@ class Sites:
     """The origins that one gate serves: its public one, and one for each host of a route.
 
     A session cookie belongs to one host, so that one tool's host cannot use another's. `hosts`
-    are the hosts in routes, wildcards included. `origin in sites` (in normal form) holds if a
-    route's host covers it: a login may return there.
+    are the hosts in routes, wildcards included. `origin in sites` (in normal form) is true if a
+    route's host covers the origin, so that a login may return there.
     """
 
     def __init__(self, public_url: str, hosts: Iterable[str]) -> None:
@@ -97,10 +97,10 @@ def handoff_url(
     again: bool = False,
     framed: bool = False,
 ) -> str:
-    """Return the address on a tool's host that finishes a sign-in there.
+    """Return the URL on a tool's host that finishes a sign-in there.
 
-    `browser` is the hash of a login cookie on that host. It needs no seal: a forged hash yields a
-    token that only the browser with that cookie can use, and only the visitor gets that token.
+    `browser` is the hash of a login cookie on that host. It needs no seal: whoever forges a hash
+    only gets a token for a browser with that cookie.
     """
     flags = ("&again=1" if again else "") + ("&framed=1" if framed else "")
     query = f"for={quote(browser)}&rd={quote(return_to, safe='/')}{flags}"
@@ -124,7 +124,7 @@ def read_handoff_target(return_to: str, sites: Sites, prefix: str) -> HandoffTar
 def seal_handoff_token(
     record: SessionRecord, target: HandoffTarget, *, keys: KeyRing, now: float, language: str = ""
 ) -> str:
-    """Return the sealed token with which one browser on one host takes over `record`."""
+    """Return a sealed token that gives one browser on one host the session of `record`."""
     if target.framed:
         record = replace(record, embedded=True)
     body = {"record": asdict(record), "arrival": asdict(target), "at": int(now)}
@@ -135,9 +135,11 @@ def seal_handoff_token(
 def open_handoff_token(
     sealed: str, browser_cookies: Collection[str], *, host: str, keys: KeyRing, now: float
 ) -> HandoffToken:
-    """Return the sign-in in a token. Raises LoginRefused, StrayLogin for a token of this gate.
+    """Return the sign-in in a token.
 
     This gate must have sealed it for this host and browser, at most HANDOFF_LIFETIME seconds ago.
+    Raises LoginRefused for a forged token or another host, StrayLogin for an expired token or
+    another browser.
     """
     data = keys.open(sealed)
     if data is None:

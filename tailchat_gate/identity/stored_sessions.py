@@ -1,4 +1,4 @@
-"""Sessions in the store: their newest state, sealed, which every process holds in memory."""
+"""Sessions in the store: their newest state, sealed; every process has all of them in memory."""
 
 import json
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -13,13 +13,13 @@ from tailchat_gate.state.store import Changes, Kind, Record, Store, is_second
 from tailchat_gate.syntax import CLOCK_SKEW, COMPACT
 
 SESSION: Final = "session"
-#: Sessions that are stored, about 2 KiB each; the one that was written longest ago goes first.
+#: The most stored sessions, about 2 KiB each; the one written longest ago is dropped first.
 MOST: Final = 50_000
-#: Of these, sessions of one person; the one that was used longest ago goes first.
+#: The most sessions of one person; the one used longest ago is ended first.
 MOST_OF_ONE: Final = 50
-#: Seconds between two notes of a session's last use.
+#: Seconds between two writes of a session's last use.
 SEEN_SECONDS: Final = 300.0
-#: The number of sessions at which expired ones are looked for first.
+#: The number of sessions at which expired ones are first removed.
 _FIRST_LOOK: Final = 1024
 #: Opened sessions in memory.
 _OPENED: Final = 10_000
@@ -29,9 +29,9 @@ _OPENED: Final = 10_000
 class StoredSession:
     """The stored form of a session; times are Unix seconds.
 
-    `tokens` is the end of its access token, `checked` when Tailchat confirmed it last. `seen` is
-    about when it was used last, `browser` the name of the browser that signed in. `sealed` has the
-    rest; it is "" once the session has ended.
+    `tokens` is when its access token expires, `checked` when Tailchat last confirmed it, `seen`
+    about when it was last used. `browser` is the name of the browser that signed in. `sealed` has
+    the rest, and is "" once the session has ended.
     """
 
     sid: str
@@ -65,7 +65,7 @@ class StoredSession:
         return Record(SESSION, self.sid, body, self.sub, self.until)
 
     def ended(self) -> "StoredSession":
-        """Return the rest that is stored after it has ended."""
+        """Return what stays stored of it after its end."""
         return StoredSession(self.sid, self.sub, self.until, self.began, self.began)
 
     def merged(self, other: "StoredSession") -> "StoredSession":
@@ -73,7 +73,7 @@ class StoredSession:
         if not (self.sealed and other.sealed):
             return other if self.sealed else self
         newer = self if self.rank > other.rank else other
-        # Cookies of several sign-ins may be tickets to it: it lasts as long as the latest.
+        # Several sign-ins may share the session: it lasts as long as the latest.
         return replace(
             newer,
             until=max(self.until, other.until),
@@ -83,34 +83,34 @@ class StoredSession:
 
     @property
     def rank(self) -> tuple[int, int]:
-        """How new the state is."""
+        """The sort key by which the newer state is greater."""
         return self.tokens, self.checked
 
 
 _ORDER: Final = ("began", "seen", "browser", "tokens", "checked", "sealed")
 _FIELDS: Final = frozenset(_ORDER)
-#: How the body of an ended session ends.
+#: The end of an ended session's body.
 _NO_CONTENT: Final = '"sealed":""}'
 
 
 def _merge(old: Record, new: Record) -> Record:
-    """Merge two states of a session: two processes may write it at the same moment."""
+    """Merge two states of a session, which two processes may write at the same moment."""
     before, after = StoredSession.from_record(old), StoredSession.from_record(new)
     return new if before is None or after is None else before.merged(after).to_record()
 
 
 def _latest(records: Sequence[Record]) -> Sequence[Record]:
-    """Return as many records as there may be: those of ended sessions go first."""
+    """Return at most MOST records; those of ended sessions are dropped first."""
     ended = [record.key for record in records if record.body.endswith(_NO_CONTENT)]
     gone = set(ended[: max(len(records) - MOST, 0)])
     return [record for record in records if record.key not in gone][-MOST:]
 
 
 class StoredSessions:
-    """Follows the sessions of the store; `clock` gives Unix seconds.
+    """Follows the sessions in the store; `clock` returns Unix seconds.
 
-    They stay sealed here, because their keys belong to a configuration. `changed` is called when
-    one is no longer there.
+    They stay sealed here, because their keys belong to a configuration. `changed` is called when a
+    session is gone.
     """
 
     kind: Final = Kind(SESSION, 2 * MOST, _latest, _merge)
@@ -123,12 +123,12 @@ class StoredSessions:
         self._changed = changed
         self._by_sid: dict[str, StoredSession] = {}
         self._by_sub: dict[str, dict[str, None]] = {}
-        #: Those that have ended, the earliest first: they make room before any other, or a person
-        #: who signs in again and again would push out other people's sessions.
+        #: Ended sessions, the earliest first. They are dropped before all others, so that a person
+        #: who signs in again and again does not push out other people's sessions.
         self._ended: dict[str, None] = {}
-        #: When sessions were last used, where that is not written yet.
+        #: When sessions were last used, if that is not written yet.
         self._seen: dict[str, int] = {}
-        #: What was put last, and before that: a write may have failed.
+        #: Sessions that were put lately, in two batches, because a write may have failed.
         self._put_last: dict[str, None] = {}
         self._put_before: dict[str, None] = {}
         self._look_at = _FIRST_LOOK
@@ -144,7 +144,7 @@ class StoredSessions:
         return found if found is not None and found.sealed else None
 
     def of(self, sub: str) -> list[StoredSession]:
-        """Return a person's sessions, the last used first; with `sub` "" everybody's."""
+        """Return a person's sessions, the last used first; everybody's for `sub` ""."""
         found = [self.get(sid) for sid in (self._by_sub.get(sub, ()) if sub else self._by_sid)]
         now = self._clock()
         live = [one for one in found if one is not None and one.until > now]
@@ -152,7 +152,7 @@ class StoredSessions:
         return sorted(used, key=lambda one: (-one.seen, -one.began, one.sid))
 
     def note_use(self, sid: str, second: int) -> None:
-        """Note that a session was used; it is written later."""
+        """Record that a session was used, to be written later."""
         self._seen[sid] = second
 
     def put(self, session: StoredSession) -> Awaitable[None]:
@@ -166,7 +166,7 @@ class StoredSessions:
         return self._write([session.sid, *(one.sid for one in surplus)])
 
     def end(self, sessions: Iterable[StoredSession]) -> None:
-        """Erase the content of sessions that have ended."""
+        """End sessions, and erase their content."""
         over = [one.ended() for one in sessions]
         for one in over:
             self._apply(one)
@@ -175,9 +175,10 @@ class StoredSessions:
             self._write([one.sid for one in over])
 
     def end_until(self, sub: str, sid: str, second: int) -> None:
-        """End one session; with `sid` "" all of a person that began by a Unix second.
+        """End the session `sid`.
 
-        With `sub` "" all of everybody that did.
+        With `sid` "", end all sessions of a person that began by a Unix second; with `sub` "" too,
+        those of everybody.
         """
         if sid:
             found = [self._by_sid[sid]] if sid in self._by_sid else []
@@ -189,7 +190,7 @@ class StoredSessions:
     def take(self, changes: Changes) -> None:
         """Apply what was read from the store."""
         before = len(self._by_sid)
-        # What could not be written is not in there.
+        # With a fault, the store may lack sessions that this process knows.
         if changes.complete and not changes.doubtful and not self._store.faults:
             self._by_sid.clear()
             self._by_sub.clear()
@@ -204,13 +205,13 @@ class StoredSessions:
             self._changed()
 
     def known(self, *, lost: bool) -> Iterable[Record]:
-        """Return every session; if not all is lost, those that were put a short time ago."""
+        """Return the records that the store must hold: all if it lost them, else the latest."""
         sids = self._by_sid if lost else {**self._put_before, **self._put_last}
         return [self._by_sid[sid].to_record() for sid in sids if sid in self._by_sid]
 
     def unsaved(self, *, last: bool) -> Iterable[Record]:
         """Return the sessions whose last use is not written."""
-        # The store works: what was put before the last call is written.
+        # The store works, so what was put before the last call is written.
         self._put_before, self._put_last = self._put_last, {}
         used = []
         for sid, at in tuple(self._seen.items()):
@@ -259,10 +260,10 @@ class StoredSessions:
 
 
 class SessionVault:
-    """Seals sessions for the store, and opens them; `lifetime` is the seconds that one lasts.
+    """Seals sessions for the store, and opens them; `lifetime` is a session's in seconds.
 
-    `holds_sessions`: cookies are tickets to the sessions in it. Otherwise it holds the newest
-    tokens of some.
+    `holds_sessions`: cookies are tickets to the stored sessions. Otherwise only the newest tokens
+    of some sessions are stored.
     """
 
     def __init__(
@@ -300,12 +301,12 @@ class SessionVault:
         )
 
     def refresh(self, record: SessionRecord) -> None:
-        """Store what Tailchat said of a session, if it is one of these."""
+        """Update a stored session after Tailchat confirmed it."""
         if self.holds_sessions and self.stored.get(record.sid) is not None:
             self.save(record)
 
     def find(self, sid: str) -> SessionRecord | None:
-        """Return the newest state of a session; None if it is not stored, or its key is gone."""
+        """Return the newest state of a session, None if it is not stored or its key is gone."""
         stored = self.stored.get(sid)
         if stored is None:
             return None

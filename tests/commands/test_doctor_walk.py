@@ -168,7 +168,7 @@ async def test_lines_have_words_and_a_next_step(
     assert code == 1
     assert "\x1b" not in plain
     assert "wrong   tailchat         Tailchat does not answer properly: Connection refused" in plain
-    assert "\n                         -> see whether it runs" in plain
+    assert "\n                         -> check that it runs" in plain
     assert coloured
     counts = re.findall(r"(\d+) (wrong|warning|unknown|ok)s?\b", plain.splitlines()[-1])
     marks = re.findall(r"^(wrong|warning|unknown|ok) ", plain, re.MULTILINE)

@@ -187,7 +187,7 @@ async def test_an_old_token_of_a_dead_process_is_never_used_again(room: Room) ->
     reason, problem = await refusal(room.process(), record)
 
     assert reason is Reason.SESSION_REVOKED
-    assert problem == "nobody knows Tailchat's answer to its refresh token"
+    assert problem == "Tailchat's answer to the session's refresh token is lost"
     assert room.sent == 1
 
 

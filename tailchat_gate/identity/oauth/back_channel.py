@@ -1,4 +1,4 @@
-"""Connections to a Tailchat server: one call each, small responses, named faults."""
+"""HTTP calls to a Tailchat server: one connection each, limited responses, named faults."""
 
 import os
 import re
@@ -20,17 +20,17 @@ from tailchat_gate.reasons import Reason
 from tailchat_gate.request.recorded import CURRENT_TRACE, Call
 from tailchat_gate.syntax import OWN_AGENT
 
-#: Seconds for a whole call (Tailchat: with a frozen Redis it never answers).
+#: The most seconds for a whole call; Tailchat never answers while its Redis is frozen.
 MAX_TIMEOUT: Final = 10.0
-#: Bytes of an answer that are read (Tailchat: a nickname has any length).
+#: The most bytes of a response; Tailchat does not limit nicknames.
 MAX_ANSWER: Final = 1_048_576
 UNKNOWN_NAME: Final = "its name cannot be looked up"
+#: The problem of a response with more bytes.
 TOO_LONG: Final = "too long"
-"""What is wrong with a longer one."""
 
 
 class Answer(NamedTuple):
-    """One response: `content_type` is its media type, the other fields are as they came."""
+    """One response: `content_type` is the media type, the other fields are raw."""
 
     status: int
     content_type: str
@@ -50,7 +50,7 @@ class BackChannel:
 
     `timeout`: seconds for one call, at most MAX_TIMEOUT. `resolver` looks up the host's name.
     `tls`: verifies the certificate; None: the system's authorities. `proxy`: the URL of an HTTP
-    proxy in between, "" for none. `reachability` hears how every call ended.
+    proxy in between, "" for none. `reachability` records how every call ended.
     """
 
     def __init__(
@@ -77,13 +77,13 @@ class BackChannel:
         self._closed = False
 
     async def close(self) -> None:
-        """Close the open connections once the calls in progress have ended.
+        """Close the session once the calls in progress have ended.
 
-        A reload must not lose a code that was sent. A later call is still made, and its connection
-        is closed after it.
+        A reload must not lose a code that was sent. A later call still works; it closes its
+        connection itself.
         """
         self._closed = True
-        await self._close_behind()
+        await self._close_unused()
 
     async def exchange(
         self,
@@ -95,9 +95,9 @@ class BackChannel:
         *,
         limit: int = MAX_ANSWER,
     ) -> Answer:
-        """Return one response; the request is sent once. Faults of transport raise LoginRefused.
+        """Return the response to a request, which is sent once.
 
-        An answer of more than `limit` bytes is such a fault.
+        Raises LoginRefused for a transport fault and for a response of more than `limit` bytes.
         """
         self._calls += 1
         began, status = monotonic(), 0
@@ -123,7 +123,7 @@ class BackChannel:
             if (trace := CURRENT_TRACE.get()) is not None:
                 host = self._host
                 trace.note(Call(call, method, host, began, monotonic(), status))
-            await self._close_behind()
+            await self._close_unused()
         # Outside the handlers: aiohttp's exceptions hold the request with its headers.
         raise self._refused(call, fault) from None
 
@@ -136,7 +136,7 @@ class BackChannel:
             self._reachability.answered()
 
     def _refused(self, call: str, error: Exception) -> LoginRefused:
-        """Return the refusal for a fault of transport; it holds nothing of the request."""
+        """Return the refusal for a transport fault, without anything from the request."""
         reason, problem = Reason.TAILCHAT_BROKEN, type(error).__name__
         if isinstance(error, LoginRefused):
             problem = error.detail.get("problem", "")
@@ -152,7 +152,7 @@ class BackChannel:
             return error
         return LoginRefused(reason, {"call": call, "problem": problem})
 
-    async def _close_behind(self) -> None:
+    async def _close_unused(self) -> None:
         if self._closed and not self._calls:
             session, self._session = self._session, None
             if session is not None:
@@ -161,18 +161,17 @@ class BackChannel:
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                # Tailchat drops idle connections after 5 s: a POST on a connection that is about to
-                # close may have spent its code when it fails. So no connection is used twice.
-                # No limit here, because waiting would count as an outage: the callers limit the
-                # number of calls, logins apart from rechecks.
+                # No connection is used twice: Tailchat drops idle ones after 5 s, and a POST that
+                # fails because of that may have spent its code. No limit here, because waiting
+                # would count as an outage; the callers limit logins and rechecks.
                 connector=aiohttp.TCPConnector(
                     force_close=True, limit=0, resolver=self._resolver, use_dns_cache=False
                 ),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=self._timeout,
-                # The configuration has read the environment already; .netrc is never read.
+                # The configuration has already read the environment; .netrc must not be read.
                 trust_env=False,
-                # Without Accept-Encoding no small response unpacks into a large one.
+                # No compression, so that a small response cannot unpack into a large one.
                 headers={
                     "Accept": "application/json",
                     "Accept-Encoding": "identity",
@@ -197,10 +196,10 @@ async def _read(call: str, response: aiohttp.ClientResponse, limit: int) -> Answ
 
 
 def describe(error: OSError) -> str:
-    """Return in the system's words why there is no connection."""
+    """Return the system's text for why there is no connection."""
     if isinstance(error, socket.gaierror):
         return UNKNOWN_NAME
-    # asyncio's own text has the address, and only that of one try.
+    # asyncio's own text has an address, but only that of one try.
     return os.strerror(error.errno) if error.errno else type(error).__name__
 
 

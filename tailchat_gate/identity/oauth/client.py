@@ -1,4 +1,4 @@
-"""The OAuth client: every request to Tailchat and the check of its response."""
+"""The OAuth client: the requests to Tailchat for sign-ins and rechecks, and their checks."""
 
 import asyncio
 import math
@@ -35,9 +35,10 @@ from tailchat_gate.identity.oauth.responses import (
 from tailchat_gate.reasons import Reason
 from tailchat_gate.syntax import OPENID, VCHAR
 
-#: Seconds for which an answer is remembered.
+#: Seconds for which a response is cached.
 LIFETIME: Final = 600.0
-#: Seconds after a failure, or before a newer answer is asked for: no stranger sets the pace.
+#: Seconds between two fetches after a failure or for a newer response, so that strangers cannot
+#: cause many.
 PAUSE: Final = 5.0
 
 T = TypeVar("T")
@@ -50,7 +51,7 @@ Observer = Callable[[str, float, str], None]
 
 
 class CachedAnswer(Generic[T]):
-    """A response that Tailchat gives to everyone alike, fetched once for all callers."""
+    """A response of Tailchat that is the same for everybody, fetched once for all callers."""
 
     def __init__(self, fetch: Callable[[], Awaitable[T]], clock: Callable[[], float]) -> None:
         self._fetch = fetch
@@ -60,9 +61,9 @@ class CachedAnswer(Generic[T]):
         self._failure: tuple[float, Reason, dict[str, str]] | None = None
 
     async def get(self, *, newer: bool = False) -> T:
-        """Return the value, at most LIFETIME seconds old, with `newer` at most PAUSE.
+        """Return the value, at most LIFETIME seconds old, or PAUSE with `newer`.
 
-        For PAUSE seconds after a failed fetch, raises the same refusal without another fetch.
+        Raises LoginRefused; for PAUSE seconds after a failed fetch the same one, without a fetch.
         """
         async with self._lock:
             now = self._clock()
@@ -83,7 +84,7 @@ class CachedAnswer(Generic[T]):
 class LoginResult:
     """The person who logged in, and their tokens.
 
-    `auth_time`: the Unix second in which they gave their password, 0 if Tailchat did not say it.
+    `auth_time`: the Unix second at which they gave their password, 0 if Tailchat did not say it.
     """
 
     profile: Profile
@@ -96,9 +97,9 @@ class TailchatClient:
 
     `api_url`: its base URL; endpoints are `api_url + /open/{auth,token,me,jwks}` and never
     taken from discovery, which Tailchat builds from the Host header of each request.
-    `issuer`: what `iss` must be; "" to learn it by discovery. `clock`: Unix seconds.
-    `observe(call, seconds, outcome)` is called after every call; `call` is discovery, jwks, token
-    and me (at a login), recheck (`/open/me` later) or refresh, `outcome` ok, cancelled or a reason.
+    `issuer`: the expected `iss`, "" to learn it by discovery. `clock` returns Unix seconds.
+    `observe(call, seconds, outcome)` is called after every call. `call` is discovery, jwks, token,
+    me (at a login), recheck (`/open/me` later) or refresh; `outcome` is ok, cancelled or a reason.
     `channel`: the connection to use, None for a plain one to `api_url`.
 
     Every method that calls Tailchat may raise LoginRefused. No exception or repr holds a secret.
@@ -148,13 +149,13 @@ class TailchatClient:
     async def issuer(self, *, newer: bool = False) -> str:
         """Return the expected `iss`, to be compared character by character.
 
-        `newer`: another value came, so the learned one may be out of date.
-        Tailchat: it is its API_URL setting verbatim, which may differ from the URL of this call.
+        `newer`: the learned value may be out of date, because another one came.
+        Tailchat sends its API_URL setting verbatim, which may differ from `api_url`.
         """
         return self._configured_issuer or await self._issuer.get(newer=newer)
 
     async def identity(self, code: str, state: LoginState) -> LoginResult:
-        """Return the person: redeem the code, check the id_token if any, ask `/open/me`."""
+        """Return the person of a login: redeem the code, check any id_token, call `/open/me`."""
         tokens = await self.redeem(code, state.code_verifier)
         signed = await self._signed_claims(tokens, state) if tokens.id_token else None
         profile = self._read_profile("me", await self.userinfo(tokens.access_token))
@@ -230,8 +231,8 @@ class TailchatClient:
     async def userinfo(self, access_token: str, *, call: str = "me") -> JsonObject:
         """Return the unchecked response of `/open/me`; `call` is the name for the observer.
 
-        GET with a header, as OIDC Core 5.3.1 recommends: Tailchat refuses a POST for its content
-        type as soon as anything on the way sets another one, and it would log a token in the query.
+        It is a GET with a header, as OIDC Core 5.3.1 recommends. Tailchat would refuse a POST whose
+        content type a proxy has changed, and would log a token in the query.
         """
         with self._observed(call):
             return await self._ask(call, "GET", "/open/me", bearer=access_token)
@@ -239,8 +240,8 @@ class TailchatClient:
     async def _signed_claims(self, tokens: TokenSet, state: LoginState) -> SignedClaims:
         """Return the claims of the id_token.
 
-        If the token contradicts the cached keys or issuer, they are fetched once more: the keys may
-        be new under the same id.
+        If the token contradicts the cached keys or issuer, they are fetched again first, because
+        new keys may have the same id.
         """
         issuer, keys = await self.issuer(), await self._keys.get()
         try:

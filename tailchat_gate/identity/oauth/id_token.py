@@ -1,8 +1,8 @@
 """Validates the id_token that may come with an access token.
 
-A valid id_token proves nothing on a stock Tailchat: every one of them signs with the development
-key that oidc-provider publishes, so anyone can forge a token that passes here. Only `/open/me`
-says who the user is. An invalid id_token still shows that something is wrong, and ends the login.
+A valid id_token proves nothing with a stock Tailchat: it signs with the development key that
+oidc-provider publishes, so anyone can forge a token that passes here. Only `/open/me` says who the
+user is. An invalid id_token still shows that something is wrong, and ends the login.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ JsonObject = dict[str, object]
 
 _MAX_TOKEN: Final = 16_384
 
-# alg -> the members of the public key (RFC 7518 6.2.1, 6.3.1; RFC 8037 2), its curve if it has
+# alg -> key type, members of the public key (RFC 7518 6.2.1, 6.3.1; RFC 8037 2), curve if it has
 # one, and the hash for at_hash (OIDC Core 3.1.3.6; for Ed25519 the hash that Ed25519 uses).
 _ALGORITHMS: Final[Mapping[str, tuple[str, tuple[str, ...], str | None, str]]] = {
     "RS256": ("RSA", ("n", "e"), None, "sha256"),
@@ -51,7 +51,7 @@ class ExpectedClaims:
 
 
 def json_object(data: bytes) -> JsonObject:
-    """Return the JSON object in `data`; ValueError for anything else.
+    """Return the JSON object in `data`. Raises ValueError for anything else.
 
     UTF-8 only, and no member twice: two parsers must not read one text differently
     (RFC 8259 4; RFC 7519 4). No NaN or infinity.
@@ -79,7 +79,7 @@ def _no_constant(name: str) -> object:
 
 
 class UnknownKey(LoginRefused):
-    """No key of the set can have signed the token; a newer set might have one."""
+    """No key of the set can have signed the token; a newer set might have the key."""
 
     def __init__(self) -> None:
         super().__init__(Reason.LOGIN_ID_TOKEN, {"claim": "kid"})
@@ -88,7 +88,7 @@ class UnknownKey(LoginRefused):
 class SignedClaims(NamedTuple):
     """The claims of a valid id_token.
 
-    `auth_time`: the Unix second in which the person proved who they are, 0 where it does not say
+    `auth_time`: the Unix second at which the person gave the password, 0 if the token does not say
     (Tailchat says it if the request had prompt=login or max_age).
     """
 
@@ -201,7 +201,7 @@ def _check_claims(claims: JsonObject, alg: str, expected: ExpectedClaims, now: f
 
 
 def _check_audience(claims: JsonObject, client_id: str) -> None:
-    """OIDC Core 3.1.3.7, 3 to 5: `aud` names this client; with others `azp` must be this client."""
+    """Check that `aud` has this client and `azp`, if there or needed, is it (OIDC Core 3.1.3.7)."""
     aud, azp = claims.get("aud"), claims.get("azp")
     audiences = aud if isinstance(aud, list) else [aud]
     if not all(isinstance(one, str) for one in audiences) or client_id not in audiences:

@@ -1,4 +1,4 @@
-"""Decides a login: its parameters, which callback to believe, and the return target."""
+"""Decides about logins: request parameters, valid callbacks, return targets; pure."""
 
 import hashlib
 import re
@@ -124,11 +124,11 @@ def begin_login(
     response sets or the browser already has. `prompt`: "" or "login" (OIDC Core 3.1.2.1); with
     offline_access in the scope, consent is asked for each time, because Tailchat would otherwise
     drop that scope silently (OIDC Core 11).
-    RFC 6749 4.1.1; RFC 7636 4.1 to 4.3; RFC 9700 2.1.1. Raises ValueError for an argument
-    that is none of these.
+    RFC 6749 4.1.1; RFC 7636 4.1 to 4.3; RFC 9700 2.1.1. Raises ValueError for a `return_to` that
+    is too long and for a `browser_cookie` of another form.
     """
     if len(return_to) > MAX_RETURN_TO or not is_browser_cookie(browser_cookie):
-        raise ValueError("not a return target or not a login cookie")
+        raise ValueError("return_to is too long, or browser_cookie is no login cookie")
     state = LoginState(
         state_id=base64url(random_bytes(16)),
         return_to=return_to,
@@ -165,22 +165,22 @@ def open_callback(
     keyring: KeyRing,
     now: float,
 ) -> PendingCallback:
-    """Return which login a callback belongs to, or raise LoginRefused.
+    """Return the login of a callback, once it is proven that this browser began it here.
 
-    `query_pairs`: the decoded query, in order. `browser_cookies`: every value of the login cookie
-    that the browser sent (none, or planted ones beside its own).
-    Nothing else in the query is believed before this shows that this browser began this login
-    here. RFC 6749 3.1, 10.12; RFC 9700 4.7.
+    `query_pairs`: the decoded query, in order. `browser_cookies`: the values of all login cookies
+    that the browser sent, maybe planted ones. Nothing else in the query is trusted before this.
+    RFC 6749 3.1, 10.12; RFC 9700 4.7. Raises LoginRefused, StrayLogin for a login of this gate.
     """
     query = _single(query_pairs)
     return PendingCallback(_own_state(query, browser_cookies, keyring, now), query)
 
 
 def accept_callback(pending: PendingCallback, *, expected_issuer: str) -> str:
-    """Return the code to redeem, or raise LoginRefused.
+    """Return the code to redeem. Raises LoginRefused.
 
-    First `iss`, compared with `expected_issuer` character by character (RFC 9207 2.4), on errors
-    too; then `error`, which wins over `code` (RFC 6749 4.1.2.1); then `code`.
+    Checks `iss` first, for errors too, by comparing it with `expected_issuer` character by
+    character (RFC 9207 2.4); then `error`, which takes precedence over `code` (RFC 6749 4.1.2.1);
+    then `code`.
     """
     state, query = pending.state, pending.query
     again = {"return_to": state.return_to}
@@ -221,11 +221,11 @@ def _single(query_pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
 def _own_state(
     query: Mapping[str, str], browser_cookies: Sequence[str], keyring: KeyRing, now: float
 ) -> LoginState:
-    """Return the state if this gate made it, it is fresh, and for this browser."""
-    # Until the state is proven, any other error code and any description may be a stranger's.
+    """Return the state if this gate made it lately for this browser. Raises LoginRefused."""
+    # Without a proven state, texts may come from an attacker: only known error codes are shown.
     unproven = {"error": query["error"]} if query["error"] in _ERRORS else {}
     if not query["state"]:
-        # Tailchat: some errors come without the state. Report them, but not a stranger's text.
+        # Tailchat sends some errors without the state.
         raise LoginRefused(
             Reason.LOGIN_REFUSED if query["error"] else Reason.LOGIN_STATE_MISSING, unproven
         )
@@ -244,7 +244,7 @@ def _own_state(
     )
 
 
-#: The gate's pages to which no login returns.
+#: The gate's own pages to which no login returns.
 LOGIN_PAGES: Final = ("start", "callback", "sign_in", "sign_out")
 # The part of a URL before its path.
 _ORIGIN: Final = re.compile(f"{HTTP_ORIGIN}(?=[{AUTHORITY_ENDS}]|$)", ANY_CASE)
@@ -263,12 +263,12 @@ def safe_return_to(
     pages: Collection[str] = LOGIN_PAGES,
     longest: int = MAX_RETURN_TO,
 ) -> str:
-    """Return the target to go to after a login, "/" for every one that is not surely ours.
+    """Return the target after a login, "/" for every target that may not be the gate's own.
 
-    `rd`: what the visitor sent, percent-decoded once as a query value is. `public_origin`:
-    the gate's own; a target there comes back as a path. `allowed_origins`: those of the routes, in
-    normal form; a target there comes back as an absolute URL.
-    `prefix`: the gate's own paths; of these `pages` are no targets: logins would nest.
+    `rd`: the visitor's text, percent-decoded once like any query value. `public_origin`: the
+    gate's own; a target there is returned as a path. `allowed_origins`: the origins of routes, in
+    normal form; a target there is returned as an absolute URL. `prefix`: that of the gate's own
+    paths, of which `pages` are no targets, because logins would nest.
 
     Path, query and fragment keep their bytes, but spaces and non-ASCII characters are
     percent-encoded (UTF-8), as a browser would. The path is checked as sent, percent-decoded
@@ -293,7 +293,7 @@ def safe_return_to(
 
 
 def _split_origin(url: str) -> tuple[str, str]:
-    """Return (origin in normal form, the rest); "" without an origin."""
+    """Return (origin in normal form, the rest); the origin is "" if there is none."""
     found = _ORIGIN.match(url)
     if found is None:
         return "", url
@@ -303,7 +303,7 @@ def _split_origin(url: str) -> tuple[str, str]:
 
 
 def _is_one(pages: Collection[str], path: str, prefix: str) -> bool:
-    """Whether any server could read a path as one of these pages of the gate's own."""
+    """Whether some server could read a path as one of the gate's own `pages`."""
     plain = re.sub("/{2,}", "/", path).lower()
     return any(
         re.match(rf"{re.escape(prefix.lower())}/{page}(?:[/;?#]|$)", plain) for page in pages

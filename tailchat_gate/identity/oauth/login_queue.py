@@ -1,4 +1,4 @@
-"""Limits how many logins call Tailchat at a time; clients take turns, the other logins wait."""
+"""Limits how many logins call Tailchat at a time; the others wait, and clients take turns."""
 
 import asyncio
 from collections import Counter, OrderedDict, deque
@@ -10,15 +10,15 @@ from tailchat_gate.identity.oauth.login import LoginRefused
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.client import SITE_BITS, network_of
 
-#: Logins that ask at the same time.
+#: The most logins that call Tailchat at a time.
 AT_ONCE: Final = 32
-#: Of them, those of one client.
+#: The most of them from one client.
 OF_ONE: Final = 8
-#: Of them, those for clients that have none yet, so that a few clients cannot hold all.
+#: How many of them are reserved for clients that have none, so that a few clients cannot take all.
 FOR_FIRST: Final = 8
-#: Logins that wait for their turn.
+#: The most logins that wait for their turn.
 WAITING: Final = 2000
-#: Of them, those of one client, which may be a whole office with one address.
+#: The most of them from one client, which may be a whole office with one address.
 WAITING_OF_ONE: Final = 100
 #: Seconds that a login waits for its turn.
 PATIENCE: Final = 30.0
@@ -36,20 +36,19 @@ class LoginBusy(LoginRefused):
 class LoginQueue:
     """The logins that call Tailchat and those that wait, in one event loop.
 
-    Clients take turns, however many logins each has waiting; a site is one, as it may have any
-    number of networks. If the queue is full, the client
-    with the most waiting logins loses one.
+    Clients take turns, however many logins each has waiting. All networks of a site (SITE_BITS)
+    count as one client. If the queue is full, the client with the most waiting logins loses one.
     """
 
     def __init__(self) -> None:
-        #: How many queues have the limits together.
+        #: How many queues share the limits.
         self._count = 1
         self._asking: Counter[str] = Counter()
-        #: By site; the first has the next turn.
+        #: Waiting logins by site; the first site has the next turn.
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
 
     def share(self, count: int) -> None:
-        """Be one of `count` queues that have these limits together."""
+        """Take this queue's part of the limits, which `count` queues share."""
         self._count = count
 
     def _part(self, limit: int) -> int:

@@ -18,16 +18,16 @@ from tailchat_gate.syntax import (
     from_base64url,
 )
 
-#: What separates the keys that seal a `state` from all others.
+#: The purpose that separates the keys for `state` from all others (KeyRing).
 KEY_PURPOSE: Final = "state"
 
-#: Seconds for which logins that begin share a cookie; then the next one makes another.
+#: Seconds during which new logins share a login cookie; the next login gets a new one.
 SHARED_SECONDS: Final = 7200
 
 #: Login cookies that a browser may keep, about 80 bytes each; surplus ones are deleted.
 MAX_KEPT: Final = 20
 
-#: What tells the name of one login cookie from another's, as a pattern.
+#: The random end of a login cookie's name, as a pattern.
 SUFFIX: Final = f"_[{BASE64URL}]{{6}}"
 
 _TIME_BYTES: Final = 4
@@ -48,8 +48,8 @@ class LoginCookie(NamedTuple):
 def new_browser_cookie(random_bytes: Callable[[int], bytes], now: float = 0.0) -> str:
     """Return a value for a login cookie: the time and 224 random bits.
 
-    43 characters of base64url. The time is neither secret nor protected: it decides which cookies
-    may be deleted, and anyone who can write a cookie into a browser could delete them as well.
+    43 characters of base64url. The time is neither secret nor protected: it only decides which
+    cookies are deleted, and anyone who can forge it could delete them directly.
     """
     made_at = (int(now) & 0xFFFF_FFFF).to_bytes(_TIME_BYTES, "big")
     return base64url(made_at + random_bytes(_VALUE_BYTES - _TIME_BYTES))

@@ -1,4 +1,4 @@
-"""Whether Tailchat answers, and why it does not: counted, and said in the gate's own log."""
+"""Whether Tailchat answers, and if not, why: in metrics and in the log."""
 
 import logging
 import ssl
@@ -13,7 +13,7 @@ from tailchat_gate.observe.families import Collected, Family, Merge, by_one, gau
 from tailchat_gate.observe.log import LOGGER_NAME, FaultLog
 from tailchat_gate.observe.tls import after_handshakes, expiry_of
 
-#: OpenSSL's codes of what is wrong with a certificate (X509_V_ERR_*).
+#: OpenSSL's codes of faults of a certificate (X509_V_ERR_*).
 _CERTIFICATE_CAUSES: Final = MappingProxyType(
     {
         9: "certificate-not-yet-valid",
@@ -27,7 +27,7 @@ _CAUSES: Final[tuple[tuple[tuple[type[Exception], ...], str], ...]] = (
     ((aiohttp.ClientConnectorSSLError,), "tls"),
     ((aiohttp.ClientConnectorDNSError,), "dns"),
 )
-#: What the log says of each cause.
+#: The log message for each cause.
 MESSAGES: Final = MappingProxyType(
     {
         "certificate-expired": "Tailchat's certificate has expired: renew it there",
@@ -35,20 +35,20 @@ MESSAGES: Final = MappingProxyType(
             "Tailchat's certificate is not valid yet: compare the clocks of both machines"
         ),
         "certificate-other-host": (
-            "Tailchat's certificate is for another host: look at tailchat.api_url and internal_url"
+            "Tailchat's certificate is for another host: check tailchat.api_url and internal_url"
         ),
         "certificate-untrusted": (
-            "Tailchat's certificate is not trusted: name its authority in tailchat.ca_file, or by "
+            "Tailchat's certificate is not trusted: name its authority in tailchat.ca_file or in "
             "the environment variable SSL_CERT_FILE"
         ),
         "tls": "no TLS connection to Tailchat: is it plain http there?",
         "dns": "the name of Tailchat's host cannot be looked up",
         "refused": "Tailchat's host refuses connections: is Tailchat running?",
         "unreachable": "Tailchat's host cannot be reached",
-        "proxy": "the proxy to Tailchat cannot be used: look at tailchat.proxy",
+        "proxy": "the proxy to Tailchat cannot be used: check tailchat.proxy",
         "timeout": "Tailchat does not answer in time",
         "closed": "Tailchat closes the connection without an answer",
-        "malformed": "Tailchat does not answer in HTTP, or too long",
+        "malformed": "Tailchat's answer is not HTTP, or it is too long",
         "server-error": "Tailchat, or a proxy in front of it, answers with a server error",
     }
 )
@@ -65,7 +65,7 @@ _log: Final = logging.getLogger(LOGGER_NAME)
 
 
 class Reachability:
-    """Records what calls show about Tailchat: whether it answers; `clock` gives seconds."""
+    """Records whether Tailchat answers; `clock` returns seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         #: None before the first call.
@@ -75,28 +75,28 @@ class Reachability:
         self._log = FaultLog(clock)
 
     def answered(self) -> None:
-        """Note an answer."""
+        """Record an answer."""
         if self.up is False:
             _log.info("Tailchat answers again")
         self.up = True
 
     def failed(self, cause: str, call: str, problem: str) -> None:
-        """Note a fault; it is logged at most once a minute for each cause."""
+        """Record a fault; it is logged at most once a minute for each cause."""
         self.up = False
         self.faults[cause] += 1
         details = {"cause": cause, "call": call, "problem": problem}
-        # The caller says what the call was for; only an admin can mend a certificate.
+        # An error only for certificates, which the operator must renew; callers log the rest.
         level = logging.ERROR if cause.startswith("certificate-") else logging.INFO
         self._log.tell(MESSAGES[cause], details, level=level)
 
     def collect(self) -> Iterator[Collected]:
-        """Yield the metric families."""
+        """Yield the metrics about Tailchat."""
         yield _FAULTS, by_one(self.faults, MESSAGES)
         yield _UP, () if self.up is None else (((), self.up),)
         yield _CERTIFICATE, (((), self.certificate_expires),) if self.certificate_expires else ()
 
     def watch(self, context: ssl.SSLContext) -> None:
-        """Learn from every handshake in `context` when the certificate expires."""
+        """Record in every handshake of `context` when the certificate expires."""
         after_handshakes(context, self._note)
 
     def _note(self, connection: ssl.SSLObject) -> None:
@@ -104,7 +104,7 @@ class Reachability:
 
 
 def cause_of(error: Exception) -> str:
-    """Return the cause of a fault of transport, a key of MESSAGES."""
+    """Return the cause of a transport fault, a key of MESSAGES."""
     if isinstance(error, TimeoutError):
         return "timeout"
     if isinstance(error, aiohttp.ClientConnectorCertificateError):

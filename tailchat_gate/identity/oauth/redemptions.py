@@ -1,4 +1,4 @@
-"""Redeems each login once, however often and from how many tabs its callback comes."""
+"""Redeems each login once, even if its callback comes several times or in several tabs."""
 
 import asyncio
 import heapq
@@ -16,21 +16,21 @@ from tailchat_gate.identity.oauth.shared_redemptions import (
 from tailchat_gate.reasons import Reason
 from tailchat_gate.state.store import EXPIRY_MARGIN, USE_MARGIN
 
-#: Seconds after a redemption in which a reload gets the same outcome.
+#: Seconds after a redemption during which a repeated callback gets the same outcome.
 REPLAY_WINDOW: Final = 60.0
 
-#: Most logins remembered at once; a used one takes about 300 bytes.
+#: The most logins remembered at a time; a used one takes about 300 bytes.
 CAPACITY: Final = 100_000
 
 
-#: Refusals that show that a code was not taken; a time-out or a broken response shows neither.
+#: Refusals which show that Tailchat did not take the code, unlike a timeout or a broken response.
 _UNSPENT: Final = frozenset(
     (
         *(Reason.LOGIN_CODE_REFUSED, Reason.GATE_NOT_ACCEPTED),
         *(Reason.TAILCHAT_DOWN, Reason.TAILCHAT_UNTRUSTED),
     )
 )
-#: Refusals of codes that were not even sent: such a login may come again.
+#: Refusals of logins whose code was not sent: the login may be tried again.
 _UNSENT: Final = frozenset((Reason.LOGIN_BUSY,))
 
 T = TypeVar("T")
@@ -44,7 +44,7 @@ class AlreadyUsed(LoginRefused):
 
 
 class TooManyLogins(LoginRefused):
-    """The memory for logins is full, and none of them may be forgotten."""
+    """The memory for logins is full, and none may be forgotten yet."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -75,13 +75,14 @@ _Outcome = _Success[T] | _Refusal | _Fault
 
 
 class Redemptions(Generic[T]):
-    """Which login states were redeemed, in the memory of one process and one event loop.
+    """The login states that were redeemed, in the memory of one process and one event loop.
 
-    `shared` knows those of other processes and outlives this one; None: there are no others.
-    `clock`: Unix seconds. `capacity`: most states remembered. `harmless`: a second redemption
-    does no harm, so the oldest makes room when the memory is full.
-    Otherwise a state is remembered until it has expired: a second redemption makes Tailchat revoke
-    the user's whole grant, and Tailchat does not notice two at the same time.
+    `shared` knows the states of other processes, and outlives this one; None if there are none.
+    `clock` returns Unix seconds. `capacity`: the most states remembered.
+
+    A state is remembered until it expires: after a second redemption Tailchat revokes the user's
+    whole grant, and it does not notice two at the same time. `harmless`: a second redemption does
+    no harm, so the oldest state is dropped when the memory is full.
     """
 
     __slots__ = (
@@ -125,7 +126,7 @@ class Redemptions(Generic[T]):
         is_sent: Callable[[], bool] = lambda: True,
         codec: Codec[T] | None = None,
     ) -> T:
-        """Return the result of `make`, which runs once per state and to its end.
+        """Return the result of `make`, which runs once for each state, and to its end.
 
         `make` runs in its own task: a browser that reloads the callback aborts its first request,
         but the code has been sent. Callers during the run, or within REPLAY_WINDOW seconds after
@@ -210,7 +211,7 @@ class Redemptions(Generic[T]):
         is_sent: Callable[[], bool],
         codec: Codec[T] | None,
     ) -> Callable[[], Awaitable[T]]:
-        """Return `make` so that it runs once for all processes; each of them gets its outcome."""
+        """Wrap `make` so that it runs once among all processes, which all get its outcome."""
 
         async def settle(redeemed: Redeemed[T], *, spent: bool) -> None:
             until = self._clock() + REPLAY_WINDOW
@@ -267,7 +268,7 @@ class Redemptions(Generic[T]):
     def _make_room(self) -> None:
         """Forget the oldest login that may be forgotten. Raises TooManyLogins if there is none.
 
-        So strangers with made-up codes lock nobody out, nor does one visitor of many hosts.
+        Neither strangers with made-up codes nor a visitor of many hosts can lock others out so.
         """
         if not self._unspent:
             self._forget_spent()

@@ -1,4 +1,4 @@
-"""Tailchat's responses: tokens, the profile, and errors whose texts may quote a secret; pure."""
+"""Reads Tailchat's responses: tokens, profiles, and errors, which may quote a secret; pure."""
 
 import base64
 import html
@@ -109,7 +109,7 @@ def _is_visible(char: str) -> bool:
 
 
 def _cut(text: str, cap: int) -> str:
-    """Return the start of `text`, ending before a sequence that would be cut in two."""
+    """Return the start of `text`, without splitting a sequence of joined characters."""
     if len(text) <= cap:
         return text
     end = cap
@@ -154,7 +154,7 @@ _OK: Final = 200
 _SHORTEST_REST, _REST, _LONGEST_REST = 1, 30, 300
 _SERVER_ERROR: Final = 500
 
-# Errors of the back channel that the admin must fix (RFC 6749 5.2; RFC 6750 3.1). Tailchat: one
+# Errors of the back channel that the operator must fix (RFC 6749 5.2; RFC 6750 3.1). Tailchat: one
 # invalid entry of the app causes the last two on every call, `/me` of live sessions too.
 _GATE_FAULTS: Final = frozenset(
     {
@@ -163,7 +163,7 @@ _GATE_FAULTS: Final = frozenset(
         *("invalid_redirect_uri", "invalid_client_metadata"),
     }
 )
-# Responses which say that a token, once valid, is revoked or expired.
+# Responses which say that a token is revoked or expired.
 _WITHDRAWN: Final = frozenset(
     {("recheck", 401, "invalid_token"), ("refresh", 400, "invalid_grant")}
 )
@@ -177,8 +177,8 @@ def quotes_any(text: str, secrets: Iterable[str]) -> bool:
     """Whether a text quotes one of `secrets`, or a long part of one.
 
     It undoes percent-encoding, base64, base64url, base32, hexadecimal digits and the escapes of
-    JSON and HTML, also inside one another, and drops invisible characters. A text with too many
-    decodings counts as one that quotes a secret.
+    JSON and HTML, also nested, and drops invisible characters. A text with too many decodings
+    counts as one that quotes a secret.
     """
     wanted = {part for secret in secrets for part in _parts(secret)}
     readings = {text[:MAX_TEXT]}
@@ -192,7 +192,7 @@ def quotes_any(text: str, secrets: Iterable[str]) -> bool:
 
 
 def _parts(secret: str) -> Iterator[str]:
-    """Yield what reveals a secret: the whole of a short one, each long stretch of others."""
+    """Yield the parts that reveal a secret: a short one itself, or each stretch of a long one."""
     for start in range(max(1, len(secret) - _WINDOW + 1)):
         if part := secret[start : start + _WINDOW]:
             yield part
@@ -234,7 +234,7 @@ def _unpacked(text: str) -> Iterator[bytes]:
 
 
 def broken(call: str, status: int = _OK, problem: str = "") -> LoginRefused:
-    """Return the refusal for a response that makes no sense."""
+    """Return the refusal for an unusable response."""
     detail = {"call": call, "status": str(status), "problem": problem}
     return LoginRefused(Reason.TAILCHAT_BROKEN, detail)
 
@@ -242,8 +242,8 @@ def broken(call: str, status: int = _OK, problem: str = "") -> LoginRefused:
 def busy(call: str, retry_after: str) -> LoginRefused:
     """Return the refusal for a 429 (RFC 6585 section 4), with the seconds to wait.
 
-    `retry_after` is the raw field; without a number of seconds in it a default counts, and a
-    number out of range is limited.
+    `retry_after` is the raw field; without a number of seconds a default is used, and a number out
+    of range is limited.
     """
     asked = int(retry_after) if re.fullmatch("[0-9]{1,9}", retry_after) else _REST
     seconds = min(max(asked, _SHORTEST_REST), _LONGEST_REST)
@@ -251,7 +251,7 @@ def busy(call: str, retry_after: str) -> LoginRefused:
 
 
 def refused(call: str, status: int, answer: JsonObject, secrets: Sequence[str]) -> LoginRefused:
-    """Return the refusal for an error response, with its texts if they quote no secret.
+    """Return the refusal for an error response, including its texts if they quote no secret.
 
     `secrets` are those of the request, which a server may echo.
     """
@@ -292,8 +292,8 @@ class TokenSet:
 def read_tokens(call: str, answer: JsonObject, *, now: float) -> TokenSet:
     """Return the tokens in a 200 response, without the id_token; `now` is Unix seconds.
 
-    Raises LoginRefused without an access token usable as a bearer token. An unusable optional
-    member counts as missing.
+    Raises LoginRefused if there is no usable bearer access token. An unusable optional member
+    counts as missing.
     """
     kind, access, refresh, seconds = (
         answer.get(name) for name in ("token_type", "access_token", "refresh_token", "expires_in")

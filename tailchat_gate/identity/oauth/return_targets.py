@@ -1,4 +1,4 @@
-"""Stores return targets that are too long for an address, for a while, under short names."""
+"""Stores return targets that are too long for a URL, for a while, under short names."""
 
 import hashlib
 import hmac
@@ -11,12 +11,12 @@ from urllib.parse import quote, unquote
 
 from tailchat_gate.identity.oauth.login_state import STATE_LIFETIME
 
-#: The longest target that travels with a login, quoted: a handoff target holds it quoted, and
-#: the sealed state with it has to fit into an address that every server accepts.
+#: The longest quoted target that travels with a login: a handoff target quotes it again, and the
+#: sealed state with it must fit into a URL that every server accepts.
 LONGEST_CARRIED: Final = 1280
-#: The longest path, quoted, that the short address shows once the full target is gone.
+#: The longest quoted path in a short target, for when the full target is no longer stored.
 _LONGEST_INSTEAD: Final = 512
-#: Bytes of stored targets, of all visitors and of one.
+#: The most bytes of stored targets, of all visitors and of one.
 MAX_BYTES: Final = 16 << 20
 MAX_BYTES_EACH: Final = 2 << 20
 #: The memory that an entry takes beside its target.
@@ -26,7 +26,7 @@ _NAME: Final = re.compile("[0-9a-f]{32}")
 
 @dataclass(frozen=True, slots=True)
 class _StoredTarget:
-    """A target on an origin, the visitor it is stored for, and until when."""
+    """A target on an origin, its visitor, and the Unix second at which it expires."""
 
     origin: str
     target: str
@@ -41,8 +41,8 @@ class _StoredTarget:
 class StoredTargets:
     """Stores targets under secret names; evicts the oldest, the visitor's own first.
 
-    The same target has one name, so that a page that is loaded again and again costs no more.
-    `secret` is the process's own: other processes do not know its names. `clock`: Unix seconds.
+    The same target of a visitor always has the same name, so that reloading a page costs no memory.
+    `secret` is this process's own. `clock` returns Unix seconds.
     """
 
     def __init__(self, secret: bytes, clock: Callable[[], float]) -> None:
@@ -112,8 +112,8 @@ class ReturnTargets:
     prefix: str
 
     def short(self, target: str, *, origin: str, visitor: str) -> str:
-        """Return a target that fits into a login and represents `target` on `origin`."""
-        # The length first: quoting a short one is cheap, and a long one is never quoted.
+        """Return `target` if it fits into a login, else a short target that stands for it."""
+        # The length first, so that a long target is never quoted.
         if len(target) <= LONGEST_CARRIED and len(quote(target, safe="/")) <= LONGEST_CARRIED:
             return target
         path = quote(target.partition("?")[0].partition("#")[0], safe="/")
@@ -122,12 +122,12 @@ class ReturnTargets:
         return f"{self.prefix}/back?to={name}&else={instead}"
 
     def shown(self, target: str) -> str:
-        """Return the text that shows a person a target that travels with a login."""
+        """Return a target of a login as text for people."""
         start, mark, instead = target.partition("&else=")
         is_short = bool(mark) and start.startswith(f"{self.prefix}/back?")
         return unquote(instead) if is_short else target
 
     async def find(self, query: Mapping[str, str], origin: str) -> tuple[str | None, str]:
-        """Return the full target of a short one, None if it is gone, and its path."""
+        """Return the full target of a short one, None if it is no longer stored, and its path."""
         found = await self.stored.find_anywhere(query.get("to", ""), origin)
         return found, query.get("else", "/")

@@ -1,4 +1,4 @@
-"""Redeemed logins that other processes, and a restart, must know."""
+"""Records redeemed logins in the store, for other processes and across restarts."""
 
 import asyncio
 import json
@@ -10,7 +10,7 @@ from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.reasons import Reason
 from tailchat_gate.state.store import Outcome, ReservationStatus, Store
 
-#: Seconds that a process waits for another one that is redeeming the same login.
+#: Seconds to wait for another process that is redeeming the same login.
 PATIENCE: Final = 10.0
 _LOOK_SECONDS: Final = 0.25
 
@@ -63,8 +63,8 @@ class SharedRedemptions:
     ) -> Redeemed[T] | Redeemable:
         """Reserve a login; if it was reserved before, return its outcome.
 
-        A store that cannot be written refuses nobody: the process knows what it redeemed itself.
-        A reservation whose caller was cancelled meanwhile is released.
+        If the store cannot be written, the login may be redeemed: this process knows at least its
+        own. If the caller is cancelled, the reservation is released.
         """
         reserving = asyncio.create_task(self._reserve(key, until, codec))
         try:
@@ -102,7 +102,7 @@ class SharedRedemptions:
         until: float,
         spent: bool,
     ) -> None:
-        """Store the outcome of a login until a Unix second, for repeated callbacks."""
+        """Store the outcome of a login until the Unix second `until`, for repeated callbacks."""
         if codec is None:
             await self._store.settle(self._kind, key, Outcome(spent=spent))
             return

@@ -1,7 +1,7 @@
-"""Whether people can sign in, asked of Tailchat without a person, a code or a cookie.
+"""Checks with its own requests to Tailchat whether people can sign in.
 
-A wrong redirect URI, client ID or address ends every sign-in on a page of Tailchat. Nobody comes
-back from there, so the gate learns of it only by a request of its own.
+A wrong redirect URI, client ID or address ends every sign-in on a page of Tailchat. Browsers do not
+come back from there, so the gate would not notice otherwise.
 """
 
 import os
@@ -22,15 +22,15 @@ from tailchat_gate.identity.oauth.responses import busy
 from tailchat_gate.reasons import Reason
 from tailchat_gate.syntax import CLOCK_SKEW, base64url
 
-#: What Tailchat answers to a request without a session that forbids its pages (OIDC Core 3.1.2.6).
+#: Tailchat's errors for a valid request with prompt=none without a session (OIDC Core 3.1.2.6).
 _GOOD: Final = frozenset(("login_required", "consent_required", "interaction_required"))
 _PAGES: Final = "/open/interaction/"
 _UNREGISTERED: Final = "did not match"
 _OUTAGES: Final = MappingProxyType(
     {
-        Reason.TAILCHAT_DOWN: "see whether it runs, and whether this machine reaches it",
-        Reason.TAILCHAT_SLOW: "see whether its Redis answers: Tailchat waits for it without end",
-        Reason.TAILCHAT_BROKEN: "look at its log, and at that of the proxy before it",
+        Reason.TAILCHAT_DOWN: "check that it runs and that this machine can reach it",
+        Reason.TAILCHAT_SLOW: "check that its Redis answers: Tailchat waits for it without end",
+        Reason.TAILCHAT_BROKEN: "read its log, and that of the proxy in front of it",
         Reason.TAILCHAT_UNTRUSTED: "renew its certificate, or name its authority in "
         "tailchat.ca_file",
     }
@@ -44,21 +44,21 @@ CLIENT: Final = "client-id"
 CALLBACK: Final = "redirect-uri"
 SECRET: Final = "client-secret"  # noqa: S105 - the name of a question
 _TOKEN_SECONDS: Final = 3600
-#: In the problem of what Tailchat lets happen and the gate refuses.
+#: In problems because of which the gate refuses what Tailchat sends.
 REFUSED: Final = "so every sign-in is refused"
-#: Something else than the address, the client and its callback.
+#: A question beside the address, the client and its callback.
 _AUTHORIZATION: Final = "authorization"
-#: What Tailchat says of a request only if it knows the client.
+#: Findings that Tailchat only reports for a client that it knows.
 _OF_KNOWN_CLIENTS: Final = frozenset((CALLBACK, _AUTHORIZATION))
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something about Tailchat or its app that an admin must mend.
+    """A fault of Tailchat or its app that the operator must fix.
 
     `name`: a word from a closed list, for the log and `/status`. `problem`: what is wrong;
-    `remedy`: how to mend it, "" where that is unknown. `reason`: what the page tells a person whose
-    sign-in would fail; None if sign-ins still work.
+    `remedy`: how to fix it, "" if that is unknown. `reason`: for the page of a person whose sign-in
+    would fail; None if sign-ins still work.
     """
 
     name: str
@@ -73,7 +73,7 @@ class Finding:
 
 
 class Step(NamedTuple):
-    """The answer to one question: what is wrong, None if nothing is."""
+    """The answer to one question: the fault, None if there is none."""
 
     question: str
     finding: Finding | None = None
@@ -82,10 +82,9 @@ class Step(NamedTuple):
 class SignInCheck:
     """The requests that show whether people can sign in, for one registered app.
 
-    `api_url`: Tailchat's address for browsers. `channel`: the connection to it, `is_direct`:
-    whether that goes to `api_url` itself and not to an internal address. `issuer`: what logins have
-    to come from, "" for what Tailchat says. `clock`: Unix seconds; without one Tailchat's clock is
-    not compared.
+    `api_url`: Tailchat's URL for browsers. `channel`: the connection to Tailchat; `is_direct`:
+    whether it goes to `api_url`, not to an internal URL. `issuer`: the expected `iss`, "" for
+    Tailchat's own. `clock` returns Unix seconds; without it, Tailchat's clock is not compared.
     """
 
     def __init__(
@@ -112,9 +111,9 @@ class SignInCheck:
         return tuple([step.finding async for step in self.steps() if step.finding is not None])
 
     async def steps(self) -> AsyncIterator[Step]:
-        """Ask one question after another, while it makes sense. Raises nothing.
+        """Ask one question after another, as long as the answers allow it. Raises nothing.
 
-        A question that is not asked has no step.
+        There is no step for a question that is not asked.
         """
         question = REACHED
         try:
@@ -130,7 +129,7 @@ class SignInCheck:
                 yield Step(CLIENT, refusal)
                 return
             yield Step(CLIENT)
-            # What else Tailchat refuses it tells the callback, so it has accepted that.
+            # Tailchat sends any other error to the callback, so it has accepted the callback.
             yield Step(CALLBACK, refusal)
             question = SECRET
             yield Step(SECRET, self._read_tokens(await self._redeem()))
@@ -203,7 +202,7 @@ class SignInCheck:
         )
 
     def _read_authorization(self, answer: Answer) -> Finding | None:
-        """Return what an answer to `_authorize` says is wrong, None if people can sign in."""
+        """Return the fault in an answer to `_authorize`, None if people can sign in."""
         if answer.status == HTTPStatus.NOT_FOUND:
             return self._wrong_address()
         if answer.status in {HTTPStatus.FOUND, HTTPStatus.SEE_OTHER}:
@@ -230,7 +229,7 @@ class SignInCheck:
                 f"Tailchat knows no app {short_text(self._registration.client_id, 64)}, or OAuth is"
                 " not switched on for it",
                 Reason.GATE_NOT_ACCEPTED,
-                "look at tailchat.client_id and at the app's capabilities",
+                "check tailchat.client_id and the app's capabilities",
             )
         return _unreachable(Reason.TAILCHAT_BROKEN, f"/open/auth: status {answer.status}")
 
@@ -246,7 +245,7 @@ class SignInCheck:
                 _AUTHORIZATION,
                 f"Tailchat refuses the authorization request: {short_text(error, 64)}",
                 Reason.GATE_NOT_ACCEPTED,
-                "look at tailchat.scope and at the app's settings",
+                "check tailchat.scope and the app's settings",
             )
         return _unreachable(Reason.TAILCHAT_BROKEN, "/open/auth redirects elsewhere")
 
@@ -283,7 +282,7 @@ class SignInCheck:
         )
 
     def _read_tokens(self, answer: Answer) -> Finding | None:
-        """Return the fault that an answer to `_redeem` shows."""
+        """Return the fault in an answer to `_redeem`, None if the secret is right."""
         if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             return _unreachable(Reason.TAILCHAT_BROKEN, f"/open/token: status {answer.status}")
         if answer.status != HTTPStatus.UNAUTHORIZED:
@@ -301,7 +300,7 @@ class SignInCheck:
             f"{self._api_url} is not Tailchat's base address: there is no OpenID provider below "
             "/open there",
             Reason.TAILCHAT_BROKEN,
-            "look at tailchat.api_url and tailchat.internal_url",
+            "check tailchat.api_url and tailchat.internal_url",
         )
 
 
@@ -314,7 +313,7 @@ def _skew(date: str, now: float) -> Finding | None:
     if abs(ahead) <= CLOCK_SKEW:
         return None
     direction = "ahead of" if ahead > 0 else "behind"
-    # Of an ID token; Tailchat's lasts an hour.
+    # An ID token lasts an hour at Tailchat; with more difference the gate rejects it.
     refused = f", {REFUSED}" if not -_TOKEN_SECONDS < ahead < 0 else ""
     return Finding(
         CLOCK,
@@ -325,7 +324,7 @@ def _skew(date: str, now: float) -> Finding | None:
 
 
 def _unreachable(reason: Reason, problem: str) -> Finding:
-    """Return the finding for an outage: browsers may still reach Tailchat, so nobody is stopped."""
+    """Return the finding for an outage, without a `reason`: browsers may still reach Tailchat."""
     text = f"Tailchat does not answer properly: {problem or reason}"
     return Finding(reason, text, None, _OUTAGES.get(reason, ""))
 

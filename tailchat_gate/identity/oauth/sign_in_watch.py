@@ -1,4 +1,4 @@
-"""When the gate checks whether people can sign in, and what it found last."""
+"""Decides when to check whether people can sign in, and stores the last result."""
 
 import asyncio
 import logging
@@ -10,13 +10,14 @@ from tailchat_gate.identity.oauth.sign_in_check import Finding
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.syntax import OWN_AGENT
 
-#: Seconds after a check before a person's sign-in starts another one: no stranger sets the pace.
+#: Seconds after a check during which a sign-in does not start another one, so that strangers cannot
+#: cause many checks.
 PAUSE: Final = 5.0
 #: Seconds between two checks while something is wrong.
 RETRY: Final = 30.0
-#: Logins that begin in a row, and none comes back, before the gate checks again.
+#: How many logins in a row must begin without one coming back before the gate checks again.
 LOST_LOGINS: Final = 5
-#: How long ago the first of them began: a person needs a while to type a password.
+#: How many seconds ago the first of them must have begun: a person needs time to type a password.
 LOST_SECONDS: Final = 60.0
 
 _log: Final = logging.getLogger(LOGGER_NAME)
@@ -67,25 +68,25 @@ class SignInWatch:
         self._watch()
 
     def close(self) -> None:
-        """Check nothing more."""
+        """Stop checking."""
         self._is_open = False
         for task in (self._checking, self._watching):
             if task is not None:
                 task.cancel()
 
     async def obstacle(self) -> Finding | None:
-        """Return the fault that prevents every sign-in; check again if that is old."""
+        """Return the fault that prevents every sign-in; check again if the result is old."""
         if self.state.obstacle is None:
             return None
         if self._is_open and not 0 <= self._clock() - self.state.checked_at < PAUSE:
-            # The person may leave; the check goes on for the next one.
+            # Shielded: if this person leaves, the check goes on for others.
             await asyncio.shield(self._checked())
         return self.state.obstacle
 
     def login_began(self, agent: str = "") -> None:
-        """Note that a browser was sent to Tailchat; check if none has come back for a while.
+        """Record that a browser was sent to Tailchat; check if none has come back for a while.
 
-        `agent` is its User-Agent: `doctor` begins logins too, and nobody comes back from those.
+        `agent` is its User-Agent, to leave out the logins that `doctor` begins and never finishes.
         """
         if agent == OWN_AGENT:
             return
@@ -97,30 +98,30 @@ class SignInWatch:
             self._lost = 0
             if self._is_open and not self._is_loss_known:
                 self._is_loss_known = True
-                self._watch(told=f"{LOST_LOGINS} sign-ins began and none came back")
+                self._watch(f"{LOST_LOGINS} sign-ins began and none came back")
 
     def login_returned(self) -> None:
-        """Note that Tailchat sent a browser back."""
+        """Record that Tailchat sent a browser back."""
         self._lost, self._is_loss_known = 0, False
 
-    def _watch(self, told: str = "") -> None:
+    def _watch(self, symptom: str = "") -> None:
         if self._watching is None or self._watching.done():
-            self._watching = asyncio.get_running_loop().create_task(self._keep_checking(told))
+            self._watching = asyncio.get_running_loop().create_task(self._keep_checking(symptom))
 
-    async def _keep_checking(self, told: str) -> None:
+    async def _keep_checking(self, symptom: str) -> None:
         await self._checked()
-        if told and not self.state.findings:
+        if symptom and not self.state.findings:
             _log.warning(
                 "%s, although Tailchat answers the gate properly: check that browsers reach "
                 "tailchat.api_url",
-                told,
+                symptom,
             )
         while self.state.findings:
             await asyncio.sleep(self._retry)
             await self._checked()
 
     def _checked(self) -> "asyncio.Task[None]":
-        """Return the check that is under way; begin one if none is."""
+        """Return the check under way; start one if there is none."""
         if self._checking is None or self._checking.done():
             self._checking = asyncio.get_running_loop().create_task(self._run())
         return self._checking

@@ -23,7 +23,7 @@ from tailchat_gate.syntax import COMPACT, SESSION_ID, UNFIT_FOR_A_LINE
 REVOCATION: Final = "revocation"
 #: Longest message of a lock, in characters.
 MAX_MESSAGE: Final = 300
-#: Up to this many records the store does not compact them.
+#: The store does not compact fewer records than this.
 ROOM: Final = 1024
 
 _KINDS: Final[Mapping[str, type[Entry]]] = MappingProxyType(
@@ -44,7 +44,7 @@ def to_record(entry: Entry) -> Record:
         case Lock():
             key, until, sub = f"lock {entry.target}", entry.until, _sub(entry.target)
         case Unlock():
-            # Once every process has read it, it says no more than a missing lock.
+            # Once every process has read it, a missing lock says the same.
             key, until, sub = f"lock {entry.target}", entry.at, _sub(entry.target)
     return Record(REVOCATION, key, body, sub, until)
 
@@ -66,7 +66,7 @@ def revocations(clock: Callable[[], float]) -> Kind:
         revocation = RevocationState(clock)
         read = [(record, read_record(record)) for record in records]
         entries = [entry for _, entry in read if entry is not None]
-        # Records that only a newer version of the gate understands are not dropped.
+        # Keep records that only a newer version of the gate understands.
         unknown = [record for record, entry in read if entry is None and record.intact]
         for entry in entries:
             revocation.apply(entry)
@@ -82,7 +82,7 @@ def revocations(clock: Callable[[], float]) -> Kind:
 
 
 def _merge(old: Record, new: Record) -> Record:
-    """Merge two records of one key: each of two sign-outs may cover what the other does not."""
+    """Merge two records of one key; of two sign-outs, keep the later times of both."""
     before, after = read_record(old), read_record(new)
     if not (isinstance(before, SignedOut) and isinstance(after, SignedOut)):
         return new
@@ -95,7 +95,7 @@ def _sub(target: str) -> str:
 
 
 def is_target(text: str) -> bool:
-    """Whether a text names what can be locked: `sub:ID`, `token:NAME` or `all`."""
+    """Whether a text is the target of a lock: `sub:ID`, `token:NAME` or `all`."""
     if text.startswith(TOKEN):
         return is_token_name(text.removeprefix(TOKEN))
     return is_person(text)

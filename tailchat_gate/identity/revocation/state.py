@@ -1,7 +1,4 @@
-"""The revocation state: locks, accounts that Tailchat bans, and ended sessions.
-
-It decides what they mean for a session or token.
-"""
+"""The revocation state: locks, accounts that Tailchat bans, and ended sessions."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -16,8 +13,8 @@ from tailchat_gate.state.store import EXPIRY_MARGIN
 
 #: The target of a lock that locks out everyone, persons and machines.
 ALL: Final = "all"
-#: Seconds after which a program may ask again during maintenance whose end is not known, and the
-#: most that it is told where the end is known: the lock may be lifted earlier.
+#: Retry-After during maintenance without a known end, and the most with a known one, because the
+#: lock may be lifted earlier.
 RETRY_MAINTENANCE: Final = 300
 MOST_RETRY: Final = 3600
 #: Ended sessions of one person that are stored singly. Beyond that number the person is signed
@@ -50,11 +47,11 @@ class Lock:
 
     @property
     def reason(self) -> Reason:
-        """What it is called: a lock on `all` says nothing about anybody, it is maintenance."""
+        """The reason shown: a lock on `all` accuses nobody, so it is called maintenance."""
         return _MAINTENANCE if self.target == ALL else _LOCKED
 
     def retry_after(self, now: float) -> int:
-        """Return after how many seconds to ask again (RFC 9110 section 10.2.3)."""
+        """Return the seconds for Retry-After (RFC 9110 section 10.2.3)."""
         if self.until is None:
             return RETRY_MAINTENANCE
         return min(max(math.ceil(self.until - now), 1), MOST_RETRY)
@@ -97,9 +94,8 @@ Entry = Lock | Unlock | EndedSession | SignedOut
 class Rejection(NamedTuple):
     """Why a session or a token is rejected.
 
-    `record` is that of the session, None for a token; `lock` is the lock in force, None for any
-    other reason. In `retry_after` seconds it may be valid again, 0 if that is not known. During
-    maintenance there is one for everybody, with or without a session.
+    `record` is the session's, None for a token. `lock` is the lock in force, None for any other
+    reason. `retry_after` is in how many seconds it may be valid again, 0 if that is unknown.
     """
 
     reason: Reason
@@ -137,7 +133,7 @@ class RevocationState:
         self._signed_out: dict[str, SignedOut] = {}
         #: By sub, then by sid.
         self._ended: dict[str, dict[str, EndedSession]] = {}
-        #: By sub: why Tailchat's account may enter no tool.
+        #: By sub: why the account may enter no tool.
         self._kept_out: dict[str, Reason] = {}
         self._count = 0
         #: The number of entries at which expired ones are removed next.
@@ -255,7 +251,7 @@ class RevocationState:
         return [entry for entry in (*lifted, *read.entries()) if self.apply(entry)]
 
     def touch(self) -> None:
-        """Have every session checked again: one may no longer be in the store."""
+        """Make every session be checked again, because one may no longer be in the store."""
         self.version += 1
 
     def entries(self) -> list[Entry]:
@@ -316,7 +312,10 @@ class RevocationState:
         return changed
 
     def _forget(self, kept_after: int = EXPIRY_MARGIN) -> None:
-        """Drop what expired more than `kept_after` seconds ago; few write locks: a day at least."""
+        """Drop sessions that expired more than `kept_after` seconds ago, and locks a day later.
+
+        Locks are few, so they are never dropped early to save memory.
+        """
         now = self._clock()
         for target, lock in tuple(self._locks.items()):
             if lock.until is not None and lock.until <= now - EXPIRY_MARGIN:

@@ -22,14 +22,14 @@ from tailchat_gate.reasons import Reason
 from tailchat_gate.state.store import Changes, Record, Store
 from tailchat_gate.syntax import CLOCK_SKEW
 
-#: Why a session ended.
+#: Why sessions ended, as labels of metrics.
 SIGNED_OUT: Final = "signed-out"
 SIGNED_OUT_EVERYWHERE: Final = "signed-out-everywhere"
 REVOKED: Final = "revoked"
 BANNED: Final = "banned"
 SESSION_ENDS: Final = (SIGNED_OUT, SIGNED_OUT_EVERYWHERE, REVOKED, BANNED)
 
-#: Of what Tailchat says of an account, what does not depend on the configuration.
+#: Reasons about an account that do not depend on the configuration.
 _ENDS_SIGN_INS: Final = frozenset((Reason.BANNED, Reason.ACCOUNT_DELETED))
 
 _log: Final = logging.getLogger(LOGGER_NAME)
@@ -38,9 +38,9 @@ _log: Final = logging.getLogger(LOGGER_NAME)
 class Revocations:
     """Ends sessions: in this process at once, in all others within half a second.
 
-    It follows the store before that is opened. `clock` gives Unix seconds. `ended(sub, sid, at)` is
-    called for a session that ended, with `sid` "" for all that a person has begun by `at`, and with
-    `sub` "" for all of everybody.
+    Create it before the store is opened. `clock` returns Unix seconds. `ended(sub, sid, at)` is
+    called for each ended session; `sid` is "" if all that a person began by `at` have ended, and
+    `sub` is "" too for those of everybody.
     """
 
     def __init__(
@@ -73,17 +73,17 @@ class Revocations:
         await self._put(EndedSession(record.sid, record.sub, at, until), SIGNED_OUT)
 
     def revoke(self, record: SessionRecord, *, lifetime: float) -> None:
-        """End a sign-in that Tailchat no longer confirms, as end_session does, without waiting."""
+        """End a sign-in that Tailchat no longer confirms, without waiting for the write."""
         at, until = self._span(record, lifetime)
         self._put_soon(EndedSession(record.sid, record.sub, at, until, revoked=True), REVOKED)
 
     async def sign_out_everywhere(self, record: SessionRecord, *, lifetime: float) -> None:
-        """End every sign-in that the person of a session has so far, as end_session does."""
+        """End every sign-in of the session's person on every host; returns once it is written."""
         at, until = self._span(record, lifetime)
         await self._put(SignedOut(SUB + record.sub, at, until), SIGNED_OUT_EVERYWHERE)
 
     async def order(self, entry: Lock | Unlock) -> None:
-        """Lock or unlock at an admin's order, in this process at once; returns once it is written.
+        """Apply an operator's lock or unlock in this process; returns once it is written.
 
         Call it only while the store has no fault: see `known`.
         """
@@ -93,12 +93,10 @@ class Revocations:
             await self._store.put((to_record(entry),))
 
     def keep_out(self, sub: str, reason: Reason | None, *, lifetime: float) -> bool:
-        """Keep an account out, in this process, for what Tailchat says of it; None: no longer.
+        """Keep an account out of this process for the reason from Tailchat; None lets it in again.
 
-        Returns whether that changed anything.
-
-        The sign-ins of a banned or deleted account end on every host and in every process, so that
-        a restart while Tailchat is down does not bring them back.
+        Returns whether that changed anything. The sign-ins of a banned or deleted account also end
+        everywhere, so that a restart while Tailchat is down does not bring them back.
         """
         if not self.revocation.keep_out(sub, reason):
             return False
@@ -119,7 +117,10 @@ class Revocations:
                 entries.append(entry)
             unreadable += entry is None
         if unreadable:
-            _log.error("records of locks are damaged", extra={"details": {"records": unreadable}})
+            _log.error(
+                "damaged records of locks or ended sessions are ignored",
+                extra={"details": {"records": unreadable}},
+            )
         if changes.complete:
             news = self.revocation.renew(entries, doubtful=changes.doubtful or unreadable > 0)
         else:
@@ -133,8 +134,8 @@ class Revocations:
     def known(self, *, lost: bool) -> Iterable[Record]:
         """Return the records that the store must hold.
 
-        Includes locks only if the store has lost everything. Otherwise an unread record may have
-        lifted them; this process writes a lock only where the store takes it at once.
+        Includes locks only if the store has lost everything. Otherwise a record that was not read
+        yet may have lifted them.
         """
         entries = self.revocation.entries()
         return [to_record(entry) for entry in entries if lost or not isinstance(entry, Lock)]
@@ -145,7 +146,7 @@ class Revocations:
         return ()
 
     def erase(self, sub: str, *, in_force: bool) -> None:
-        """Forget what is known of a person; without `in_force`, locks in force stay."""
+        """Forget everything about a person; without `in_force`, except locks in force."""
         self.revocation.erase(sub, in_force=in_force)
         self._changed()
 
@@ -157,20 +158,17 @@ class Revocations:
                 self._ended(entry.target.removeprefix(SUB) * (entry.target != ALL), "", entry.at)
 
     def _span(self, record: SessionRecord, lifetime: float) -> tuple[int, int]:
-        # Under another clock the session may have begun in a second that is still to come.
+        # By another machine's clock the session may have begun in the future.
         at = max(int(self._clock()), record.signed_in_at)
         return at, at + int(lifetime) + CLOCK_SKEW
 
     def _put(self, entry: Entry, why: str) -> Awaitable[None]:
-        """Apply an entry, and return the writing of it."""
-        # Known already: a repetition costs no disk write, but waits for the first one.
+        """Apply an entry; the result is done once it is written."""
+        # A repetition is not written again, but waits for the first write.
         return self._put_soon(entry, why) or self._store.written()
 
     def _put_soon(self, entry: Entry, why: str) -> Awaitable[None] | None:
-        """Apply an entry; return the writing of it, None if nothing is to be written.
-
-        The caller need not wait for it.
-        """
+        """Apply an entry; return its write, for which nobody has to wait, None if there is none."""
         if not self.revocation.apply(entry):
             return None
         self._metrics.session_ended(why)
@@ -180,7 +178,7 @@ class Revocations:
 
 
 def _announce(entry: Entry) -> None:
-    """Log what an admin did."""
+    """Log a lock or unlock."""
     if isinstance(entry, Lock):
         details = {"target": entry.target, "until": entry.until, "notice": entry.message}
         _log.info("a lock is in force", extra={"details": details})

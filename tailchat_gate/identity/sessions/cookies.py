@@ -27,10 +27,10 @@ _GATES: Final = re.compile(
 )
 #: The same within a field, where a ";" ends a cookie and a "=" its name.
 _IN_FIELD: Final = f"(?:{HOST_PREFIX})?{SESSION_COOKIE}(?:[_-][^=;]*)?".encode("ascii")
-#: A cookie by its names: white space, this gate's names, others, white space. Its groups are the
-#: session's name, and the value.
+#: A cookie with one of some names. To be filled in: white space, this gate's names, other names,
+#: white space. The groups are the session's name and the value.
 _COOKIE: Final = b";[%b]*+(?:%b|%b)[%b]*(?:=([^;]*+))?(?=;|\\Z)"
-#: Values of one name to try; browsers send more than one only if a cookie was planted.
+#: Values of the session cookie to try; browsers send several only if a cookie was planted.
 MAX_VALUES: Final = 4
 #: Login cookies to try. A gate leaves a few in a browser; others may have been planted.
 MAX_LOGINS: Final = 200
@@ -41,11 +41,11 @@ _LARGEST: Final = 24 << 10
 #: Number of the last fields read that are cached in addition, each of 24 KiB at most.
 _MOST_RECENT: Final = 64
 
-#: What is in the name of each cookie of a gate, where the admin chose no other name.
+#: A part of the name of each cookie of a gate, unless the operator chose another name.
 _MARK: Final = SESSION_COOKIE.encode("ascii")
-#: What is in the name of each of Tailchat's.
+#: Parts of the names of Tailchat's cookies.
 _MARKS: Final = (b"_session", b"_interaction")
-#: White space as `strip` takes it; with it, what stands between cookies that have a name.
+#: White space as in `strip`, and with it all that may separate cookies.
 _SPACE: Final = b" \t\n\r\x0b\x0c"
 _BETWEEN: Final = b";" + _SPACE
 
@@ -57,7 +57,7 @@ class _Read:
     session_values: Final[tuple[str, ...]]
     for_upstream: Final[bytes]
     beside_tailchat: Final[bytes]
-    #: Whether each of its cookies is one of a gate, with nothing between them.
+    #: Whether it has only cookies of gates, with nothing between them.
     is_all_hidden: Final[bool] = False
 
 
@@ -94,22 +94,22 @@ class CookieReader:
 
     def __init__(self, names: CookieNames) -> None:
         self._session = names.session.encode("ascii")
-        #: What is in the names of all cookies of gates, b"" where this one's names are others.
+        #: A part of all names of gates' cookies, b"" if this gate's cookies have other names.
         usual = _MARK in self._session and names.login.startswith(names.session)
         self._mark = _MARK if usual else b""
         self._login = names.login
         session, login = (re.escape(name).encode("ascii") for name in (names.session, names.login))
         own = b"(%b)|%b(?:%b)?" % (session, login, SUFFIX.encode("ascii"))
         self._own = _compiled(own)
-        # Of a field with a ";" before it: then each cookie begins with one.
+        # For a field with a ";" in front, so that each cookie begins with one.
         tailchats = b"|".join(map(re.escape, sorted(_TAILCHATS)))
         self._gates_cookies = _compiled(_COOKIE % (_SPACE, own, _IN_FIELD, _SPACE))
         self._all_cookies = _compiled(_COOKIE % (_SPACE, own, _IN_FIELD + b"|" + tailchats, _SPACE))
         self._tailchat = names.tailchat
-        #: The fields that were read last: who asks for the session asks for the rest as well, and
-        #: again when Tailchat has answered about it.
+        #: The last fields read: a request needs several results from one field, and again after it
+        #: has waited for Tailchat.
         self._recent: dict[bytes, _Read] = {}
-        #: Fields that came again: a browser's stays while the rest of its requests differs.
+        #: Fields that came more than once: a browser sends the same cookies with each request.
         self._kept: BoundedCache[bytes, _Read] = BoundedCache(
             _KEPT, cost=_cost, largest=_LARGEST, twice=True
         )
@@ -152,12 +152,12 @@ class CookieReader:
         )
 
     def forget(self) -> None:
-        """Forget the fields that were read: no further request will come."""
+        """Clear the caches, because no further request will come."""
         self._recent.clear()
         self._kept.clear()
 
     def _is_tailchats(self, host: str) -> bool:
-        """Whether Tailchat's cookies reach a host: its own, and hosts below it."""
+        """Whether browsers send Tailchat's cookies to a host: its own, or one below it."""
         tailchat = self._tailchat
         return not tailchat or not host or host == tailchat or host.endswith("." + tailchat)
 
@@ -182,9 +182,9 @@ class CookieReader:
         return self._around_gates(field) or self._only_session(field) or self._every_cookie(field)
 
     def _around_gates(self, field: bytes) -> _Read | None:
-        """Return what `_every_cookie` does, where the cookies of gates stand together.
+        """Return the result of `_every_cookie` if the cookies of gates are adjacent, else None.
 
-        These stay while a tool's change, and are kept. None for any other field.
+        They stay the same while a tool's cookies change, so their part of the field is cached.
         """
         first = field.find(self._mark)
         begin = field.rfind(b";", 0, first)
@@ -220,7 +220,7 @@ class CookieReader:
         if _names_tailchats(rest):
             others = self._all_cookies.split(whole)
             beside = field if len(others) == 1 else _joined(others)
-        # Between what is left: the session's name where it is a session, and the value.
+        # `split` also returns the groups: the session's name if it is a session, and the value.
         found = zip(parts[1::3], parts[2::3], strict=True)
         values = [_text(value or b"") for session, value in found if session]
         return _Read(tuple(values[:MAX_VALUES]), rest, beside, not any(parts[::3]))
@@ -230,7 +230,7 @@ class CookieReader:
 
 
 def _cost(field: bytes, _read: _Read) -> int:
-    """Return about how many bytes a field takes: its objects, the session, what is left twice."""
+    """Return about how many bytes an entry takes: objects, the field, and the parts of it."""
     return 512 + ENTRY_BYTES + 4 * len(field)
 
 
@@ -239,19 +239,19 @@ def _compiled(pattern: bytes) -> re.Pattern[bytes]:
 
 
 def _joined(parts: list[bytes]) -> bytes:
-    """Return a Cookie field of what a pattern with two groups left of it."""
+    """Return the Cookie field that is left after a split by a pattern with two groups."""
     return _tidy(b"".join(parts[::3])[1:])
 
 
 def _tidy(rest: bytes) -> bytes:
-    """Return what is left of a Cookie field without white space around it, b"" for no cookie."""
+    """Return a Cookie field without surrounding white space, b"" if it has no cookie."""
     rest = rest.strip()
     return rest if rest.strip(_BETWEEN) else b""
 
 
 def _names_tailchats(rest: bytes) -> bool:
-    """Whether there may be a cookie of Tailchat's."""
-    # Found and not asked with `in`, which for bytes costs a TypeError inside.
+    """Whether the field may have a cookie of Tailchat's."""
+    # `find`, because `in` raises and catches a TypeError inside for bytes.
     return rest.find(_MARKS[0]) >= 0 or rest.find(_MARKS[1]) >= 0
 
 

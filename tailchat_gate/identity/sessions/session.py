@@ -1,4 +1,4 @@
-"""A session: the record in the sealed cookie, its lifetimes, and its storage."""
+"""A session: its record, its lifetimes, and the sealed cookie."""
 
 import json
 import secrets
@@ -61,8 +61,8 @@ class SessionRecord:
     `embedded`: this session is for a frame in a page of another site; its cookie exists in frames
     of that site's pages only.
 
-    `password_at` is when the person gave Tailchat their password, 0 if Tailchat did not say it: a
-    sign-in usually takes none, because Tailchat's own session is enough.
+    `password_at` is when the person gave Tailchat their password, 0 if Tailchat did not say that.
+    Most sign-ins need none, because the person is already signed in to Tailchat.
 
     The other fields are set if sessions are rechecked: `checked_at` is when Tailchat last
     confirmed this one; the recheck uses the tokens. `access_expires_at` is 0 if unknown,
@@ -171,10 +171,10 @@ def _parsed(data: bytes) -> object:
 
 @dataclass(frozen=True, slots=True)
 class Ticket(SessionRecord):
-    """The cookie of a session in the store: its ID, and the parts that differ by cookie.
+    """The cookie of a stored session: its ID, and the parts that are the cookie's own.
 
-    When its sign-in was, and when the password was given: a copy must neither live on nor become
-    fresh by a later sign-in to the same session. All else of it is empty.
+    Among these are the times of the sign-in and of the password: a later sign-in to the same
+    session must not extend the life of a stolen copy. All other fields are empty.
     """
 
     def to_bytes(self) -> bytes:
@@ -195,7 +195,7 @@ class Ticket(SessionRecord):
         )
 
     def applied_to(self, stored: SessionRecord) -> SessionRecord:
-        """Return the stored session with what this cookie says."""
+        """Return the stored session with the fields of this cookie."""
         return replace(
             stored,
             signed_in_at=self.signed_in_at,
@@ -207,7 +207,7 @@ class Ticket(SessionRecord):
 
 
 def ticket_bytes(record: SessionRecord) -> bytes:
-    """Return a ticket to a session as compact JSON: a list, where a session is an object."""
+    """Return a ticket to a session as compact JSON: a list, whereas a session is an object."""
     parts = (
         *(record.sid, record.sub, record.signed_in_at, record.seen_at),
         *(record.login, record.embedded, record.password_at),
@@ -243,7 +243,7 @@ class Lifetimes:
 class SessionCookie:
     """Turns records into sealed cookie values and back, and writes the Set-Cookie field.
 
-    `tickets`: the values that it makes are tickets to sessions in the store; it opens both.
+    `tickets`: it makes tickets to stored sessions. It opens both kinds.
     """
 
     def __init__(
@@ -269,7 +269,7 @@ class SessionCookie:
         return (Ticket if data.startswith(b"[") else SessionRecord).from_bytes(data)
 
     def makes(self, record: SessionRecord) -> bool:
-        """Whether a record was opened from a cookie of the kind that this one makes."""
+        """Whether a record came from a cookie of the kind that this object makes."""
         return isinstance(record, Ticket) is self._tickets
 
     def records_in(self, fields: Iterable[bytes], reader: CookieReader) -> Iterator[SessionRecord]:
@@ -285,7 +285,7 @@ class SessionCookie:
         reader: CookieReader,
         second_for: Callable[[SessionRecord], float],
     ) -> Iterator[SessionRecord]:
-        """Yield those that have not expired at the Unix second that `second_for` returns."""
+        """Yield the records that have not expired at the second that `second_for` returns."""
         for record in self.records_in(fields, reader):
             if self.lifetimes.is_alive(record, second_for(record)):
                 yield record
@@ -295,7 +295,9 @@ class SessionCookie:
         max_age = max(0, int(self.lifetimes.expires_at(record) - self.clock()))
         data = ticket_bytes(record) if self._tickets else record.to_bytes()
         if len(data) > MAX_COOKIE_BYTES:
-            raise SessionTooLargeError(f"a session of {len(data)} bytes")
+            raise SessionTooLargeError(
+                f"the session has {len(data)} bytes, more than {MAX_COOKIE_BYTES}"
+            )
         sealed = self._key_ring.seal(data)
         value = set_cookie(
             self.names.session,
@@ -305,14 +307,16 @@ class SessionCookie:
             embedded=record.embedded,
         )
         if len(value) > MAX_COOKIE_BYTES:
-            raise SessionTooLargeError(f"a session cookie of {len(value)} bytes")
+            raise SessionTooLargeError(
+                f"the session cookie has {len(value)} bytes, more than {MAX_COOKIE_BYTES}"
+            )
         return value
 
     def renew(self, record: SessionRecord) -> str:
-        """Return the Set-Cookie value that renews `record`; the cookie before it stays valid."""
+        """Return the Set-Cookie value that renews `record`; the old cookie stays valid too."""
         return self.set(replace(record, seen_at=int(self.clock())))
 
     def delete(self, *, embedded: bool = False) -> str:
-        """Return the Set-Cookie value that deletes the session cookie, or that of a frame."""
+        """Return the Set-Cookie value that deletes the session cookie, `embedded` a frame's."""
         secure = self.names.secure
         return set_cookie(self.names.session, "", max_age=0, secure=secure, embedded=embedded)
