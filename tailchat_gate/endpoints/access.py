@@ -1,4 +1,4 @@
-"""Asking for access to a tool, and approving it: pages of the gate, by forms without a script."""
+"""Requests for access to a tool, and their approval: pages with forms, without scripts."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -35,10 +35,10 @@ from tailchat_gate.request.target import cookie_fields, query_pairs
 from tailchat_gate.responses.refusals import Refusals
 from tailchat_gate.syntax import CLOCK_SKEW, UNFIT_FOR_A_LINE
 
-#: Seconds since a person who approves gave Tailchat their password: a copied cookie is older, and
-#: nobody at an open browser has it.
+#: The most seconds since an approver gave Tailchat the password: neither a stolen cookie nor an
+#: unattended browser is enough.
 FRESH_SECONDS: Final = 3_600
-#: What an approver may choose, in seconds; "no" declines.
+#: The approver's choices, in seconds; "no" declines.
 CHOICES: Final[Mapping[str, int]] = MappingProxyType(
     {"1h": 3_600, "8h": 28_800, "7d": 604_800, "no": 0}
 )
@@ -46,9 +46,9 @@ _WAITING_FIELDS: Final = MappingProxyType({"Refresh": "15"})
 
 
 class ApprovalDesk(NamedTuple):
-    """The requests for access, and who decides them.
+    """The requests for access, and the rules about them.
 
-    `approvers`: the rule of those who approve; `askable`: the names of routes one may ask for.
+    `approvers` lets approvers in; `askable` has the names of routes that people may ask for.
     """
 
     requests: AccessRequests
@@ -57,7 +57,7 @@ class ApprovalDesk(NamedTuple):
 
     @property
     def open(self) -> list[AccessRequest]:
-        """The open requests for routes that one may still ask for, the oldest first."""
+        """The open requests for routes that people may still ask for, the oldest first."""
         return [found for found in self.requests.open if found.route in self.askable]
 
     def waiting_for(self, sub: str) -> int:
@@ -71,7 +71,7 @@ class ApprovalDesk(NamedTuple):
 class AccessEndpoints:
     """The handlers of /oauth2/request and /oauth2/approvals for one configuration.
 
-    `is_stored` returns whether the state store takes what is decided.
+    `is_stored` returns whether the state store can store a decision.
     """
 
     refusals: Refusals
@@ -89,7 +89,7 @@ class AccessEndpoints:
     async def request(
         self, request: web.BaseRequest, context: RequestContext
     ) -> web.StreamResponse:
-        """Take a request on POST; show on GET how it stands, and lead to the tool once it may."""
+        """Take a request on POST; show its state on GET, and redirect to the tool once granted."""
         record = await self._record(request, context)
         if record is None:
             return self._not_signed_in(context)
@@ -123,16 +123,16 @@ class AccessEndpoints:
         if not await self.forms.is_own(request, record, context.host):
             return self.refusals.failure(context, Reason.CROSS_ORIGIN)
         said = await self._decide(record, await form_fields(request))
-        # So that a reload of the page decides nothing again.
+        # A redirect, so that reloading the page does not decide again.
         query = self.forms.notes.query(record.sid, said)
         return self.refusals.answers.redirect(f"{self.prefix}/approvals?{query}", status=303)
 
     def _no_approver(
         self, context: RequestContext, record: SessionRecord
     ) -> web.StreamResponse | None:
-        """Return the answer to a person who may not approve, or not with this session."""
+        """Return the response to a person who may not approve, or not with this session."""
         if record.embedded:
-            # Its cookie comes with what the page around the frame sends as well.
+            # Browsers also send its cookie with forms of the page around the frame.
             return self.refusals.failure(context, Reason.CROSS_ORIGIN)
         decision = decide((self.desk.approvers,), record.sub)
         if not decision.allowed:
@@ -200,13 +200,13 @@ class AccessEndpoints:
         )
 
     def _status_url(self, route: str, back: str) -> str:
-        """Return the address of the page that tells how a request stands."""
+        """Return the URL of the page with a request's state."""
         return f"{self.prefix}/request?route={quote(route)}&rd={quote(back, safe='/')}"
 
     async def _decide(self, record: SessionRecord, fields: Mapping[str, str]) -> Said:
-        """Decide a request; nobody decides their own, and one that is gone changes nothing.
+        """Decide a request, unless it is the approver's own or no longer open.
 
-        Nor does an approval for a route that a reload has closed to grants meanwhile.
+        It cannot be approved if a reload has closed its route to grants meanwhile.
         """
         found = self.desk.requests.find(fields.get("id", ""))
         seconds = CHOICES.get(fields.get("for", ""))
@@ -214,19 +214,19 @@ class AccessEndpoints:
             return Said("gone", {})
         if found.sub == record.sub:
             return Said("own", {})
-        told = self._told_of(found)
+        values = self._values(found)
         if seconds and found.route not in self.desk.askable:
-            return Said("closed", told)
+            return Said("closed", values)
         now = self.sessions.clock()
         decision = Decided(found, seconds, record.sub)
         if not await decision.carry_out(self.desk.requests, self.grants, now):
             return Said("gone", {})
         stored = "" if self.is_stored() else "_unsaved"
         if not seconds:
-            return Said(f"declined{stored}", told)
-        return Said(f"approved{stored}", {**told, "until": int(now) + seconds})
+            return Said(f"declined{stored}", values)
+        return Said(f"approved{stored}", {**values, "until": int(now) + seconds})
 
-    def _told_of(self, found: AccessRequest) -> dict[str, str | int]:
+    def _values(self, found: AccessRequest) -> dict[str, str | int]:
         who = f"{found.nickname}#{found.discriminator}" if found.nickname else found.sub
         return {"who": who, "tool": self.refusals.answers.title(found.route)}
 
@@ -250,20 +250,20 @@ class AccessEndpoints:
         )
 
     def _sign_in_again(self, context: RequestContext, *, dated: bool) -> web.StreamResponse:
-        """Send an approver through the sign-in once more, with the password.
+        """Ask an approver to sign in again with the password.
 
-        `dated`: whether Tailchat said when they gave it last.
+        `dated`: whether Tailchat said when they last gave it.
         """
         return self.refusals.answers.page(
             context, "sign_in_again", start_url=self._password_url(), dated=dated
         )
 
     def _password_url(self) -> str:
-        """Return the address of a login for which Tailchat asks for the password."""
+        """Return the URL of a login for which Tailchat asks for the password."""
         return self.refusals.answers.start_url(f"{self.prefix}/approvals", prompt="login")
 
     def _elsewhere(self, context: RequestContext) -> web.StreamResponse:
-        """Lead to the public host, where approvals are, or to its sign-in."""
+        """Redirect to the approvals page on the public host, or there to its sign-in."""
         if self.sites.is_tool(context.host):
             url = f"{self.sites.public_url}{self.prefix}/approvals"
             return self.refusals.answers.redirect(url, status=303)
@@ -289,21 +289,21 @@ class AccessEndpoints:
 
 
 def is_fresh(record: SessionRecord, now: float) -> bool:
-    """Whether a person gave Tailchat their password a short time before the Unix second `now`."""
+    """Whether a person gave Tailchat their password shortly before the Unix second `now`."""
     return -CLOCK_SKEW <= now - record.password_at < FRESH_SECONDS
 
 
 class Decided(NamedTuple):
-    """A decision on a request: `by` lets its person in for `seconds`, 0 declines."""
+    """A decision of the person `by` on a request: a grant for `seconds`, 0 declines."""
 
     request: AccessRequest
     seconds: int
     by: str
 
     async def carry_out(self, requests: AccessRequests, grants: Grants, now: float) -> bool:
-        """Put it into force, then write it; False where another approver has decided already.
+        """Apply the decision and store it; return False if another approver has decided already.
 
-        A browser that disconnects cancels its request, not a decision that counts already.
+        Shielded: a browser that disconnects must not cancel a decision that already applies.
         """
         return await asyncio.shield(asyncio.ensure_future(self._carry_out(requests, grants, now)))
 
@@ -322,5 +322,5 @@ class Decided(NamedTuple):
 
 
 def _line(text: str) -> str:
-    """Return a person's text as one line without controls."""
+    """Return a typed text as one line without control characters."""
     return " ".join(UNFIT_FOR_A_LINE.sub(" ", text).split())

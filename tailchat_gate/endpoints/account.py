@@ -1,4 +1,4 @@
-"""A person's own pages: who is signed in, and signing out by a form of this site alone."""
+"""A person's own pages: who is signed in, and signing out with a form of this site."""
 
 import hmac
 import json
@@ -28,25 +28,25 @@ from tailchat_gate.responses.answers import Answers
 from tailchat_gate.responses.refusals import Refusals
 
 _FIELD: Final = "csrf"
-#: What browsers say of a form: of a page's own (Fetch Metadata), and where no page sent it.
+#: Sec-Fetch-Site of a form from a page of this origin, and of one that no page sent.
 _OWN_PAGE: Final = "same-origin"
 _NO_PAGE: Final[tuple[list[str], ...]] = ([], ["none"])
 
-#: Begins the sealed text that signs out on the public host.
+#: The start of the sealed text that signs out on the public host.
 _SIGN_OUT: Final = "sign-out "
-#: Begins the sealed text for the last page, and what says there that every session was ended.
+#: The start of the sealed text for the last page, and its word for a sign-out everywhere.
 _DONE: Final = b"signed-out "
 _EVERYWHERE: Final = "everywhere"
 
 
-#: Why a session that may become valid again opens nothing.
+#: Reasons for which a session is rejected now and may become valid again.
 _LASTS: Final = frozenset(
     (Reason.LOCKED, Reason.MAINTENANCE, Reason.RECHECK_FAILED, Reason.SESSION_STORE_AWAY)
 )
 
 
 class FormTokens:
-    """Makes the token for a page's form, and checks it; `notes` say what a form has done."""
+    """Makes and checks the tokens of forms; `notes` seals their outcomes for the next page."""
 
     def __init__(self, keys: KeyRing, sites: Sites) -> None:
         self._keys = keys
@@ -54,17 +54,17 @@ class FormTokens:
         self.notes: Final = SaidNotes(keys)
 
     def token(self, record: SessionRecord, host: str) -> str:
-        """Return the token for the forms of a session on a host; no other session can use it.
+        """Return the token for the forms of one session on one host.
 
-        Nor another host: a tool can read the pages of its own, and the session has the same id on
-        each.
+        It is bound to the host, because a tool can read the pages of its own host, and a session
+        has the same id on each.
         """
         return self._keys.seal(self._text(record, host))
 
     async def is_own(self, request: web.BaseRequest, record: SessionRecord, host: str) -> bool:
-        """Whether a POST comes from this origin: by Fetch Metadata, or by the form's token.
+        """Whether a POST comes from this origin: by Fetch Metadata, else by the form's token.
 
-        Where the browser says that another page sends it, no token helps.
+        If the browser says that another site's page sent it, it is refused even with a token.
         """
         found = request.headers.getall("Sec-Fetch-Site", [])
         if found == [_OWN_PAGE]:
@@ -89,7 +89,7 @@ async def form_fields(request: web.BaseRequest) -> dict[str, str]:
 
 
 class SignOut:
-    """The handler of /oauth2/sign_out; `keys` seal its own texts in addresses."""
+    """The handler of /oauth2/sign_out; `keys` seal its texts in URLs."""
 
     def __init__(
         self,
@@ -114,13 +114,12 @@ class SignOut:
         self._userinfo = f"{prefix}/userinfo"
 
     async def answer(self, request: web.BaseRequest, context: RequestContext) -> web.StreamResponse:
-        """Show the confirming page on GET, end the session on POST: a link alone signs nobody out.
+        """Show the confirming page on GET, end the session on POST: no link signs anybody out.
 
-        A POST with the field `everywhere` ends all sessions of the person, on every host, one with
-        the field `session` another one of them, and shows the rest again. A GET
-        with a sealed `pass` is the second half of a POST on a tool's host: it deletes the cookie
-        of the public host, and ends a session there that has not ended yet. The last page leads
-        back to that tool.
+        A POST with the field `everywhere` ends all sessions of the person on every host. One with
+        the field `session` ends that other session of theirs and shows the list again. A GET with
+        a sealed `pass` is the second half of a POST on a tool's host: it deletes the cookie of the
+        public host and ends the session there. The last page leads back to the tool.
         """
         query = dict(query_pairs(context.target.query))
         record = await self._record(request, context)
@@ -159,7 +158,7 @@ class SignOut:
     async def _end_other(
         self, context: RequestContext, record: SessionRecord, sid: str
     ) -> web.StreamResponse:
-        """End another session of the person; one that is not theirs is none."""
+        """End another session of the person, if it is theirs."""
         found = next((one for one in self._sessions.of(record.sub) if one.sid == sid), None)
         if found is not None:
             self._audit.event("signed-out", context, everywhere=False, session=sid)
@@ -172,19 +171,19 @@ class SignOut:
     async def _signed_out(
         self, request: web.BaseRequest, context: RequestContext, query: dict[str, str]
     ) -> web.StreamResponse:
-        """Show that there is no sign-in, and delete the cookie of a session that has ended."""
+        """Show the last page, and delete the cookie of a session that has ended."""
         done = self._done(query)
         if self._sites.is_tool(context.host):
-            # On the public host a session may go on, so the page there tells.
+            # The page on the public host answers, because there may still be a session there.
             back = self._seal_done(context.host, everywhere=False)
             url = _with_done(f"{self._sites.public_url}{self._page}", back)
             answer = self._answers.redirect(url, status=303)
         elif "pass" in query:
-            # To remove it from the address bar.
+            # Removes the pass from the address bar.
             answer = self._answers.redirect(_with_done(self._page, done), status=303)
         else:
             everywhere, host = self._read_done(done)
-            # A tool that the configuration has no longer is no place to go back to.
+            # The configuration may no longer have that tool.
             origin = self._sites.origin(host) if self._sites.is_tool(host) else ""
             answer = self._answers.page(
                 context,
@@ -199,26 +198,26 @@ class SignOut:
         return answer
 
     def _done(self, query: dict[str, str]) -> str:
-        """Return the text that the gate sealed for the last page, "" for any other."""
+        """Return the query's text for the last page if this gate sealed it, else ""."""
         done = query.get("done", "")
         sealed = self._keys.open(done)
         return done if sealed is not None and sealed.startswith(_DONE) else ""
 
     def _seal_done(self, host: str, *, everywhere: bool) -> str:
-        """Return the text for the last page; "" where the sign-out is an ordinary one there."""
+        """Return the sealed text for the last page, "" for an ordinary sign-out."""
         tool = host if self._sites.is_tool(host) else ""
         if not (tool or everywhere):
             return ""
         return self._keys.seal(_DONE + f"{tool} {_EVERYWHERE if everywhere else ''}".encode())
 
     def _read_done(self, done: str) -> tuple[bool, str]:
-        """Return whether every session was ended, and the tool's host that it began on."""
+        """Return whether every session was ended, and the tool's host where that began."""
         sealed = (self._keys.open(done) or b"").removeprefix(_DONE).decode()
         host, _, scope = sealed.partition(" ")
         return scope == _EVERYWHERE, host
 
     def _next(self, context: RequestContext, record: SessionRecord, done: str) -> str:
-        """Return the address to continue at: from a tool's host, on the public one."""
+        """Return the URL to continue at; a sign-out on a tool's host goes on to the public one."""
         if not self._sites.is_tool(context.host):
             return _with_done(self._page, done)
         issued = int(self._sessions.clock())
@@ -237,7 +236,7 @@ class SignOut:
     async def _record(
         self, request: web.BaseRequest, context: RequestContext
     ) -> SessionRecord | None:
-        """Return the session to end, which may be one that opens nothing for now."""
+        """Return the session to end, also one that is only rejected for now."""
         host_session = self._sessions.at(context.host)
         record = await host_session.stored_record(cookie_fields(request.raw_headers))
         if record is not None:
@@ -265,7 +264,7 @@ class UserInfo:
         grants: GrantState,
         has_tool: Callable[[str], bool],
     ) -> None:
-        """`has_tool` returns whether a host has a tool at its "/"."""
+        """`has_tool` returns whether a host has a tool at "/"."""
         self._forms = forms
         self._has_tool = has_tool
         self._grants = grants
@@ -276,7 +275,7 @@ class UserInfo:
         self._identity = identity
 
     async def answer(self, request: web.BaseRequest, context: RequestContext) -> web.StreamResponse:
-        """Show who is signed in or which token came; redirect an anonymous page to the login."""
+        """Show the signed-in person or the token; redirect anonymous page navigations to login."""
         if context.head.fields.bearer is not None:
             return self._machine(context)
         host_session, cookies = self._sessions.at(context.host), cookie_fields(request.raw_headers)
@@ -321,7 +320,7 @@ class UserInfo:
         return self._answers.json(json.dumps(body).encode("ascii"))
 
     def _listed(self, record: SessionRecord, context: RequestContext) -> list[dict[str, object]]:
-        """Return the person's sessions, none on a tool's host: its scripts can read the page."""
+        """Return the person's sessions; none on a tool's host, whose scripts can read the page."""
         if self._sessions.sites.is_tool(context.host):
             return []
         return [
@@ -336,7 +335,7 @@ class UserInfo:
         ]
 
     def _machine(self, context: RequestContext) -> web.StreamResponse:
-        """Return the name and the end of the token that a machine presents."""
+        """Return the name and the expiry of the token that a machine presents."""
         try:
             machine = self._tokens.machine_of(context.head.fields)
         except TokenRefused as refused:

@@ -1,4 +1,4 @@
-"""The gate's admin page as a route: who uses it, and what they may order there."""
+"""The admin page as the tool of a route: the operator, and what they may do there."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,14 +21,14 @@ from tailchat_gate.responses.answers import Answers
 
 
 class Operator(NamedTuple):
-    """Who uses the admin page, and what they may order there.
+    """The user of the admin page, and what they may do there.
 
-    `base` is the path at which the page begins, without a slash at its end. `by` names them in the
-    audit log, `who` on the page; `sub` is the person, "" for another. `csrf` goes into forms.
-    `is_known`: whether they may order anything; `changes_people`: orders about people. `approves`:
-    whether they may decide requests; `approvers_unknown`: whether only Tailchat could tell, and has
-    not said lately. `fresh_url` is where they sign in with their password, "" where that is not
-    needed; `password_known`: whether Tailchat said when they typed it last.
+    `base` is the path of the page, without a slash at its end. `by` names the operator in the audit
+    log, `who` on the page; `sub` is the person's, "" for others. `csrf` is the token of forms.
+    `is_known`: whether they may give orders; `changes_people`: also orders about people.
+    `approves`: whether they may decide requests; `approvers_unknown`: whether that is unknown,
+    because Tailchat has not answered lately. `fresh_url` is where to sign in with the password, ""
+    if that is not needed; `password_known`: whether Tailchat said when they last gave it.
     """
 
     base: str
@@ -47,9 +47,9 @@ class Operator(NamedTuple):
 class AdminRequest(NamedTuple):
     """A request for the admin page: its path after the base, and its query with the "?".
 
-    `switch` is the path at which its visitors choose their language. `holds` tells whether a form
-    has the operator's `csrf`; `origins` are those that the page may have, none for that of the Host
-    asked for. `notes` are what orders have done, for the session or listener `reader`.
+    `switch` is the path at which visitors choose their language. `holds` checks the token of a
+    form. `origins` are those of the page; if empty, its origin is that of the Host field. `notes`
+    seals the outcomes of orders for `reader`, a session or the listener.
     """
 
     method: str
@@ -68,12 +68,12 @@ class AdminPage(Protocol):
     """Serves the admin page."""
 
     async def answer(self, request: web.BaseRequest, asked: AdminRequest) -> web.StreamResponse:
-        """Return the response, of which nothing is sent yet, or the end of an event stream."""
+        """Return a response to be sent, or that of an event stream that has ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class AdminRoute:
-    """Passes what came by a route on to the admin page; `page` returns None before the start."""
+    """Passes a route's requests to the admin page; `page` returns None before the start."""
 
     page: Callable[[], AdminPage | None]
     forms: FormTokens
@@ -89,13 +89,13 @@ class AdminRoute:
         record: SessionRecord | None,
         route: RouteSettings,
     ) -> web.StreamResponse:
-        """Return the response to a request that the route's rules let in; `record` may be None."""
+        """Return the response to a request that the rules let in; `record` is None for machines."""
         page = self.page()
         if page is None:
             return web.Response(status=HTTPStatus.SERVICE_UNAVAILABLE)
         base = route.path.rstrip("/")
         context.stream = context.path == f"{base}/events"
-        # As visitors know the host, and as it was asked for, maybe by another port.
+        # The origin as configured, and as requested, maybe with another port.
         scheme, host = context.client_address.scheme, context.head.fields.host
         asked_for = f"{scheme}://{host.raw.decode('ascii')}"
         asked = AdminRequest(

@@ -1,4 +1,4 @@
-"""Forward-auth: tells a proxy in front whether a request may pass, and who makes it."""
+"""Forward-auth: tells a proxy in front whether a request may pass, and who sends it."""
 
 import copy
 import logging
@@ -27,7 +27,7 @@ from tailchat_gate.responses.refusals import Refusals
 _OK, _ACCEPTED = HTTPStatus.OK, HTTPStatus.ACCEPTED
 _CREDENTIALS: Final = (b"authorization", TOKEN_FIELD)
 _WITH_TOKEN: Final = QUESTION_FIELDS | {TOKEN_FIELD}
-#: What signing in helps against.
+#: Reasons of refusals that a sign-in overcomes.
 _SIGN_IN: Final = frozenset(
     (Reason.NOT_SIGNED_IN, Reason.SESSION_ENDED, Reason.SESSION_REVOKED, Reason.RECHECK_FAILED)
 )
@@ -36,13 +36,12 @@ _SIGN_IN: Final = frozenset(
 class ForwardAuth:
     """The handler of /oauth2/auth.
 
-    It answers with every request that the proxy gets, so it makes its answers itself: 202 with
-    the identity headers (200 to Envoy, which lets nothing pass on another status), 401 where
-    signing in would help, 429 over a rate limit and 503 during maintenance where the proxy passes
-    them on, and 403 for every other refusal, because nginx takes any other status for a fault.
-    Never a redirect.
+    The proxy asks for every request that it gets, so these responses are made without aiohttp: 202
+    with the identity headers (200 for Envoy, which requires it), 401 where signing in would help,
+    429 over a rate limit and 503 during maintenance if the proxy passes them on, and 403 for every
+    other refusal, because nginx takes any other status for a fault. Never a redirect.
 
-    `public_host` is the name of server.public_url, under which a proxy may reach the gate.
+    `public_host` is the host of server.public_url, under which a proxy may reach the gate.
     """
 
     def __init__(
@@ -70,13 +69,13 @@ class ForwardAuth:
         self._tools = authorizer.routes.hosts - {public_host}
 
     def owns(self, path: str) -> bool:
-        """Whether a path asks the question: its own, or one with the original path behind."""
+        """Whether a path is the handler's own, or has the original path after it."""
         return path == self._path or path.startswith(self._below)
 
     def answer(self, context: RequestContext, *, keep: bool) -> bytes:
-        """Return the whole answer to a question; `keep`: the connection stays behind it.
+        """Return the whole response; `keep`: the connection stays open after it.
 
-        Raises UndecidedError where Tailchat has to be asked first.
+        Raises UndecidedError if Tailchat must be asked first.
         """
         try:
             original = self._original(context)
@@ -101,13 +100,13 @@ class ForwardAuth:
         return self._answers.identity(status, lines, context.head, keep=keep)
 
     def _original(self, context: RequestContext) -> Original:
-        """Return the request that is asked about. Raises RefusedError."""
+        """Return the original request that the proxy asks about. Raises RefusedError."""
         if not context.client_address.by_proxy:
-            # The client is a visitor, or a proxy that the configuration does not name: what it
-            # says of the original request may be the visitor's own words.
-            self._tell("a proxy asks that server.trusted_proxies does not name", context)
+            # A visitor, or a proxy that the configuration does not name, may make up the original
+            # request.
+            self._tell("server.trusted_proxies does not name the proxy that asks", context)
             raise RefusedError(
-                "server.trusted_proxies does not name who asks", Reason.PROXY_NOT_TRUSTED
+                "server.trusted_proxies does not name the client", Reason.PROXY_NOT_TRUSTED
             )
         original = original_of(context.head, self._path)
         if original is None:
@@ -120,36 +119,37 @@ class ForwardAuth:
         fields = context.head.fields
         asked = fields.host.name
         if asked != original.host.name and asked in self._tools:
-            # One of them is the visitor's, as where a proxy passes on the Host field while it
-            # routes an absolute-form target by its own authority: nothing tells which of them is
-            # routed by.
-            raise RefusedError("a Host and an original request that name different hosts")
+            # One of them may be the visitor's, for instance if a proxy passes on the Host field but
+            # routes an absolute-form target by its authority. Nobody knows which one it routes by.
+            raise RefusedError("Host and the original request name different hosts")
         if fields.worker_script and self._workers.script_takes_in(original.target.path):
-            raise RefusedError("a service worker over the gate's paths", Reason.WORKER_REFUSED)
+            raise RefusedError(
+                "the service worker would control the gate's own paths", Reason.WORKER_REFUSED
+            )
         return original
 
     def _check_forward_request(
         self, context: RequestContext, original: Original, route: Route
     ) -> None:
-        """Raise RefusedError for what the gate itself would not pass on to the tool."""
+        """Raise RefusedError for a request that the gate itself would not forward to the tool."""
         if original.unstripped:
             fields = context.head.fields
-            # A token in the gate's own field is this question's; a name there would be a claim.
+            # A token in the gate's own field is meant for the gate, and no claim for the tool.
             asked_with = _WITH_TOKEN if fields.token_way is TokenWay.FIELD else QUESTION_FIELDS
             claim = self._headers.claim(fields, route.settings, asked_with)
             if claim:
-                raise RefusedError(f"{claim} is not a visitor's to say, and the tool would get it")
+                raise RefusedError(f"a visitor must not send {claim}, and the tool would get it")
         upgrade = context.head.fields.upgrade
         if upgrade and upgrade.decode("latin-1") not in route.settings.upgrades:
-            # A proxy that passes it on opens a way to the tool on which nothing is judged.
-            raise RefusedError("a switch to a protocol that the route does not offer")
+            # Nothing is checked on a connection after a switch that the proxy passes on.
+            raise RefusedError("the route's upgrades do not list the requested protocol")
         if original.method == TRACE and not route.passes_on(TRACE):
-            raise RefusedError("a TRACE, which is not passed on", Reason.METHOD_REFUSED)
+            raise RefusedError("the route does not pass on TRACE", Reason.METHOD_REFUSED)
         if original.websocket:
             self._authorizer.check_origin(context, original.host, route)
 
     def _tell(self, message: str, context: RequestContext) -> None:
-        """Log what is wrong with the set-up, once a minute."""
+        """Log a fault of the set-up, at most once a minute."""
         self._faults.tell(message, {"peer": context.client}, level=logging.WARNING)
 
     def _lines(self, context: RequestContext, verdict: Verdict, route: Route) -> bytes:
@@ -195,9 +195,9 @@ class ForwardAuth:
 
 
 def _passes_on(context: RequestContext) -> bool:
-    """Whether the proxy that asks passes on the status of this reason.
+    """Whether the proxy passes on the status of this refusal.
 
-    Envoy takes 5xx for a fault of the question, which its `failure_mode_allow` lets pass.
+    Envoy takes 5xx for a failed check, and then lets the request pass with `failure_mode_allow`.
     """
     original = context.original
     if original is None or original.by_nginx:
@@ -208,19 +208,19 @@ def _passes_on(context: RequestContext) -> bool:
 
 
 def _removals(fields: FieldSection, lines: bytes) -> bytes:
-    """Return the line that has Envoy take away credentials which the tool is not to get.
+    """Return the line that makes Envoy remove the credentials that the tool must not get.
 
-    Envoy sends the visitor's own on, unless the answer has others or says so.
+    Envoy forwards the visitor's credentials unless the response replaces or removes them.
     """
     if not fields.has_credentials:
         return b""
-    told = {line.partition(b":")[0].lower() for line in lines.split(b"\r\n")}
-    kept_here = [name for name in _CREDENTIALS if name not in told and fields.values(name)]
-    return b"X-Envoy-Auth-Headers-To-Remove: %b\r\n" % b", ".join(kept_here) if kept_here else b""
+    replaced = {line.partition(b":")[0].lower() for line in lines.split(b"\r\n")}
+    removed = [name for name in _CREDENTIALS if name not in replaced and fields.values(name)]
+    return b"X-Envoy-Auth-Headers-To-Remove: %b\r\n" % b", ".join(removed) if removed else b""
 
 
 def _asked(context: RequestContext) -> RequestContext:
-    """Return the context of the original request, so that pages speak of that one."""
+    """Return the context of the original request, for pages about that request."""
     original, head = context.original, context.head
     if original is None:
         return context

@@ -1,7 +1,7 @@
-"""Signing in inside a frame in a page of another site, by a window of its own.
+"""Signs visitors in inside a frame in a page of another site, through a new window.
 
-Browsers send a frame's requests without the cookies of its site, so the session of a tab does not
-reach it, and Tailchat's pages must not be framed: anybody could lay something over them.
+Browsers send a frame's requests without its site's cookies, so a frame lacks the session of a tab.
+Tailchat's pages must not be framed, because the page around could cover parts of them.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from tailchat_gate.responses.answers import Answers
 
 @dataclass(frozen=True, slots=True)
 class FrameSignIn:
-    """The two pages of a sign-in in a frame: in the frame, and at the end in the window."""
+    """The two pages of a sign-in in a frame: the first in the frame, the last in the window."""
 
     answers: Answers
     bindings: Bindings
@@ -29,10 +29,10 @@ class FrameSignIn:
     prefix: str
 
     async def offer(self, request: web.BaseRequest, context: RequestContext) -> web.StreamResponse:
-        """Show a link that signs in in a window, and take over the session that it hands over.
+        """Show a link that opens the sign-in in a window, whose session the frame takes over.
 
-        The session is bound to a login cookie that only this frame has: a page that opens such a
-        window itself gets nothing.
+        The session is bound to a login cookie that only this frame has, so a page that opens such
+        a window itself gets nothing.
         """
         origins = self.embedders.of_host(context.host)
         return_to = self.targets.asked(context)
@@ -60,6 +60,6 @@ class FrameSignIn:
     async def hand_over(
         self, _request: web.BaseRequest, context: RequestContext
     ) -> web.StreamResponse:
-        """Show the page at the end of the window, whose script hands the pass to the frame."""
+        """Show the window's last page, whose script gives the handoff token to the frame."""
         url = f"{self.sites.origin(context.host)}/"
         return self.answers.page(context, "handed_over", tab_url=url)

@@ -1,4 +1,4 @@
-"""Answers on listeners for plain HTTP: nothing but the way to HTTPS."""
+"""Answers requests on listeners for plain HTTP, only with redirects to HTTPS."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,37 +18,37 @@ from tailchat_gate.responses.writer import ResponseWriter
 from tailchat_gate.syntax import READ_METHODS
 
 
-class Story(Protocol):
-    """The service of the gate's other listeners."""
+class MainHandler(Protocol):
+    """The handler of the gate's other listeners."""
 
     def direct(self, peer: str) -> ClientAddress | None:
-        """Return the client where a peer is one itself, None for a trusted proxy."""
+        """Return a peer as the client, None for a trusted proxy."""
 
     def address_of(self, client: ClientConnection, fields: FieldSection) -> ClientAddress:
         """Return the client's address."""
 
 
 class HttpsRedirect:
-    """Redirects each request to the same target of the same host by HTTPS.
+    """Redirects each request to the same URL with https.
 
-    Only hosts of the gate's own and of its routes are redirected: a cache in between would keep
-    what a stranger's Host field made of it. A request that may change something is repeated with
-    its method and body by 308 (RFC 9110 section 15.4.9); the first one was readable on the way.
+    Only for hosts of the gate and its routes: a cache would store redirects for a made-up Host.
+    Methods that may change something are redirected with 308, so that the client repeats them with
+    their body (RFC 9110 section 15.4.9).
     """
 
     def __init__(
         self,
-        story: Story,
+        main: MainHandler,
         sites: Sites,
         refusals: Refusals,
         writer: ResponseWriter,
         request_ids: RequestIds,
         monotonic: Callable[[], float],
     ) -> None:
-        self._story: Final = story
+        self._main: Final = main
         self._sites: Final = sites
         self._refusals: Final = refusals
-        # A browser must not believe Strict-Transport-Security here (RFC 6797 section 7.2).
+        # Strict-Transport-Security must not be sent over plain HTTP (RFC 6797 section 7.2).
         self._writer: Final = replace(writer, hsts="")
         self._request_ids: Final = request_ids
         self._monotonic: Final = monotonic
@@ -56,7 +56,7 @@ class HttpsRedirect:
     def handle(self, client: ClientConnection, head: RequestHead) -> None:
         """Answer a request."""
         context = RequestContext(self._request_ids.next(), self._monotonic(), head)
-        context.client_address = client.address or self._story.address_of(client, head.fields)
+        context.client_address = client.address or self._main.address_of(client, head.fields)
         host = context.host
         if not self._knows(host):
             answer = self._refusals.failure(context, Reason.NO_ROUTE)
@@ -75,20 +75,20 @@ class HttpsRedirect:
         return host == self._sites.public_host or self._sites.is_tool(host)
 
     def resume(self, client: ClientConnection, context: RequestContext) -> None:
-        """Answer a request that was on hold, which none ever is here."""
+        """Answer a request that was on hold; here none ever is."""
         self.handle(client, context.head)
 
     def judge_again(self, admission: Admission) -> Reason | None:  # noqa: ARG002 - as Handler declares it
-        """Return None: no request stays under way."""
+        """Return None: every request is answered at once."""
         return None
 
     def refuse_unread(self, client: ClientConnection, error: RefusedError, sent: bytes) -> bytes:
-        """Return the response to bytes, `sent`, that could not be read as a request."""
+        """Return the response to `sent`, bytes that could not be read as a request."""
         context = RequestContext(self._request_ids.next(), self._monotonic())
-        context.client_address = self._story.address_of(client, context.head.fields)
+        context.client_address = self._main.address_of(client, context.head.fields)
         context.reason = error.reason
         return self._writer.unreadable(context, str(error), sent)
 
     def direct(self, peer: str) -> ClientAddress | None:
-        """Return the client where a peer is one itself, None for a trusted proxy."""
-        return self._story.direct(peer)
+        """Return a peer as the client, None for a trusted proxy."""
+        return self._main.direct(peer)

@@ -28,16 +28,16 @@ from tailchat_gate.request.target import cookie_fields, query_pairs
 from tailchat_gate.responses.refusals import Refusals
 from tailchat_gate.syntax import WILDCARD
 
-#: Ends a tile, before another one.
+#: The markup between two tiles.
 _BETWEEN: Final = Markup("</span></a></li>\n")
-#: More tiles than this are easier to search than to read.
+#: Above this number of tiles, the page has a search field.
 _FILTER_BEYOND: Final = 12
 
 
 class Tile(NamedTuple):
-    """A tool as the launcher shows it; `url` is where it opens, `target` the path of that.
+    """A tool as the launcher shows it; `url` opens it, `target` is the URL's path and query.
 
-    `html` is its tile, without an end: what it says of a grant follows it.
+    `html` is the tile without its closing tags, because a text about a grant may follow.
     """
 
     route: Route
@@ -50,9 +50,9 @@ class Tile(NamedTuple):
 
 
 def make_tiles(routes: Iterable[Route], sites: Sites) -> Iterator[Tile]:
-    """Yield the tiles of the routes that a person can open by an address. Raises FileError.
+    """Yield the tiles of the routes that have a URL to open. Raises FileError.
 
-    A wildcard is no address, and behind a fixed status there is no tool.
+    A wildcard has none, and a route with a fixed status has no tool.
     """
     for route in routes:
         settings = route.settings
@@ -65,7 +65,7 @@ def make_tiles(routes: Iterable[Route], sites: Sites) -> Iterator[Tile]:
         picture = read_picture("icon", settings.icon)
         title, description, icon = settings.shown_name, settings.description, settings.icon
         url = f"{sites.origin(host)}{target}"
-        # Drawn once: a page of a thousand would hold everybody else up.
+        # Rendered once: rendering a thousand tiles for each page would delay all requests.
         html = draw_tile(title, description, url, icon="" if picture else icon, picture=picture)
         yield Tile(route, title, description, host, target, url, html)
 
@@ -95,12 +95,12 @@ class Launcher:
         self._tiles = tuple(make_tiles(routes.routes, sites))
 
     async def answer(self, request: web.BaseRequest, context: RequestContext) -> web.StreamResponse:
-        """Show the tools of who is signed in; redirect an anonymous page to the login.
+        """Show a signed-in person's tools; redirect an anonymous page navigation to the login.
 
-        `q` in the query leaves the tools whose name or description has it.
+        `q` in the query selects the tools whose name or description contains its words.
         """
         if context.head.fields.bearer is not None:
-            # For people: a machine knows its tools.
+            # The launcher is for people; a machine knows its tools.
             return self._refusals.failure(context, Reason.NO_ROUTE)
         host_session = self._sessions.at(context.host)
         record = await host_session.settled_record(cookie_fields(request.raw_headers))
@@ -133,7 +133,7 @@ class Launcher:
         )
 
     def _may_open(self, record: SessionRecord, tile: Tile) -> bool:
-        """Whether a person may open a tile, and it is this route that they get."""
+        """Whether a tile's URL leads to its route, which the person may use."""
         try:
             match = self._routes.match(tile.host, tile.target.partition("?")[0], "GET")
         except RefusedError:
@@ -143,7 +143,7 @@ class Launcher:
         return decide(match.rules, record.sub).allowed
 
     def _waiting(self, record: SessionRecord, tile: Tile) -> dict[str, object] | None:
-        """Return what the page tells of an open request, None without one."""
+        """Return the page's values about an open request, None if there is none."""
         found = self._desk.requests.of(record.sub, tile.route.name)
         if found is None or found.state != OPEN:
             return None
@@ -152,10 +152,10 @@ class Launcher:
 
 
 def drawn(tiles: Iterable[Tile], until: Mapping[str, int]) -> Iterator[dict[str, object]]:
-    """Yield tiles for the page; many in one, so that it need not look at each."""
+    """Yield tiles for the page; those without a grant are joined, which renders faster."""
     for end, run in groupby(tiles, lambda tile: until.get(tile.route.name, 0)):
-        drawn = [tile.html for tile in run]
-        for html in drawn if end else [_BETWEEN.join(drawn)]:
+        parts = [tile.html for tile in run]
+        for html in parts if end else [_BETWEEN.join(parts)]:
             yield {"html": html, "until": end}
 
 
@@ -171,6 +171,6 @@ def _described(tile: Tile) -> dict[str, object]:
 def _sought(tiles: list[Tile], text: str) -> Iterator[Tile]:
     words = text.casefold().split()
     for tile in tiles:
-        told = f"{tile.title} {tile.description} {tile.route.name}".casefold()
-        if all(word in told for word in words):
+        searched = f"{tile.title} {tile.description} {tile.route.name}".casefold()
+        if all(word in searched for word in words):
             yield tile

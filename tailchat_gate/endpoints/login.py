@@ -1,4 +1,4 @@
-"""Signs visitors in: at Tailchat, at the callback, and on a tool's own host."""
+"""The handlers of a sign-in: its start, Tailchat's callback, and the handoff to a tool's host."""
 
 import os
 from collections.abc import Awaitable
@@ -48,7 +48,7 @@ from tailchat_gate.responses.refusals import Refusals
 class LoginEndpoints:
     """The handlers of a login for one configuration.
 
-    `keeps_tokens`: whether sessions hold Tailchat's tokens, to ask about them again.
+    `keeps_tokens`: whether sessions hold Tailchat's tokens, which rechecks need.
     """
 
     answers: Answers
@@ -75,7 +75,7 @@ class LoginEndpoints:
     async def sign_in(
         self, _request: web.BaseRequest, context: RequestContext
     ) -> web.StreamResponse:
-        """Show the sign-in page, which keeps the #fragment of the address."""
+        """Show the sign-in page, which preserves the #fragment of the URL."""
         return_to = self.targets.asked(context)
         if found := await self.sign_in_watch.obstacle():
             return self.login_refusals.broken(context, found, return_to)
@@ -88,11 +88,11 @@ class LoginEndpoints:
         )
 
     async def start(self, request: web.BaseRequest, context: RequestContext) -> web.StreamResponse:
-        """Begin a login: set a login cookie, and send the browser on."""
+        """Begin a login: set a login cookie, and redirect to Tailchat or the public host."""
         headers = context.head.fields.headers
         intent = read_intent(context.method, headers)
         if not opens_page(headers, framed=True):
-            # A request that is no page cannot show Tailchat's pages, and must not set cookies.
+            # Only a page can go on to Tailchat's pages; other requests must not set cookies.
             if intent is Intent.NAVIGATION:
                 return self.answers.problem(context, Reason.LOGIN_NOT_A_PAGE)
             return self.refusals.not_signed_in(context)
@@ -109,7 +109,7 @@ class LoginEndpoints:
             if record is not None and not prompt and self.targets.is_handoff(return_to):
                 return self._go_on(context, return_to, record)
             if intent is Intent.FRAME:
-                # Tailchat's pages need a tab: in a frame, any page could cover them.
+                # Tailchat's pages need a tab, because a page around a frame could cover them.
                 return self.answers.in_frame(
                     context, Reason.NOT_SIGNED_IN, self.targets.at_last(return_to)
                 )
@@ -236,10 +236,11 @@ class LoginEndpoints:
         except AlreadyUsed:
             if session is None:
                 raise
-            # The visitor went back to it after another tab had signed in.
+            # The visitor went back to this callback after another tab had signed in.
             return self._go_on(context, state.return_to, session)
         context.sub = record.sub
-        # OAuth says nothing of a ban. Without an answer the sign-in goes on, and the next one says.
+        # OAuth does not report a ban. If Tailchat does not answer, the sign-in succeeds, and the
+        # next check finds a ban.
         await self.people.confirm(record.sub)
         self._check_revocation(record, state.return_to)
         answer = self._go_on(context, state.return_to, record)
@@ -249,9 +250,10 @@ class LoginEndpoints:
         return answer
 
     async def _code(self, pending: PendingCallback) -> str:
-        """Return the code of a callback; learns the issuer again if the callback names another.
+        """Return the code of a callback. Raises LoginRefused.
 
-        Tailchat's API_URL may have been corrected meanwhile.
+        If the callback names another issuer, fetches the issuer again, because somebody may have
+        corrected Tailchat's API_URL meanwhile.
         """
         try:
             return accept_callback(pending, expected_issuer=await self.tailchat.issuer())
@@ -281,12 +283,12 @@ class LoginEndpoints:
     async def _stray(
         self, request: web.BaseRequest, context: RequestContext, stray: StrayLogin
     ) -> web.StreamResponse:
-        """Answer a callback that this browser cannot finish; it signs nobody in.
+        """Answer a callback that this browser cannot finish, without signing anybody in.
 
-        If another tab has signed in meanwhile, this one continues. Otherwise a browser that
-        keeps cookies begins another login by itself.
+        If another tab has signed in meanwhile, continues with that session. Otherwise a browser
+        that stores cookies is sent to another login.
         """
-        # For a handoff, anyone may have written it into the address.
+        # The target of a handoff may be forged, because anybody can write it into a URL.
         return_to = self.targets.safe(stray.return_to, context.host)
         record = await self._record(request, context)
         if record is not None and not stray.prompt:

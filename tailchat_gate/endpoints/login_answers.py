@@ -1,4 +1,4 @@
-"""Parts of a login's answers: login cookies, return targets, and the pages of refusals."""
+"""Parts of a login's responses: login cookies, return targets, and the pages of refusals."""
 
 import json
 import os
@@ -38,7 +38,7 @@ from tailchat_gate.responses.chosen_language import chosen_language, keep
 
 @dataclass(frozen=True, slots=True)
 class Bindings:
-    """The login cookies of requests and answers."""
+    """The login cookies of requests and responses."""
 
     sessions: HostSessions
 
@@ -56,7 +56,7 @@ class Bindings:
         return [cookie.value for cookie in self.of(request)]
 
     def for_login(self, request: web.BaseRequest) -> LoginCookie:
-        """Return the cookie for a login that begins."""
+        """Return the login cookie for a new login: an existing one or a new one."""
         return choose(
             self.of(request),
             prefix=self.sessions.names.login,
@@ -87,7 +87,7 @@ class Bindings:
         *,
         embedded: bool = False,
     ) -> None:
-        """Delete the surplus of a browser's login cookies, but not the one called `keep`."""
+        """Delete a browser's surplus login cookies, but not the one named `keep`."""
         for name in surplus(self.of(request), keep):
             self._add(answer, name, "", 0, embedded=embedded)
 
@@ -109,7 +109,7 @@ class Bindings:
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """The return targets of one configuration; `longest` is how long one may be."""
+    """The return targets of one configuration; `longest` is their limit in characters."""
 
     answers: Answers
     sites: Sites
@@ -119,17 +119,17 @@ class Targets:
     routes: RouteTable
 
     def asked(self, context: RequestContext) -> str:
-        """Return the return target of a login, short enough to travel with it."""
+        """Return the return target in the query, short enough to travel with the login."""
         wanted = dict(query_pairs(context.target.query)).get("rd", "/")
         found = self.safe(wanted, context.host)
         if len(found) <= MAX_RETURN_TO and self.is_handoff(found):
-            # The host it is for has shortened it already.
+            # The tool's host has already shortened it.
             return found
         origin = self.sites.origin(context.host)
         return self.returns.short(found, origin=origin, visitor=context.client_address.network)
 
     def safe(self, return_to: str, host: str = "") -> str:
-        """Return a target on a host unchanged, "/" unless it is certainly the gate's."""
+        """Return a target that is certainly the gate's, "/" for any other."""
         return safe_return_to(
             return_to,
             longest=self.longest,
@@ -139,26 +139,26 @@ class Targets:
         )
 
     def is_handoff(self, return_to: str) -> bool:
-        """Whether a return target is a sign-in at a tool's host."""
+        """Whether a return target is the handoff to another host."""
         return read_handoff_target(return_to, self.sites, self.prefix) is not None
 
     def at_last(self, return_to: str) -> str:
-        """Return the address at which a login ends, for a link."""
+        """Return the URL at which a login ends, after a handoff too."""
         target = read_handoff_target(return_to, self.sites, self.prefix)
         if target is None:
             return return_to
         return f"{self.sites.origin(target.host)}{self.safe(target.return_to, target.host)}"
 
     def shown(self, return_to: str) -> str:
-        """Return the text that shows a target to a person."""
+        """Return a target as text for people."""
         return self.returns.shown(return_to)
 
     def chosen_language(self, context: RequestContext) -> str:
-        """Return the language that a person chose on this host, "" for none."""
+        """Return the language that the visitor chose on this host, "" for none."""
         return chosen_language(context.head.fields.cookies, secure=self._secure)
 
     def keep_language(self, answer: web.StreamResponse, language: str) -> None:
-        """Let a choice that was made on the public host count on the host of the answer too."""
+        """Store the language that was chosen on the public host for the response's host too."""
         if language:
             keep(answer, language, secure=self._secure)
 
@@ -167,7 +167,7 @@ class Targets:
         return self.sites.public_url.startswith("https:")
 
     def tool(self, host: str, return_to: str) -> str:
-        """Return what a person reads of the tool that a target on a host leads to, "" for none."""
+        """Return the name, for people, of the tool that a target leads to, "" for none."""
         unnamed = host if self.sites.is_tool(host) else ""
         path = self.shown(return_to).partition("?")[0]
         try:
@@ -189,19 +189,19 @@ class Targets:
 
 #: Details of a refusal that only the gate itself needs.
 _NOT_SHOWN: Final = frozenset(("return_to", "retry_after"))
-#: Refusals that all visitors get until the admin fixes something, and what that is. What is wrong
-#: with a certificate is in the log already (identity/oauth/reachability.py).
+#: Refusals that all visitors get until the operator fixes something, and what that is. Faults of a
+#: certificate are already in the log (identity/oauth/reachability.py).
 _FOR_ALL: Final = {
     Reason.GATE_NOT_ACCEPTED: (
-        "Tailchat does not accept the gate: look at tailchat.client_id, client_secret and the "
+        "Tailchat does not accept the gate: check tailchat.client_id, client_secret and the "
         "redirect URI of the app"
     ),
     Reason.LOGIN_ISSUER_WRONG: (
-        "sign-ins come back from another issuer than expected: look at Tailchat's API_URL and at "
+        "sign-ins come back from another issuer than expected: check Tailchat's API_URL and "
         "tailchat.issuer"
     ),
     Reason.LOGIN_ID_TOKEN: "the id_token of a sign-in does not pass its checks",
-    Reason.TAILCHAT_DOWN: "no connection to Tailchat: look at tailchat.api_url",
+    Reason.TAILCHAT_DOWN: "no connection to Tailchat: check tailchat.api_url",
     Reason.TAILCHAT_SLOW: "Tailchat does not answer in time",
     Reason.TAILCHAT_BROKEN: "Tailchat does not answer properly",
     Reason.TAILCHAT_BUSY: "Tailchat, or a proxy in front of it, wants fewer requests (429)",
@@ -232,8 +232,8 @@ class LoginRefusals:
         if message := _FOR_ALL.get(reason):
             self.faults.tell(message, {"reason": reason, **shown})
         if wants_html(request.headers):
-            # The address holds a code or a token that may still be valid, and a script of the same
-            # origin can read the address of a window it opened: show the page at another one.
+            # The page gets another URL: this one holds a code or token that may still be valid, and
+            # a script of the same origin can read the URL of a window that it opened.
             browser = next(map(browser_hash, self.bindings.values(request)), "")
             note = json.dumps([reason, detail, browser], ensure_ascii=False)
             sealed = self.notes.seal(note.encode("utf-8", "replace"))
@@ -244,7 +244,7 @@ class LoginRefusals:
         )
 
     def too_many(self, context: RequestContext, wait: int) -> web.StreamResponse:
-        """Return the answer to a login that is not begun, because its network began too many."""
+        """Return the response to a login that is refused because its network began too many."""
         return self.answers.problem(
             context,
             Reason.LOGIN_RATE_LIMITED,
@@ -253,9 +253,9 @@ class LoginRefusals:
         )
 
     def broken(self, context: RequestContext, found: Finding, return_to: str) -> web.StreamResponse:
-        """Return the answer to a sign-in that would end on a page of Tailchat's, without a way on.
+        """Return the response to a sign-in that would get stuck on a page of Tailchat.
 
-        The log has the finding already; the page shows its name, so that people can pass it on.
+        The finding is already in the log; the page shows its name, so that people can report it.
         """
         reason = found.reason or Reason.TAILCHAT_BROKEN
         self.metrics.login(reason)
@@ -267,10 +267,10 @@ class LoginRefusals:
         )
 
     def before(self, request: web.BaseRequest, context: RequestContext) -> web.Response | None:
-        """Return the page of a refusal, None if the query names none.
+        """Return the page of the refusal in the query, None if there is none.
 
-        Only the refused browser sees its details: a stranger who sent it here may have written
-        some of them, and they must not appear to others as the gate's words.
+        Only the refused browser sees the details: an attacker could have made up some of them and
+        then send others the link.
         """
         note = self.notes.open(dict(query_pairs(context.target.query)).get("refused", ""))
         if note is None:
@@ -298,7 +298,7 @@ def outcome_codec(keys: KeyRing) -> Codec[SessionRecord]:
 
 
 def check_page(context: RequestContext, *, framed: bool = False) -> None:
-    """Raise LoginRefused unless a page shows the step: otherwise a script can read its address.
+    """Raise LoginRefused unless a page is opened; for other requests, a script could read the URL.
 
     `framed`: it may also be a frame in a page of the same site.
     """

@@ -14,10 +14,7 @@ from tailchat_gate.request.context import RequestContext
 
 @dataclass(frozen=True, slots=True)
 class LoginRates:
-    """The handlers of the two steps of `login` that every visitor can ask for.
-
-    The limits are None for no limit.
-    """
+    """The handlers of the two steps of `login` that anybody can request; None is no limit."""
 
     login: LoginEndpoints
     starts: RateLimit | None
@@ -32,7 +29,7 @@ class LoginRates:
     async def callback(
         self, request: web.BaseRequest, context: RequestContext
     ) -> web.StreamResponse:
-        """Finish a login, or show the page of a refusal, which costs Tailchat nothing."""
+        """Finish a login; the page of an earlier refusal is not limited, as it calls nobody."""
         refusals = self.login.login_refusals
         if page := refusals.before(request, context):
             return page

@@ -1,6 +1,7 @@
-"""Which handler answers each of the gate's own paths."""
+"""Finds the handler of each of the gate's own paths; also the smallest of these handlers."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
@@ -8,7 +9,6 @@ from aiohttp import web
 
 from tailchat_gate.endpoints.access import AccessEndpoints
 from tailchat_gate.endpoints.account import SignOut, UserInfo
-from tailchat_gate.endpoints.clear_cookies import ClearCookies
 from tailchat_gate.endpoints.forward_auth import ForwardAuth
 from tailchat_gate.endpoints.frame import FrameSignIn
 from tailchat_gate.endpoints.launcher import Launcher
@@ -16,13 +16,15 @@ from tailchat_gate.endpoints.login import LoginEndpoints
 from tailchat_gate.endpoints.login_answers import Targets
 from tailchat_gate.endpoints.login_rates import LoginRates
 from tailchat_gate.identity.revocation.state import Rejection
+from tailchat_gate.identity.sites import Sites
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.context import RequestContext
+from tailchat_gate.request.intent import is_own_form
 from tailchat_gate.responses.answers import Answers
 from tailchat_gate.responses.refusals import Refusals
 from tailchat_gate.syntax import PING, READ_METHODS
 
-#: The steps of a login take no HEAD: a client that previews a link must not spend its code.
+#: The steps of a login do not allow HEAD, so that a preview of a link does not spend its code.
 _STEP: Final = frozenset(("GET",))
 MAX_FORM_BYTES: Final = 16_384
 
@@ -30,7 +32,7 @@ Handler = Callable[[web.BaseRequest, RequestContext], Awaitable[web.StreamRespon
 
 
 def is_own(path: str, prefix: str) -> bool:
-    """Whether a raw path is one of the gate's own, which lie below `prefix`."""
+    """Whether a raw path is one of the gate's own: PING, `prefix`, or below it."""
     return path == PING or (
         path.startswith(prefix) and (len(path) == len(prefix) or path[len(prefix)] == "/")
     )
@@ -51,6 +53,31 @@ class KeySet:
         if self._key_set is None:
             return self._answers.problem(context, Reason.NO_ROUTE)
         return self._answers.key_set(self._key_set)
+
+
+@dataclass(frozen=True, slots=True)
+class ClearCookies:
+    """The handler of /oauth2/clear_cookies, for a browser that sends too many cookies.
+
+    Requests that the gate cannot even read are answered by `Answers.unreadable`. No session in the
+    store ends, because this needs no sign-in.
+    """
+
+    answers: Answers
+    sites: Sites
+
+    async def answer(
+        self, _request: web.BaseRequest, context: RequestContext
+    ) -> web.StreamResponse:
+        """Show the form on GET, clear the cookies on POST: no link or other site can do it."""
+        headers = context.head.fields.headers
+        if not self.answers.may_clear(context.host):
+            return self.answers.problem(context, Reason.NO_ROUTE)
+        if context.method != "POST":
+            return self.answers.page(context, "clear_cookies")
+        if not is_own_form(headers, self.sites.origin(context.host)):
+            return self.answers.problem(context, Reason.CROSS_ORIGIN)
+        return self.answers.cookies_cleared(self.answers.language(context))
 
 
 class Endpoints:
@@ -79,7 +106,7 @@ class Endpoints:
         self._maintenance = maintenance
         self._prefix = prefix
         self._forward_auth = forward_auth
-        #: Paths of a sign-in, and those that need one: closed during maintenance.
+        #: Paths that sign in or need it, which are closed during maintenance.
         self._into = frozenset(
             f"{prefix}/{page}" for page in ("start", "sign_in", "frame", "request", "approvals")
         )
@@ -109,22 +136,22 @@ class Endpoints:
         )
 
     def owns(self, path: str) -> bool:
-        """Whether a path is the gate's own; no route ever sees one."""
+        """Whether a path is the gate's own, which no route gets."""
         return is_own(path, self._prefix)
 
     def reads_body(self, context: RequestContext) -> bool:
-        """Whether the answer to a request depends on its body."""
+        """Whether a request's body must be read for its answer."""
         return context.method == "POST" and context.path in self._forms
 
     def ready_answer(self, context: RequestContext, *, keep: bool) -> bytes | None:
-        """Return the whole answer if it needs no page, None otherwise.
+        """Return the whole response if it needs no page, else None.
 
         `keep`: the client's connection stays open after it.
         """
         path = context.path
         if not self._forward_auth.owns(path):
             return None
-        # The proxy's own question is a read; the original method is in its fields.
+        # The proxy asks with GET; the original method is in fields.
         if path in self._handlers and context.method not in READ_METHODS:
             return None
         return self._forward_auth.answer(context, keep=keep)
@@ -159,5 +186,5 @@ class Endpoints:
     async def _not_ready(
         self, _request: web.BaseRequest, context: RequestContext
     ) -> web.StreamResponse:
-        """Deny: `ready_answer` has the answers of this path."""
+        """Deny the request, because `ready_answer` should have answered it."""
         return self._answers.problem(context, Reason.INTERNAL_ERROR)

@@ -1,4 +1,4 @@
-"""Reports the outcome of a form on the next page: sealed into that page's address."""
+"""Reports the outcome of a form on the next page: sealed into that page's URL."""
 
 import json
 from collections.abc import Mapping
@@ -7,25 +7,25 @@ from typing import Final, NamedTuple, Self
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.syntax import COMPACT
 
-#: The parameter of the page's address.
+#: The parameter of the page's URL.
 SAID: Final = "said"
-#: Begins the sealed text.
+#: The start of the sealed text.
 _BEGIN: Final = b"said "
-#: Longest text of a person's making in it, in characters.
+#: The most characters of a typed text in it.
 _LONGEST: Final = 200
 
 Value = str | int
 
 
 class Said(NamedTuple):
-    """An outcome: `code` names a sentence of the pages, `values` are put into it."""
+    """An outcome: `code` names a sentence of the pages, `values` fill its placeholders."""
 
     code: str
     values: Mapping[str, Value]
 
     @classmethod
     def from_shown(cls, shown: Mapping[str, Value]) -> Self:
-        """Return what a page was given."""
+        """Return the outcome from the values for a page."""
         values = {name: value for name, value in shown.items() if name != "code"}
         return cls(str(shown["code"]), values)
 
@@ -35,22 +35,22 @@ class Said(NamedTuple):
 
 
 class SaidNotes:
-    """Seals notes for the next page, so that no link of a stranger makes a page say something.
+    """Seals outcomes for the next page, so that a stranger's link cannot make a page show one.
 
-    In the address and not in memory: with several workers, another one may show the page.
+    They are in the URL, not in memory, because another worker may serve the next page.
     """
 
     def __init__(self, keys: KeyRing) -> None:
         self._keys = keys
 
     def query(self, reader: str, said: Said) -> str:
-        """Return the query, without "?", of a page for `reader`, such as the ID of a session."""
+        """Return the query, without "?", that shows `said` to `reader`, such as a session's ID."""
         values = {name: _short(value) for name, value in said.values.items()}
         note = json.dumps([reader, said.code, values], separators=COMPACT)
         return f"{SAID}={self._keys.seal(_BEGIN + note.encode('ascii'))}"
 
     def read(self, reader: str, query: Mapping[str, str]) -> Said | None:
-        """Return the outcome to show to `reader`, None for none."""
+        """Return the outcome to show to `reader`, None if the query has none for them."""
         sealed = self._keys.open(query.get(SAID, "")) or b""
         if not sealed.startswith(_BEGIN):
             # The same keys seal the tokens of forms.

@@ -99,8 +99,8 @@ def handoff_url(
 ) -> str:
     """Return the URL on a tool's host that finishes a sign-in there.
 
-    `browser` is the hash of a login cookie on that host. It needs no seal: whoever forges a hash
-    only gets a token for a browser with that cookie.
+    `browser` is the hash of a login cookie on that host. It needs no seal: a forged hash only
+    yields a token for a browser with that cookie.
     """
     flags = ("&again=1" if again else "") + ("&framed=1" if framed else "")
     query = f"for={quote(browser)}&rd={quote(return_to, safe='/')}{flags}"

@@ -1,4 +1,4 @@
-"""Makes the gate's own answers: a page for a person, JSON for a program."""
+"""Makes the gate's own responses: a page for a person, JSON for a program."""
 
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
@@ -29,19 +29,19 @@ from tailchat_gate.responses.chosen_language import chosen_language, switched, w
 from tailchat_gate.responses.details import lock_detail
 from tailchat_gate.responses.plain import JSON, SERVER, PlainAnswers
 
-#: Retry-After where there is no room for a request (RFC 9110 section 10.2.3).
+#: Retry-After if there is no room for a request (RFC 9110 section 10.2.3).
 RETRY_LATER: Final = MappingProxyType({"Retry-After": "5"})
-#: For a page that says nothing about the visitor and does nothing.
+#: Lets any page frame the response; for pages that reveal nothing and do nothing.
 ANY_PAGE: Final = ("*",)
-#: Clears the cookies of the registrable domain, those that scripts cannot see too (Clear Site
-#: Data, 3.1); browsers heed it over https and on loopback alone.
+#: Clears all cookies of the registrable domain, also HttpOnly ones (Clear Site Data, 3.1); browsers
+#: obey it only over https and on loopback.
 _CLEAR: Final = MappingProxyType({"Clear-Site-Data": '"cookies"'})
 #: The longest Location, in characters.
 _LONGEST_LOCATION: Final = 2048
-#: The parts of an answer that are about the visitor.
+#: The details that are about the visitor.
 _PERSONAL: Final = frozenset(("discriminator", "nickname", "notice", "sub"))
 
-#: The request cannot be sent again as it was.
+#: Refusals of requests that would be refused again.
 _GO_BACK: Final = frozenset(
     (
         *(Reason.BODY_TOO_LARGE, Reason.BODY_NOT_STORED, Reason.METHOD_REFUSED),
@@ -50,16 +50,17 @@ _GO_BACK: Final = frozenset(
 )
 #: The page links to the start, because the intended address is unknown.
 _WRONG_ADDRESS: Final = frozenset((Reason.BAD_REQUEST, Reason.TARGET_TOO_LONG))
-#: A tool that is away may be back in a moment.
+#: Faults that may be gone in a moment, so the page retries by itself.
 _PASSES: Final = frozenset((Reason.UPSTREAM_DOWN, Reason.UPSTREAM_SLOW))
-#: The person has no tools for now; of a path that leads nowhere the page leads there anyway.
+#: Pages without a link to the launcher: the person has no tools for now, or the page leads there
+#: anyway.
 _NO_TOOLS: Final = KEPT_OUT | {
     *(Reason.LOCKED, Reason.MAINTENANCE, Reason.NOT_SIGNED_IN, Reason.NO_ROUTE)
 }
 
 
 class Answers(PlainAnswers):
-    """Makes the answers of one configuration."""
+    """Makes the responses of one configuration."""
 
     def __init__(
         self,
@@ -70,7 +71,7 @@ class Answers(PlainAnswers):
         titles: Mapping[str, str],
         clock: Callable[[], float],
     ) -> None:
-        """`titles` are what people read in place of routes' names."""
+        """`titles` maps the names of routes to their titles for people."""
         super().__init__(clock)
         self._pages = pages
         self._sites = sites
@@ -96,9 +97,9 @@ class Answers(PlainAnswers):
         ancestors: Sequence[str] = (),
         **values: object,
     ) -> web.Response:
-        """Return a page of the pages room, in the visitor's language.
+        """Return a page in the visitor's language; `values` are for its template.
 
-        `code` is its status; `ancestors`: origins whose pages may frame it, "*" for any.
+        `code` is its status; `ancestors` are the origins whose pages may frame it, "*" for any.
         """
         is_own = context.path.startswith(f"{self._prefix}/")
         here = way_back(context, self._sites.origin(context.host), is_own=is_own)
@@ -112,7 +113,7 @@ class Answers(PlainAnswers):
         return chosen or fields.headers.get("Accept-Language", "")
 
     def language_switched(self, context: RequestContext) -> web.Response:
-        """Return the answer to a link of the pages' switch."""
+        """Return the response to a link of the pages' language switch."""
         return switched(context.head.fields.headers, context.target.query, secure=self._secure)
 
     def _page(
@@ -146,11 +147,11 @@ class Answers(PlainAnswers):
         headers: Mapping[str, str] | None = None,
         ask: Mapping[str, str] | None = None,
     ) -> web.Response:
-        """Return the answer that says why a request is refused; note it on the context."""
+        """Return the response that says why a request is refused; sets the context's reason."""
         context.reason = reason
         status = STATUS[reason]
         if shown_in(context.method, context.head.fields.headers) is Intent.FRAME:
-            # In a tab a tool's address says more; a step of a login that failed cannot be repeated.
+            # In a tab, a tool's own URL is better; a failed step of a login cannot be repeated.
             again = "" if context.route else retry_url
             url = again or self.in_a_tab(context)
             return self.in_frame(context, reason, url, headers=headers)
@@ -179,7 +180,7 @@ class Answers(PlainAnswers):
         return {**detail, "tool": self.title(tool)} if tool else dict(detail)
 
     def maintenance(self, context: RequestContext, lock: Lock) -> web.Response:
-        """Return the answer to every request while `lock` locks everybody out."""
+        """Return the response to every request while `lock` locks everybody out."""
         return self.problem(
             context,
             Reason.MAINTENANCE,
@@ -189,7 +190,7 @@ class Answers(PlainAnswers):
         )
 
     def _way_on(self, context: RequestContext, reason: Reason) -> str:
-        """Return where a page that explains a problem leads, "" for nowhere."""
+        """Return the URL of a problem page's link, "" for none."""
         if reason is Reason.NO_ROUTE:
             return self._home
         if reason in _GO_BACK:
@@ -207,9 +208,9 @@ class Answers(PlainAnswers):
         *,
         headers: Mapping[str, str] | None = None,
     ) -> web.Response:
-        """Return the small page that a frame shows, with a link that opens `url` in a new tab.
+        """Return the small page for a frame, with a link that opens `url` in a new tab.
 
-        It may be framed by any page, because it says nothing about the visitor and does nothing.
+        Any page may frame it, because it says nothing about the visitor and does nothing.
         """
         context.reason = reason
         return self.page(
@@ -230,9 +231,9 @@ class Answers(PlainAnswers):
         detail: Mapping[str, str],
         headers: Mapping[str, str],
     ) -> web.Response:
-        """Return what a program reads of a problem, and a page of another of the site's tools.
+        """Return a problem as JSON, which pages of all the gate's tools may read.
 
-        Who the visitor is, is not for that page.
+        Pages of other tools do not get the details about the visitor.
         """
         shared = {"Vary": "Origin"}
         origin = context.head.fields.headers.get("Origin", "")
@@ -247,10 +248,10 @@ class Answers(PlainAnswers):
         return web.Response(status=STATUS[reason], body=body, headers={**JSON, **shared, **headers})
 
     def unreadable(self, context: RequestContext, problem: str, sent: bytes) -> web.Response:
-        """Return the answer to `sent`, which could not be read as a request; the connection ends.
+        """Return the response to `sent`, which could not be read as a request.
 
-        A browser gets a page, as far as the bytes tell that one sent them. With too many cookies
-        it can send nothing else to this host, so the order to clear them is read of such bytes.
+        It is a page if the bytes look like a browser's. A browser with too many cookies can send
+        no readable request to this host, so the order to clear them is recognised here.
         """
         reason, seen = context.reason, glimpse(sent)
         clears = reason is Reason.HEAD_TOO_LARGE and self.may_clear(_host_of(seen))
@@ -285,17 +286,17 @@ class Answers(PlainAnswers):
         return chosen or seen.get("Accept-Language", "")
 
     def may_clear(self, host: str) -> bool:
-        """Whether browsers heed Clear-Site-Data of a host."""
+        """Whether browsers obey Clear-Site-Data from a host."""
         return is_secure(self._sites.origin(host))
 
     def cookies_cleared(self, accept_language: str) -> web.Response:
-        """Return the page that makes the browser forget all cookies of this host's domain."""
+        """Return the page that makes the browser delete all cookies of this host's domain."""
         return self._page("clear_cookies", accept_language, HTTPStatus.OK, _CLEAR, done=True)
 
     def onward(self, context: RequestContext, location: str) -> web.Response:
-        """Lead to an address that may be long: a proxy in front may take no such header.
+        """Redirect to a URL; a long one by a page, because proxies limit the size of headers.
 
-        nginx answers 502 to a reply whose head is over 4 KiB, unless it was told otherwise.
+        By default nginx turns a response whose head is over 4 KiB into a 502.
         """
         if len(location) <= _LONGEST_LOCATION:
             return self.redirect(location, status=303)
@@ -304,20 +305,20 @@ class Answers(PlainAnswers):
         return self.page(context, "onward", ancestors=ancestors, next_url=location)
 
     def same_again(self, context: RequestContext) -> str:
-        """Return the requested address, for a link."""
-        # Absolute, because a path that begins with "//" would lead to another host.
+        """Return the requested URL, for a link."""
+        # Absolute, because a path that begins with "//" alone would name another host.
         return f"{self._sites.origin(context.host)}{context.target.path}{context.target.query}"
 
     def in_a_tab(self, context: RequestContext) -> str:
-        """Return what a tab may open in place of a frame; what takes a form need not be a page."""
+        """Return the URL for a tab in place of a frame; "/" after a form, which may be no page."""
         if context.method == "POST":
             return f"{self._sites.origin(context.host)}/"
         return self.same_again(context)
 
     def start_url(self, return_to: str, *, prompt: str = "", again: bool = False) -> str:
-        """Return the link that begins a login which comes back to `return_to`.
+        """Return the path that begins a login, which then returns to `return_to`.
 
-        `again`: in the place of one that this browser could not end.
+        `again`: it replaces a login that this browser could not finish.
         """
         asked = f"&prompt={prompt}" if prompt else ""
         once_more = "&again=1" if again else ""
@@ -325,12 +326,12 @@ class Answers(PlainAnswers):
 
 
 def is_unknown_elsewhere(reason: Reason, headers: Mapping[str, str]) -> bool:
-    """Whether a request of another site's page comes without a session."""
+    """Whether a request lacks a session because another site's page sent it."""
     return reason is Reason.NOT_SIGNED_IN and is_from_elsewhere(headers)
 
 
 def _elsewhere(context: RequestContext, reason: Reason) -> str:
-    """Return what of another site's page a visitor reads about, "" for nothing."""
+    """Return "form" or "frame" if another site's page has it and it lacks a session, else ""."""
     headers = context.head.fields.headers
     if not is_unknown_elsewhere(reason, headers):
         return ""
@@ -340,7 +341,7 @@ def _elsewhere(context: RequestContext, reason: Reason) -> str:
 
 
 def _host_of(seen: Mapping[str, str]) -> str:
-    """Return the host of a request that cannot be read, "" if that is unreadable, too."""
+    """Return the host of an unreadable request, "" if the host is unreadable too."""
     try:
         return read_host((seen.get("Host", ""),)).name
     except RefusedError:

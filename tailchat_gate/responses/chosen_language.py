@@ -1,4 +1,4 @@
-"""The language that a visitor chose: the cookie that keeps it, and the way back to the page."""
+"""The language that a visitor chose: its cookie, and the way back to the page."""
 
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
@@ -16,20 +16,19 @@ from tailchat_gate.syntax import HOST_PREFIX, LANGUAGE_COOKIE, READ_METHODS
 
 #: Seconds for which a choice is stored; browsers store no cookie for longer than 400 days.
 _KEPT: Final = 365 * 86_400
-#: The longest way back, in characters: a page has it once for each language.
+#: The longest way back in characters; each page has it once for each language.
 _LONGEST: Final = 2048
-#: What browsers say of a link on a page of this host, or of a typed address (Fetch Metadata). Over
-#: plain http they say nothing.
+#: Sec-Fetch-Site of a link on a page of this host or a typed URL; browsers omit it over plain http.
 _OWN_LINKS: Final = frozenset(("", "none", "same-origin"))
 
 
 def language_cookie(*, secure: bool) -> str:
-    """Return the cookie's name, on https one that only the host itself can set."""
+    """Return the cookie's name; on https only the host itself can set it (`__Host-`)."""
     return f"{HOST_PREFIX if secure else ''}{LANGUAGE_COOKIE}"
 
 
 def chosen_language(cookies: Iterable[bytes], *, secure: bool) -> str:
-    """Return the language in the Cookie fields of a request, "" without a known one."""
+    """Return the language in the Cookie fields of a request, "" if it is missing or unknown."""
     wanted = language_cookie(secure=secure).encode("ascii")
     for field in cookies:
         for pair in field.split(b";"):
@@ -40,17 +39,17 @@ def chosen_language(cookies: Iterable[bytes], *, secure: bool) -> str:
 
 
 def keep(answer: web.StreamResponse, language: str, *, secure: bool) -> None:
-    """Let the browser keep a choice, on the host of the answer alone."""
+    """Set the cookie of a chosen language, for the host of the response alone."""
     name = language_cookie(secure=secure)
     cookie = set_cookie(name, language, max_age=_KEPT, secure=secure)
     answer.headers.add("Set-Cookie", cookie)
 
 
 def switched(headers: Mapping[str, str], query: str, *, secure: bool) -> web.Response:
-    """Return the answer to a link of the switch: the cookie, and the way back to the page.
+    """Return the response to a link of the language switch: the cookie, and a redirect back.
 
-    `query` has the language as `to`, and the page as `rd`, a path on this host. A page of another
-    host only leads there: what it links to sets nothing.
+    `query` has the language as `to`, and the page as `rd`, a path on this host. Links on other
+    hosts set no cookie.
     """
     asked = dict(query_pairs(query))
     back = safe_return_to(
@@ -64,15 +63,15 @@ def switched(headers: Mapping[str, str], query: str, *, secure: bool) -> web.Res
 
 
 def way_back(context: RequestContext, origin: str, *, is_own: bool) -> str:
-    """Return the path at which a page is seen again, "" where there is none.
+    """Return the path and query that show a page again, "" if there is none.
 
-    `is_own`: it is a page of the gate itself, which a GET shows whatever showed it.
+    `is_own`: it is a page of the gate itself, which GET shows even after a POST.
     """
     path, query = context.target.path, context.target.query
     if not path:
         return ""
     if context.method not in READ_METHODS and not is_own:
-        # A GET there need not be a page; the form was on one.
+        # The path may not allow GET, but the form was on a page.
         came_from = context.head.fields.headers.get("Referer", "")
         mine = came_from.startswith(f"{origin}/")
         path, query = came_from.removeprefix(origin) if mine else "/", ""
@@ -80,5 +79,5 @@ def way_back(context: RequestContext, origin: str, *, is_own: bool) -> str:
 
 
 def fitting(path: str, query: str) -> str:
-    """Return an address that is short enough for the switch, without its query if need be."""
+    """Return a path that is short enough for the switch, without its query if necessary."""
     return next((one for one in (path + query, path) if len(one) <= _LONGEST), "/")

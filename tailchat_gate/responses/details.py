@@ -1,4 +1,4 @@
-"""Details for people and machines that are refused, on pages and in JSON."""
+"""Details about refused people and machines, for pages and JSON."""
 
 from datetime import UTC, datetime
 
@@ -8,7 +8,7 @@ from tailchat_gate.reasons import KEPT_OUT, Reason
 
 
 def person_detail(record: SessionRecord) -> dict[str, str]:
-    """Return what a page shows about a person, for them to pass on to an admin."""
+    """Return the person's data that a page shows, so that they can report it to the operator."""
     return {
         "nickname": record.nickname,
         "discriminator": record.discriminator,
@@ -17,9 +17,9 @@ def person_detail(record: SessionRecord) -> dict[str, str]:
 
 
 def rejection_detail(record: SessionRecord, rejection: Rejection, now: float) -> dict[str, str]:
-    """Return the details of a rejection, none if signing in again helps.
+    """Return the details of a rejection, {} if signing in again helps.
 
-    `retry_after` is for a field of the response.
+    `retry_after` in it is for a field of the response, not for the page.
     """
     lock = rejection.lock
     if lock is not None and lock.reason is Reason.MAINTENANCE:
@@ -30,7 +30,7 @@ def rejection_detail(record: SessionRecord, rejection: Rejection, now: float) ->
 
 
 def lock_detail(lock: Lock) -> dict[str, str]:
-    """Return the details of a lock; `until` is a time of RFC 3339, or absent."""
+    """Return the details of a lock; `until` is a time as in RFC 3339, absent without an end."""
     detail: dict[str, str] = {}
     if lock.message:
         detail["notice"] = lock.message

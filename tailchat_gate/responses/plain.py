@@ -1,7 +1,4 @@
-"""Responses without a page: JSON, texts, redirects, and any response as bytes.
-
-Also whether a rejected client is asked for Basic credentials (RFC 7617).
-"""
+"""Responses without a page: JSON, texts, redirects, and any response as bytes."""
 
 from collections.abc import Callable, Mapping, Sequence
 from email.utils import formatdate
@@ -20,13 +17,13 @@ from tailchat_gate.request.fields import FieldSection
 from tailchat_gate.request.head import RequestHead
 from tailchat_gate.request.intent import is_program
 
-#: What git, docker and WebDAV clients answer from what their user or their store knows.
+#: The challenge for which git, docker and WebDAV clients ask their user or credential store.
 BASIC: Final = 'Basic realm="tailchat", charset="UTF-8"'
-#: Who presents nothing may be asked for a password, and whose password was none, again.
+#: Clients that may be asked for a password: without credentials, or with a wrong password.
 _WITH_PASSWORD: Final = frozenset((None, TokenWay.BASIC))
 
 HSTS: Final = "Strict-Transport-Security"
-#: The fields of every answer of the gate, and those of JSON that nobody may cache.
+#: The fields of all responses of the gate, of those that nobody may cache, and of JSON.
 SERVER: Final = {"Server": "tailchat-gate"}
 NO_STORE: Final = {**SERVER, "Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
 JSON: Final = {
@@ -35,7 +32,7 @@ JSON: Final = {
     "X-Content-Type-Options": "nosniff",
 }
 _SCRIPT: Final = {**JSON, "Content-Type": "text/javascript; charset=utf-8"}
-#: What tells a proxy that a request may pass, by its status.
+#: The head of a response that lets a proxy pass a request, by its status.
 _PASS: Final = {
     status: "".join(
         (
@@ -45,15 +42,15 @@ _PASS: Final = {
     ).encode("ascii")
     for status in (HTTPStatus.OK, HTTPStatus.ACCEPTED)
 }
-#: By whether the client's connection stays; it must be said where that is not the version's rule.
+#: Connection, by whether the connection stays; needed if the version's default differs.
 _CONNECTION: Final = (b"Connection: close\r\n", b"Connection: keep-alive\r\n")
 _SENSITIVE: Final = frozenset((b"authorization", b"cookie", b"proxy-authorization", TOKEN_FIELD))
 
 
 def asks_for_password(method: str, fields: FieldSection, rules: Sequence[Rule]) -> bool:
-    """Whether a password could let a program in; a browser, which would show a dialog, never.
+    """Whether to ask for a password (RFC 7617): only programs, as browsers would show a dialog.
 
-    `rules` are those of what was asked for.
+    `rules` are those of the requested route.
     """
     if not takes_tokens(rules) or fields.token_way not in _WITH_PASSWORD:
         return False
@@ -61,7 +58,7 @@ def asks_for_password(method: str, fields: FieldSection, rules: Sequence[Rule]) 
 
 
 class PlainAnswers:
-    """Makes answers that are the same for everybody; `clock` gives Unix seconds."""
+    """Makes responses that are the same for everybody; `clock` returns Unix seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -69,11 +66,11 @@ class PlainAnswers:
         self._date_line = b""
 
     def json(self, body: bytes, *, headers: Mapping[str, str] | None = None) -> web.Response:
-        """Return a JSON answer that nobody may cache."""
+        """Return a JSON response that nobody may cache."""
         return web.Response(body=body, headers={**JSON, **(headers or {})})
 
     def key_set(self, body: bytes) -> web.Response:
-        """Return a JSON Web Key Set, which anybody may keep for KEY_SET_MAX_AGE seconds."""
+        """Return a JSON Web Key Set, which anybody may cache for KEY_SET_MAX_AGE seconds."""
         headers = {
             **SERVER,
             "Content-Type": "application/jwk-set+json",
@@ -83,24 +80,24 @@ class PlainAnswers:
         return web.Response(body=body, headers=headers)
 
     def worker_refused(self, context: RequestContext) -> web.Response:
-        """Return the script in place of a service worker whose scope has the gate's paths."""
+        """Return a script that replaces a service worker whose scope has the gate's paths."""
         context.reason = Reason.WORKER_REFUSED
         return web.Response(body=REFUSING_SCRIPT, headers=_SCRIPT)
 
     def text(self, text: str) -> web.Response:
-        """Return a plain text that nobody may cache."""
+        """Return a response in plain text that nobody may cache."""
         return web.Response(text=text, headers=NO_STORE)
 
     def identity(self, status: HTTPStatus, lines: bytes, head: RequestHead, *, keep: bool) -> bytes:
-        """Return an empty answer with the identity header lines, for a proxy that asks.
+        """Return an empty forward-auth response with the identity header lines.
 
-        `status` is 200 or 202; `keep`: the connection stays behind it.
+        `status` is 200 or 202; `keep`: the connection stays open after it.
         """
         closes = b"" if keep and not head.http10 else _CONNECTION[keep]
         return b"".join((_PASS[status], self._date(), lines, closes, b"Content-Length: 0\r\n\r\n"))
 
     def serialize(self, answer: web.Response, head: RequestHead, *, keep: bool) -> bytes:
-        """Return an answer as bytes; `keep`: the client's connection stays behind it."""
+        """Return a response as bytes; `keep`: the client's connection stays open after it."""
         body = answer.body if isinstance(answer.body, bytes) else b""
         fields = "".join(f"{name}: {value}\r\n" for name, value in answer.headers.items())
         length = (

@@ -1,4 +1,4 @@
-"""Chooses the answer to a refused request: the sign-in, an explaining page, a challenge."""
+"""Chooses the response to a refused request: the sign-in, an explaining page or a challenge."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from http import HTTPStatus
@@ -21,9 +21,9 @@ from tailchat_gate.responses.answers import RETRY_LATER, Answers, is_unknown_els
 from tailchat_gate.responses.details import lock_detail, person_detail
 from tailchat_gate.responses.plain import BASIC, asks_for_password
 
-#: RFC 9110 section 15.5.2 asks for a challenge; browsers ignore a scheme they do not know.
+#: RFC 9110 section 15.5.2 requires a challenge; browsers ignore a scheme that they do not know.
 _CHALLENGE: Final = {"WWW-Authenticate": 'TailchatGate realm="tailchat"'}
-#: RFC 6750 section 3.1: what is wrong with a token.
+#: The error codes for a token (RFC 6750 section 3.1).
 _BEARER: Final = MappingProxyType(
     {
         Reason.TOKEN_UNKNOWN: "invalid_token",
@@ -33,23 +33,23 @@ _BEARER: Final = MappingProxyType(
 )
 _SIGN_IN_PAGE: Final = "/sign_in"
 _ASK_LATER: Final = frozenset((Reason.GROUPS_UNKNOWN, Reason.RATE_LIMITED))
-#: What may be gone when a page is asked for again.
+#: Faults that may be gone when the page is requested again.
 _RETRYABLE: Final = BUSY | {
     *(Reason.UPSTREAM_DOWN, Reason.UPSTREAM_BROKEN, Reason.UPSTREAM_SLOW, Reason.GROUPS_UNKNOWN)
 }
-#: What the person who is refused may want to talk to an admin about.
+#: Refusals about which a person may want to contact the operator.
 _ABOUT_ACCOUNT: Final = frozenset((Reason.DENIED, Reason.DENY_LISTED))
 
 
-class Asks(NamedTuple):
-    """The routes that people may ask for, and the maker of that form's token."""
+class AccessForm(NamedTuple):
+    """The form to ask for access: the routes that have it, and the maker of its token."""
 
     routes: Collection[str]
     csrf: Callable[[SessionRecord, str], str]
 
 
 class Refusals:
-    """Chooses the answers to requests that may not pass, for one configuration."""
+    """Chooses the responses to refused requests, for one configuration."""
 
     def __init__(
         self,
@@ -60,17 +60,17 @@ class Refusals:
         prefix: str,
         sign_in_page: bool,
         embedders: Embedders,
-        asks: Asks,
+        access_form: AccessForm,
         groups_of: Callable[[str], Sequence[str]],
     ) -> None:
         self.answers: Final = answers
-        #: The names of the groups that a person is in.
+        #: Returns the names of a person's groups.
         self._groups_of = groups_of
         self._sites = sites
         self._returns = returns
         self._prefix = prefix
         self._embedders = embedders
-        self._asks = asks
+        self._access_form = access_form
         self._entry = _SIGN_IN_PAGE if sign_in_page else "/start"
 
     def refusal(
@@ -79,10 +79,10 @@ class Refusals:
         record: SessionRecord | None,
         rejection: Rejection | None = None,
     ) -> web.Response:
-        """Return the answer to a request that may not pass, by the reason on its context.
+        """Return the response to a refused request, by the reason in its context.
 
-        `record` is that of the person, None for an anonymous request; `rejection` is why the
-        session was rejected, None where it was not.
+        `record` is the person's, None for an anonymous request; `rejection` is why the session was
+        rejected, None if it was not.
         """
         if rejection is not None or context.reason is Reason.NOT_SIGNED_IN:
             return self.not_let_in(context, rejection)
@@ -99,10 +99,9 @@ class Refusals:
     def failure(
         self, context: RequestContext, reason: Reason, *, problem: str = "", allowed: str = ""
     ) -> web.Response:
-        """Return the answer to a request that fails for `reason`.
+        """Return the response to a request that fails for `reason`.
 
-        `problem` is what is wrong with its form; `allowed` is the value of Allow, for
-        METHOD_REFUSED.
+        `problem` says what is malformed; `allowed` is the value of Allow, for METHOD_REFUSED.
         """
         detail = {"problem": problem} if problem else {}
         if context.route:
@@ -136,12 +135,11 @@ class Refusals:
     def not_signed_in(
         self, context: RequestContext, reason: Reason = Reason.NOT_SIGNED_IN
     ) -> web.Response:
-        """Send a page navigation to the login; refuse everything else with 401 and no cookie.
+        """Redirect a page navigation to the login; refuse everything else with 401 and no cookie.
 
-        `reason` tells why nobody is: that of a session that was, where there was one. Who sent a
-        form reads on a page that it has not arrived, and signs in from there. With a frame or form
-        in a page of another site no session of the visitor's comes, whether there is one or not:
-        to sign in would not help, and that is what the visitor reads.
+        `reason` is why there is no session, or why it was rejected. After a form, a page says that
+        the form was not accepted, and leads to the sign-in. In a frame or form of another site's
+        page browsers send no session, so signing in would not help; the page says that.
         """
         context.reason = reason
         headers = context.head.fields.headers
@@ -164,24 +162,24 @@ class Refusals:
             return self.answers.problem(context, reason, retry_url=url, headers=_CHALLENGE)
         detail = {"sign_in": f"{self._sites.origin(context.host)}{self._prefix}/sign_in"}
         answer = self.answers.problem_json(context, reason, detail, _CHALLENGE)
-        # Whatever the reason, to sign in is what helps.
+        # 401 for every reason, because signing in helps.
         answer.set_status(HTTPStatus.UNAUTHORIZED)
         return answer
 
     def _frame_entry(self, context: RequestContext) -> str:
-        """Return the path of the gate's that can sign in within a frame, "" for none."""
+        """Return the gate's path that can sign in within a frame, "" for none."""
         if is_sibling(context.head.fields.headers) and self._sites.is_tool(context.host):
-            # Where public_url has a session, it is carried over without anybody's help.
+            # A session on the public host is handed over without any page.
             return "/start"
         return "/frame" if self._embedders.of_route(context.route) else ""
 
     def sign_in_first(
         self, context: RequestContext, rejection: Rejection | None = None
     ) -> web.Response:
-        """Return the answer without a sign-in for a proxy to pass on: never a redirect.
+        """Return the 401 for a proxy to pass on, without a redirect.
 
-        A person gets a page that goes on to the sign-in by itself, and the proxy the address in
-        a field of its own, so that it may redirect instead. `rejection` as in `refusal`.
+        People get a page that continues to the sign-in by itself. A field has the sign-in's URL, so
+        that the proxy can redirect instead. `rejection` is as in `refusal`.
         """
         if read_intent(context.method, context.head.fields.headers) is not Intent.NAVIGATION:
             return self.not_let_in(context, rejection)
@@ -202,7 +200,7 @@ class Refusals:
     def challenged(
         self, context: RequestContext, answer: web.Response, rules: Sequence[Rule]
     ) -> web.Response:
-        """Return a refusal by `rules`, which asks a program for a password where one may help."""
+        """Add a challenge for a password to a refusal by `rules`, if a password may help."""
         if answer.status == HTTPStatus.UNAUTHORIZED and asks_for_password(
             context.method, context.head.fields, rules
         ):
@@ -212,9 +210,9 @@ class Refusals:
     def locked(
         self, context: RequestContext, lock: Lock, record: SessionRecord | None
     ) -> web.Response:
-        """Answer a person or machine that is locked out: the admin's message, and until when.
+        """Return the response to a locked-out person or machine, with the operator's message.
 
-        `record` is a person's, None for a machine. A lock on all is about nobody.
+        `record` is the person's, None for a machine. A lock on all is shown as maintenance.
         """
         if lock.reason is Reason.MAINTENANCE:
             return self.answers.maintenance(context, lock)
@@ -238,7 +236,7 @@ class Refusals:
         )
 
     def _later(self, context: RequestContext, rejection: Rejection) -> web.Response:
-        """Answer 503: the gate does not know now whether the session continues."""
+        """Return 503, because the gate does not know now whether the session is still valid."""
         return self.answers.problem(
             context,
             rejection.reason,
@@ -249,9 +247,9 @@ class Refusals:
     def token_refused(
         self, context: RequestContext, reason: Reason, lock: Lock | None = None
     ) -> web.Response:
-        """Answer a machine whose token is not accepted; it is never sent to the login.
+        """Return the response to a machine whose token is refused, never a redirect to the login.
 
-        `lock` is what keeps it out, for LOCKED and MAINTENANCE.
+        `lock` is the lock in force, for LOCKED and MAINTENANCE.
         """
         if lock is not None:
             return self.locked(context, lock, None)
@@ -266,7 +264,7 @@ class Refusals:
     def denied(
         self, context: RequestContext, reason: Reason, record: SessionRecord
     ) -> web.Response:
-        """Answer a signed-in person who may not use this tool, with what an admin needs to know."""
+        """Return the response to a person who may not use this tool, with details to report."""
         return self.answers.problem(
             context,
             reason,
@@ -278,11 +276,11 @@ class Refusals:
     def _ask(
         self, context: RequestContext, reason: Reason, record: SessionRecord
     ) -> Mapping[str, str]:
-        """Return the form to ask for access to a tool, {} for people who may not ask."""
-        if reason is not Reason.DENIED or context.route not in self._asks.routes:
+        """Return the values of the form to ask for access, {} if the person may not ask."""
+        if reason is not Reason.DENIED or context.route not in self._access_form.routes:
             return {}
         back = self._way_back(context)
-        csrf = self._asks.csrf(record, context.host)
+        csrf = self._access_form.csrf(record, context.host)
         return {"tool": context.route, "csrf": csrf, "back": back}
 
     def _groups(self, record: SessionRecord) -> dict[str, str]:
@@ -290,7 +288,7 @@ class Refusals:
         return {"groups": groups} if groups else {}
 
     def _cross_origin(self, context: RequestContext) -> web.Response:
-        """Answer a request that a page of another origin sent, with a link to the tool itself."""
+        """Return the response to a request from another origin's page, with a link to the tool."""
         origin = context.head.fields.headers.get("Origin", "")
         return self.answers.problem(
             context,
@@ -300,9 +298,9 @@ class Refusals:
         )
 
     def redirect_to_launcher(self, context: RequestContext) -> web.Response:
-        """Redirect a page navigation to an address without a tool to the launcher.
+        """Return the response to a request without a route: page navigations go to the launcher.
 
-        A host that is none of the gate's is mistyped, which the visitor should read.
+        On a host that is not the gate's, which is probably mistyped, visitors get a page instead.
         """
         known = context.host == self._sites.public_host or self._sites.is_tool(context.host)
         if known and read_intent(context.method, context.head.fields.headers) is Intent.NAVIGATION:
@@ -310,16 +308,16 @@ class Refusals:
         return self.answers.problem(context, Reason.NO_ROUTE)
 
     def sign_in_url(self, context: RequestContext, entry: str = "") -> str:
-        """Return the address to sign in at, with the way back to the requested address.
+        """Return the URL of the sign-in, with the requested URL as its return target.
 
-        `entry` is the path of the gate's that begins it, "" for the configured one.
+        `entry` is the gate's path that begins the sign-in, "" for the configured one.
         """
         origin = self._sites.origin(context.host)
         back = self._way_back(context)
         return f"{origin}{self._prefix}{entry or self._entry}?rd={quote(back, safe='/')}"
 
     def _way_back(self, context: RequestContext) -> str:
-        """Return the requested address as a return target, short enough for another address."""
+        """Return the requested URL as a return target, short enough for a query."""
         target = f"{context.target.path}{context.target.query}"
         origin = self._sites.origin(context.host)
         return self._returns.short(target, origin=origin, visitor=context.client_address.network)

@@ -1,4 +1,4 @@
-"""Sends the gate's own answers to clients, and records them."""
+"""Sends the gate's own responses to clients, and records them."""
 
 import logging
 from collections.abc import Awaitable, Callable
@@ -26,7 +26,7 @@ MakeAnswer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 def details(context: RequestContext) -> dict[str, object]:
-    """Return the fields of a request for the gate's own log."""
+    """Return a request's fields for the gate's own log."""
     found = {"request_id": context.request_id, "route": context.route}
     if context.trace is not None:
         found["trace_id"] = context.trace_id
@@ -35,7 +35,7 @@ def details(context: RequestContext) -> dict[str, object]:
 
 @dataclass(frozen=True, slots=True)
 class ResponseWriter:
-    """Sends and records what the gate answers itself; a tool's responses do not come here.
+    """Sends and records the gate's own responses, not those of tools.
 
     `hsts` is the value of Strict-Transport-Security, "" for none.
     """
@@ -53,7 +53,7 @@ class ResponseWriter:
         *,
         last: bool = False,
     ) -> None:
-        """Answer at once; `last`: the connection ends."""
+        """Send a response at once; `last`: close the connection after it."""
         keep = not last and client.keeps(context.head)
         self._record(context, answer)
         client.answer(
@@ -61,7 +61,7 @@ class ResponseWriter:
         )
 
     def unreadable(self, context: RequestContext, problem: str, sent: bytes) -> bytes:
-        """Return the answer to `sent`, which could not be read as a request, and record it."""
+        """Return and record the response to `sent`, which could not be read as a request."""
         answer = self.answers.unreadable(context, problem, sent)
         self._record(context, answer)
         return self.answers.serialize(answer, context.head, keep=False)
@@ -77,9 +77,9 @@ class ResponseWriter:
         admission: Admission | None = None,
         slots: StaticSlots | None = None,
     ) -> None:
-        """Have aiohttp's server send the answer that `make` returns, and record it at its end.
+        """Let aiohttp's server send the response that `make` returns, and record it at its end.
 
-        Where `admission` no longer holds, it ends; `slots` are left at its end.
+        The response is cut off once `admission` no longer holds. `slots` are freed at its end.
         """
 
         async def answer(request: web.BaseRequest) -> web.StreamResponse:

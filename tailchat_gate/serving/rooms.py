@@ -48,7 +48,7 @@ from tailchat_gate.proxy.message.identity_headers import IdentityHeaders
 from tailchat_gate.proxy.message.request_headers import RequestHeaders
 from tailchat_gate.proxy.static.handler import LocalBackend, LocalFiles, StaticAnswer, StaticSlots
 from tailchat_gate.responses.answers import Answers
-from tailchat_gate.responses.refusals import Asks, Refusals
+from tailchat_gate.responses.refusals import AccessForm, Refusals
 from tailchat_gate.responses.writer import ResponseWriter
 from tailchat_gate.serving.config_parts import (
     brand_of,
@@ -202,7 +202,7 @@ def wire_responses(
     sites: Sites,
     proxy: ProxyParts,
     embedders: Embedders,
-    asks: Asks,
+    access_form: AccessForm,
     process_state: ProcessState,
 ) -> ResponseParts:
     """Return the parts of the responses room, with the pages."""
@@ -224,7 +224,7 @@ def wire_responses(
         prefix=prefix,
         sign_in_page=settings.pages.sign_in == "page",
         embedders=embedders,
-        asks=asks,
+        access_form=access_form,
         groups_of=proxy.identity.groups_of,
     )
     writer = ResponseWriter(

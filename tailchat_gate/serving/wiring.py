@@ -12,7 +12,6 @@ from tailchat_gate.config.model import Settings
 from tailchat_gate.endpoints.access import AccessEndpoints, ApprovalDesk
 from tailchat_gate.endpoints.account import FormTokens, SignOut, UserInfo
 from tailchat_gate.endpoints.admin import AdminRoute
-from tailchat_gate.endpoints.clear_cookies import ClearCookies
 from tailchat_gate.endpoints.forward_auth import ForwardAuth
 from tailchat_gate.endpoints.frame import FrameSignIn
 from tailchat_gate.endpoints.https_redirect import HttpsRedirect
@@ -25,14 +24,14 @@ from tailchat_gate.endpoints.login_answers import (
     outcome_codec,
 )
 from tailchat_gate.endpoints.login_rates import LoginRates
-from tailchat_gate.endpoints.router import Endpoints, KeySet
+from tailchat_gate.endpoints.router import ClearCookies, Endpoints, KeySet
 from tailchat_gate.gate import Gate
 from tailchat_gate.identity.oauth.login_state import KEY_PURPOSE
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.proxy.client.connection import Service, Timeouts
 from tailchat_gate.request.client import ClientResolver
 from tailchat_gate.request.head import RequestReader
-from tailchat_gate.responses.refusals import Asks
+from tailchat_gate.responses.refusals import AccessForm
 from tailchat_gate.serving.config_parts import approvers, askable, request_limits
 from tailchat_gate.serving.generations import Generation
 from tailchat_gate.serving.process_state import ProcessState, process_state_of, trace_contexts
@@ -259,7 +258,9 @@ def build(
         identity.sites,
         proxy,
         access.embedders,
-        Asks(askable(settings), FormTokens(_key_ring(settings, "form"), identity.sites).token),
+        AccessForm(
+            askable(settings), FormTokens(_key_ring(settings, "form"), identity.sites).token
+        ),
         process_state,
     )
     authorizer = Authorizer(
