@@ -189,7 +189,7 @@ def test_largest_state_fits(return_to: str) -> None:
 )
 def test_begin_login_takes_no_junk(return_to: str, cookie: str) -> None:
     """A return target or cookie that this module did not make is a fault of the caller."""
-    with pytest.raises(ValueError, match="not a"):
+    with pytest.raises(ValueError, match="return_to is too long, or browser_cookie"):
         begin_login(
             CLIENT,
             return_to=return_to,
