@@ -13,7 +13,6 @@ import click
 from tailchat_gate.commands.common import (
     EXIT_FAILED,
     EXIT_USAGE,
-    asked_at,
     config_option,
     fail,
     fit_for_a_terminal,
@@ -30,11 +29,11 @@ Where = TcpAddress | UnixAddress
 
 _CALL_SECONDS: Final = 3.0
 _OK: Final = 200
-_NO_GATE: Final = "something else does"
+_NO_GATE: Final = "another program does"
 _T = TypeVar("_T")
 _NO_HEADERS: Final[Mapping[str, str]] = {}
 
-#: Long enough for a large file on a busy machine; the gate finishes even after this.
+#: Enough for a large file on a busy machine; the gate finishes the reload even if this passes.
 _RELOAD_SECONDS: Final = 60.0
 _REFUSED: Final = 422
 _SIGNAL: Final = "reload needs server.admin_listen; without one, send the gate SIGHUP"
@@ -59,13 +58,13 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
-def asked(config: Path, path: str, read: Callable[[bytes], _T]) -> _T:
-    """Return a page of the admin listener, as `read` reads it; end the command without an answer.
+def admin_page(config: Path, path: str, read: Callable[[bytes], _T]) -> _T:
+    """Get a page of the admin listener and parse it with `read`; end the command if that fails.
 
-    `read` raises ValueError for what no gate answers: the port may be another program's.
+    `read` raises ValueError for a body that no gate sends: the port may be another program's.
 
-    Only server.admin_listen must be valid in the file: the gate keeps serving the previous
-    configuration, and a health check that failed because of the file would restart it.
+    Only server.admin_listen must be valid in the file. A gate keeps serving when its file becomes
+    invalid, and a health check that failed because of the file would restart it.
     """
     where = admin_listener(config, None, "this needs server.admin_listen")
     try:
@@ -81,9 +80,9 @@ def asked(config: Path, path: str, read: Callable[[bytes], _T]) -> _T:
 
 
 def admin_listener(config: Path, given: str | None, without: str) -> Where:
-    """Return the given address, else the file's; end the command without either.
+    """Return the address `given`, or else the one in the file; end the command without either.
 
-    `without` is the message if the file turns the admin listener off.
+    `without` is the message for a file that turns the admin listener off.
     """
     try:
         where = listen_address(given) if given else admin_address(config, os.environ)
@@ -107,8 +106,9 @@ def exchange(
     if isinstance(where, UnixAddress):
         connection = _UnixConnection(where.path, seconds)
     else:
-        address = asked_at(where)
-        connection = http.client.HTTPConnection(address.host, address.port, timeout=seconds)
+        # A listener on all addresses is reached by loopback.
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(where.host, where.host)  # noqa: S104 - compared only
+        connection = http.client.HTTPConnection(host, where.port, timeout=seconds)
     try:
         connection.request(method, path, headers=dict(headers))
         response = connection.getresponse()
@@ -120,7 +120,7 @@ def exchange(
 def ordered(
     config: Path, admin: str | None, order: str, without: str, *, seconds: float
 ) -> tuple[bool, dict[str, Any]]:
-    """Give an order; return whether the gate refuses it, and the outcome.
+    """Post an order ("reload" or "upgrade"); return whether the gate refused it, and its answer.
 
     The command ends if no gate answers, or, with the message `without`, if there is no listener.
     """
@@ -134,16 +134,16 @@ def ordered(
 
 
 def _unanswered(where: Where, error: Exception, option: str) -> str:
-    """Return why no gate answers, and what to do; `option` names another gate."""
+    """Say why no gate answers, and what to do; `option` is the one that names another gate."""
     said = (error.strerror if isinstance(error, OSError) else None) or str(error)
     names = "file" if option == "--config" else "address"
     step = f"start the gate, or name the {names} of the one that runs with {option}"
     if isinstance(error, PermissionError):
         step = "run this as the gate's user or as root"
     elif isinstance(error, ConnectionRefusedError) and isinstance(where, UnixAddress):
-        step = f"a gate that has ended left this socket; {step}"
+        step = f"the socket is left over from a gate that has ended; {step}"
     elif isinstance(error, TimeoutError):
-        step = "the gate is busy, or hangs: its log says more"
+        step = "the gate is busy or hangs: look at its log"
     return f"no gate answers at {where}: {said}; {step}"
 
 
@@ -210,7 +210,7 @@ def _refusals(body: bytes) -> list[dict[str, Any]]:
 @config_option
 def health(config: Path) -> None:
     """Check the running gate's health at its admin listener; for container health checks."""
-    click.echo(asked(config, "/healthz", _healthy))
+    click.echo(admin_page(config, "/healthz", _healthy))
 
 
 @click.command()
@@ -218,14 +218,14 @@ def health(config: Path) -> None:
 @json_option
 def refusals(config: Path, *, as_json: bool) -> None:
     """List the people and machines that were last refused a tool, the latest first."""
-    found = asked(config, "/refusals", _refusals)
+    found = admin_page(config, "/refusals", _refusals)
     if as_json:
         click.echo(json.dumps({"refusals": found}))
         return
     if not found:
         click.echo("nobody was refused in the last 30 days")
     for one in found:
-        # A machine has neither of these.
+        # A machine has neither a nickname nor a discriminator.
         named = one["nickname"] or one["discriminator"]
         who = fit_for_a_terminal(f"  {one['nickname']}#{one['discriminator']}") if named else ""
         times = "once" if one["count"] == 1 else f"{one['count']} times"

@@ -1,4 +1,4 @@
-"""`check`: everything that is wrong with a configuration, for people and for programs."""
+"""`check`: lists everything that is wrong with a configuration, for people or for programs."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -36,7 +36,7 @@ _NOT_HERE: Final = "on this machine the gate does not start with it"
 class _Findings:
     """Findings about a valid configuration; `starts`: nothing on this machine prevents a start.
 
-    `errors` is why nobody can sign in, as Tailchat says.
+    `errors` are the reasons why nobody can sign in, according to Tailchat.
     """
 
     settings: Settings
@@ -53,14 +53,14 @@ class _Findings:
     is_flag=True,
     help="Also ask Tailchat whether people can sign in, who can get an account, and about groups.",
 )
-@click.option("--strict", is_flag=True, help="Warnings fail, too: with exit code 4.")
+@click.option("--strict", is_flag=True, help="Exit with 4 if there are warnings.")
 @click.option(
     "--format",
     "form",
     type=click.Choice(("text", "json", "github")),
     default="text",
     show_default=True,
-    help="For people, for programs, or as commands that GitHub shows beside the lines of the file.",
+    help="Text for people, JSON for programs, or commands by which GitHub marks the file's lines.",
 )
 @click.option("--json", "form", flag_value="json", help="The same as --format json.")
 def check(*, config: Path, online: bool, strict: bool, form: str) -> None:
@@ -104,7 +104,7 @@ def _findings(config: Path, loaded: Loaded, name: str, *, online: bool) -> _Find
     settings = loaded.settings
     from tailchat_gate.diagnosis.machine import obstacles  # noqa: PLC0415 - not for a bad file
 
-    # A missing file may exist on the gate's machine; a wrong one is wrong everywhere.
+    # A file that is missing here may exist on the gate's machine; a wrong one is wrong everywhere.
     stops = list(obstacles(settings))
     errors, said = _online(loaded, name) if online else ((), ())
     further = (
@@ -123,7 +123,7 @@ def _findings(config: Path, loaded: Loaded, name: str, *, online: bool) -> _Find
 
 
 def _online(loaded: Loaded, name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return why nobody can sign in, and what else asks for a look."""
+    """Ask Tailchat; return why nobody can sign in, and the other findings."""
     from tailchat_gate.commands.doctor import ask_tailchat  # noqa: PLC0415 - for --online alone
     from tailchat_gate.diagnosis.sign_in import (  # noqa: PLC0415 - for --online alone
         as_sentence,
@@ -146,7 +146,7 @@ def _as_text(name: str, found: _Findings) -> None:
     tell("warning", found.warnings)
     tell("error", found.errors)
     settings = found.settings
-    state = "good" if found.starts and not found.errors else "right by itself"
+    state = "good" if found.starts and not found.errors else "valid by itself"
     click.echo(f"{name}: {state}, {counted(len(settings.route), 'route')}")
     for route in settings.route:
         click.echo(f"  {route.name}: {', '.join(route.allow)}")

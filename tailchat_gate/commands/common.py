@@ -1,4 +1,4 @@
-"""Shared by all commands: the option for the file, reading it, lists, and how a command ends."""
+"""Shared by all commands: the option for the file, reading it, printing, and how a command ends."""
 
 import json
 import os
@@ -12,7 +12,6 @@ from tailchat_gate.config.load import ConfigError, Loaded, Source
 from tailchat_gate.config.overlay import DEFAULT_CONFIG
 from tailchat_gate.config.problems import Problem
 from tailchat_gate.config.report import Severity, paragraph, report
-from tailchat_gate.config.values.address import TcpAddress
 
 _Item = TypeVar("_Item")
 
@@ -36,7 +35,7 @@ config_option = click.option(
 
 
 def print_json(document: object) -> None:
-    """Print a document for programs; a terminal obeys nothing in it either."""
+    """Print a JSON document; characters that control a terminal are escaped."""
     text = json.dumps(document, indent=2, ensure_ascii=False)
     plain = text if text.replace("\n", "").isprintable() else "".join(map(_escaped, text))
     click.echo(plain)
@@ -54,7 +53,10 @@ def print_list(
     nothing: str,
     as_json: bool,
 ) -> None:
-    """Print a line of `cells` for each item, or `nothing` without one; as JSON a list of `row`."""
+    """Print a line with the `cells` of each item, or `nothing` if there are none.
+
+    `as_json`: print a list with the `row` of each item.
+    """
     items = tuple(found)
     if as_json:
         print_json([dict(row(item)) for item in items])
@@ -65,7 +67,7 @@ def print_list(
 
 
 def print_table(table: Sequence[tuple[str, ...]]) -> None:
-    """Print rows with their columns below each other."""
+    """Print rows with aligned columns, without characters that control a terminal."""
     table = [tuple(map(fit_for_a_terminal, row)) for row in table]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for row in table:
@@ -74,17 +76,17 @@ def print_table(table: Sequence[tuple[str, ...]]) -> None:
 
 
 def counted(number: int, noun: str) -> str:
-    """Return a number with a noun whose plural has an s."""
+    """Return a number and a noun, whose plural is formed with an s."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def fit_for_a_terminal(text: str) -> str:
-    """Return a stranger's text without the characters that control a terminal."""
+    """Replace the characters of a stranger's text that could control a terminal."""
     return "".join(char if char.isprintable() else "?" for char in text)
 
 
 class Ended(SystemExit):
-    """The command ends with `code`, after it said why."""
+    """The command ends with `code`; `message` has been printed already."""
 
     def __init__(self, message: str, code: int) -> None:
         super().__init__(code)
@@ -107,13 +109,13 @@ def read_from(source: Source) -> Loaded:
 
 
 def refuse(name: str, problems: Iterable[Problem], more: str = "") -> NoReturn:
-    """End the command with the problems of a configuration, and what they mean."""
+    """End the command with the problems of the configuration `name`, and `more` below them."""
     after = f"\n\n{more}" if more else ""
     fail(f"{name}: {report(problems, styled)}{after}", EXIT_USAGE)
 
 
 def tell(severity: Severity, problems: Iterable[Problem]) -> None:
-    """Print warnings on standard error, one paragraph each."""
+    """Print problems on standard error, one paragraph each."""
     for problem in problems:
         click.echo(f"{paragraph(problem, severity, styled)}\n", err=True, color=colour())
 
@@ -128,14 +130,14 @@ _COLOURS: Final[Mapping[str, Mapping[str, Any]]] = {
 
 
 def styled(text: str, kind: str) -> str:
-    """Return a part of a report in its colour; click.echo takes it away for a pipe."""
+    """Colour a part of a report; click.echo removes the colour for a pipe."""
     return click.style(text, **_COLOURS[kind])
 
 
 def colour() -> bool | None:
-    """Whether to print colours: NO_COLOR says no, FORCE_COLOR yes; None: only to a terminal.
+    """Whether to print colours: False for NO_COLOR, True for FORCE_COLOR, None for a terminal only.
 
-    https://no-color.org and https://force-color.org: either counts if it is set and not empty.
+    https://no-color.org and https://force-color.org: a variable counts if it is not empty.
     """
     if os.environ.get("NO_COLOR"):
         return False
@@ -144,17 +146,11 @@ def colour() -> bool | None:
     return False if os.environ.get("TERM") == "dumb" else None
 
 
-def asked_at(where: TcpAddress) -> TcpAddress:
-    """Return the address to connect to for a listener; the unspecified one becomes loopback."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(where.host, where.host)  # noqa: S104 - compared only
-    return TcpAddress(host, where.port)
-
-
 def toml(value: object) -> str:
     """Return a value as TOML writes it, tables on one line.
 
-    JSON's booleans and numbers are TOML's, and so are its texts but for characters beyond U+FFFF,
-    which JSON escapes as two surrogates.
+    TOML writes booleans, numbers and texts as JSON does, except for characters beyond U+FFFF: JSON
+    escapes these as two surrogates, which TOML does not know.
     """
     if isinstance(value, dict):
         pairs = (f"{toml(name)} = {toml(one)}" for name, one in value.items())

@@ -1,6 +1,6 @@
-"""`completion`: what makes a shell complete commands, options and names of the configuration.
+"""`completion`: lets a shell complete commands, options and names of the configuration.
 
-Nothing in the configuration but the names has to be valid.
+Only the names in the configuration have to be valid.
 """
 
 import os
@@ -25,7 +25,7 @@ from tailchat_gate.identity.revocation.state import ALL
 from tailchat_gate.syntax import TAILCHAT_ID
 
 _PROGRAM: Final = "tailchat-gate"
-#: Click reads it whenever a shell completes.
+#: The variable that the scripts set for the program to complete; click's own name for it.
 VARIABLE: Final = "_TAILCHAT_GATE_COMPLETE"
 
 _BASH: Final = """\
@@ -40,7 +40,7 @@ _BASH: Final = """\
 complete -o default -o bashdefault -F %(complete_func)s %(prog_name)s
 """
 
-#: Click's own looks for the program in $PATH alone, needs a compinit before it, and completes no
+#: Click's own script finds the program only in $PATH, needs compinit before it, and completes no
 #: file after `--config=`.
 _ZSH: Final = """\
 #compdef %(prog_name)s
@@ -87,17 +87,17 @@ def tokens(context: click.Context, _parameter: click.Parameter, begun: str) -> l
 
 
 def persons(context: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:
-    """Return the people whom the configuration names."""
+    """Return the people in groups and lists of the configuration."""
     return _that_begin(begun, _people(_document(context)))
 
 
 def people_or_all(context: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:
-    """Return the people whom the configuration names, and everybody."""
+    """Return the same people, and the word for everybody."""
     return _that_begin(begun, (ALL, *_people(_document(context))))
 
 
 def targets(context: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:
-    """Return the people and machines whom the configuration names, and everybody."""
+    """Return the people and machines in the configuration, and the word for everybody."""
     document = _document(context)
     machines = (TOKEN + name for name in _texts(_rows(document, "token"), "name"))
     return _that_begin(begun, (ALL, *machines, *_people(document)))
@@ -131,7 +131,7 @@ def _rows(document: Document, name: str) -> list[Document]:
 
 
 def _people(document: Document) -> Iterator[str]:
-    """Yield everybody who is in a group or in a list of a route."""
+    """Yield the people in groups and in the lists of routes, as `sub:ID`."""
     groups = document.get("groups")
     for members in groups.values() if isinstance(groups, dict) else ():
         listed = members.get("members") if isinstance(members, dict) else members
@@ -155,7 +155,7 @@ def _that_begin(begun: str, names: Iterable[str]) -> list[str]:
 
 @add_completion_class
 class _Bash(BashComplete):
-    """Completion in bash, which ends a word at each colon; the gate's names have colons."""
+    """Completion in bash, which splits words at colons, although the gate's names have colons."""
 
     source_template = _BASH
 
@@ -168,12 +168,12 @@ class _Bash(BashComplete):
         return words, ""
 
     def complete(self) -> str:
-        """Return the completions, one a line; none for a file, which bash completes itself."""
+        """Return the completions, one on each line; bash completes files itself."""
         found = self.get_completions(*self.get_completion_args())
         return "\n".join(self.format_completion(item) for item in found if item.type == "plain")
 
     def format_completion(self, item: CompletionItem) -> str:
-        """Return the replacement for the last part of the word, the part that bash replaces."""
+        """Return the part of a completion after the last colon: bash replaces only that part."""
         _, word = self.get_completion_args()
         if ":" in os.environ.get("COMP_BREAKS", ""):
             return str(item.value).removeprefix(word[: word.rfind(":") + 1])
@@ -191,13 +191,13 @@ class _Zsh(ZshComplete):
 @click.argument("shell", type=click.Choice(("bash", "zsh", "fish")))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
-    """Print what makes SHELL complete commands, options and names of the configuration.
+    """Print a script that lets SHELL complete commands, options and names of the configuration.
 
     \b
     bash, in ~/.bashrc:    eval "$(tailchat-gate completion bash)"
     zsh, in ~/.zshrc:      eval "$(tailchat-gate completion zsh)"
     fish, in config.fish:  tailchat-gate completion fish | source
-    """  # noqa: D301 - click's own mark is that character
+    """  # noqa: D301 - \b is click's mark for a paragraph that it must not wrap
     found = get_completion_class(shell)
     if found is not None:
         program = context.find_root().command

@@ -1,4 +1,4 @@
-"""`routes` and `schema`: help with a configuration."""
+"""`routes` and `schema`: print the routes of a configuration, and the schema of its file."""
 
 from pathlib import Path
 
@@ -30,8 +30,8 @@ _HEADINGS = ("NAME", "HOST", "PATH", "METHODS", "ALLOW", "DENY", "UPSTREAM")
 def routes(config: Path, *, as_json: bool) -> None:
     """Print the routes in the order in which the gate tries them.
 
-    The first route whose host, path and methods match a request serves it. The gate refuses a
-    request whose host and path match, but whose method no route with them accepts.
+    The first route whose host, path and methods match a request serves it. If routes match its host
+    and path, but none accepts its method, the gate refuses it.
     """
     from tailchat_gate.serving.config_parts import route_table  # noqa: PLC0415 - `schema` needs no table
 

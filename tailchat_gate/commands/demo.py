@@ -30,7 +30,7 @@ from tailchat_gate.serving.wiring import build
 
 _LOOPBACK: Final = "127.0.0.1"
 _CLIENT_ID: Final = "tc_demo"
-#: The route that only people with a role may use, and a person without it.
+#: The route that only people with a role may use.
 _GUARDED: Final = "oncall"
 _OWNER, _MEMBER, *_OTHERS = USERS
 
@@ -41,7 +41,7 @@ class DemoError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class _Tool:
-    """A tool of the demo; `upstream` is "" for the sample tool."""
+    """A tool of the demo; `upstream` is its URL, "" for the sample tool."""
 
     name: str
     title: str
@@ -51,7 +51,7 @@ class _Tool:
     upstream: str = ""
 
     def route(self, port: int) -> dict[str, object]:
-        """Return its route, with the sample tool at a port."""
+        """Return the table of its route; the sample tool listens at `port`."""
         return {
             "name": self.name,
             "host": f"{self.name}.localhost",
@@ -75,7 +75,7 @@ _ADMIN: Final = _Tool(
 
 @dataclass(frozen=True, slots=True)
 class _Places:
-    """The demo's addresses and files: both ports, on `host`, and `folder`."""
+    """The addresses and files of the demo; both ports are on `host`."""
 
     host: str
     port: int
@@ -104,8 +104,8 @@ def run_demo(
     """Run the demo on a port (0 = any) until Ctrl-C. Raises DemoError.
 
     `upstream` is the URL of the tool to protect, "" for sample tools: one for everybody who signs
-    in, one for a role in Tailchat, one for the public. `host` is the address to listen on,
-    `as_json` whether what happens is printed as in a gate's log.
+    in, one for a role in Tailchat, one for the public. `host` is the address to listen on.
+    `as_json`: print events as a gate logs them, and not as sentences.
     """
     signals = Signals()
     signals.take()
@@ -114,12 +114,15 @@ def run_demo(
     set_up_logging("warning", formatter=None if as_json else DemoLines(names))
     port = _usable(port, host)
     if upstream and not is_loopback(host):
-        raise DemoError("everybody knows the demo's passwords: --upstream is for this machine only")
+        raise DemoError(
+            "everybody knows the demo's passwords, so --upstream works on this machine only: leave "
+            "out --upstream or --host"
+        )
     with TemporaryDirectory(prefix="tailchat-gate-demo-") as folder:
         places = _Places(host, port, _neighbour(port, host), Path(folder))
         app = App(_CLIENT_ID, places.client_secret, (f"{places.url()}/oauth2/callback",))
         tailchat = StandInTailchat(places.api_url, apps=[app])
-        # Its people are listed below, and nobody else can get an account.
+        # Only the people whom the greeting lists have accounts.
         tailchat.store.client_config |= {"disableUserRegister": True, "disableGuestLogin": True}
         tools = (_Tool("tool", "Your tool", upstream, "🔧", "signed-in", upstream),)
         shown = tools if upstream else _TOOLS
@@ -135,11 +138,11 @@ def run_demo(
             },
         }
         asyncio.run(_run(places, signals, apps, _greeting(places, shown)))
-    click.echo("\nThe demo has ended, and nothing is left of it.")
+    click.echo("\nThe demo has ended and has deleted its files.")
 
 
 def _on_call(tailchat: StandInTailchat) -> str:
-    """Make a group with a role, and the gate's bot in it; return the role as [groups] names it."""
+    """Make a group with a role and the gate's bot; return the role's entry for [groups]."""
     group = tailchat.groups.add("Ops", _OWNER.sub, _MEMBER.sub)
     role = tailchat.groups.add_role(group, "on call", _OWNER.sub)
     tailchat.groups.add_bot(group, _CLIENT_ID)
@@ -147,7 +150,7 @@ def _on_call(tailchat: StandInTailchat) -> str:
 
 
 def _write(places: _Places, role: str, routes: list[dict[str, object]]) -> None:
-    """Write the configuration, as anyone would: it can be read, changed and reloaded."""
+    """Write the configuration file, so that people can read, change and reload it."""
     state = places.folder / "state"
     state.mkdir(mode=0o700)
     tables: dict[str, dict[str, object]] = {
@@ -194,7 +197,7 @@ async def _run(
 
 
 def _greeting(places: _Places, shown: tuple[_Tool, ...]) -> str:
-    """Say what to open, who there is, and what to try."""
+    """Say which address to open, who can sign in, and what to try."""
     program = "tailchat-gate" if sys.argv[0].endswith(".py") else sys.argv[0]
     tried = places.url(_GUARDED if len(shown) > 1 else shown[0].name)
     lines = [
@@ -202,7 +205,7 @@ def _greeting(places: _Places, shown: tuple[_Tool, ...]) -> str:
         click.style(f"  Open {places.url()}/", bold=True),
         f"\n  A stand-in Tailchat at {places.api_url} signs you in as one of:\n",
         f"    {'EMAIL':<23} PASSWORD",
-        f"    {_OWNER.email:<23} {_OWNER.password:<15} has the role “on call”, and decides",
+        f"    {_OWNER.email:<23} {_OWNER.password:<15} has the role “on call”, decides requests",
         f"    {_MEMBER.email:<23} {_MEMBER.password:<15} has no role\n",
         f"  And {', '.join(one.name for one in _OTHERS)}, whose names are hard to show.",
         "\n  Behind the gate are:\n",
@@ -234,7 +237,7 @@ def _refusal(places: _Places, guarded: str) -> tuple[str, ...]:
 
 
 def _reachable(host: str) -> str:
-    """Return the address at which this machine reaches what listens on another."""
+    """Return the address at which this machine reaches a listener, with brackets for IPv6."""
     own = {"0.0.0.0": _LOOPBACK, "::": "::1"}  # noqa: S104 - compared only
     return _bracketed(own.get(host, host))
 
@@ -244,9 +247,9 @@ def _bracketed(host: str) -> str:
 
 
 def _neighbour(port: int, host: str) -> int:
-    """Return the next port but one if it is free: near ports are easy to forward together.
+    """Return the port after the next if it is free, else any: near ports are easy to forward.
 
-    The next one is where commands look for a gate's admin listener.
+    The next port is left free, because commands look there for the admin listener of a gate.
     """
     try:
         return _usable(port + 2, host)
@@ -255,7 +258,7 @@ def _neighbour(port: int, host: str) -> int:
 
 
 def _usable(port: int, host: str = _LOOPBACK) -> int:
-    """Return a free port of an address."""
+    """Return `port` if it is free on an address, or any free port for 0. Raises DemoError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -263,7 +266,7 @@ def _usable(port: int, host: str = _LOOPBACK) -> int:
             probe.bind((host, port))
         except OSError as error:
             raise DemoError(
-                f"port {port} of {host} cannot be had ({error.strerror}); try --port 0 for any"
+                f"port {port} of {host} cannot be used ({error.strerror}); --port 0 takes any"
             ) from None
         found: int = probe.getsockname()[1]
         return found

@@ -1,4 +1,4 @@
-"""What happens in the demo, as lines for people."""
+"""Formats the events of the demo as sentences for people."""
 
 import logging
 import time
@@ -9,7 +9,7 @@ from typing import Final
 from tailchat_gate.observe.log import AUDIT_LOGGER_NAME
 from tailchat_gate.observe.text_lines import shown
 
-#: A sentence for each event that people of the demo bring about, with members of its record.
+#: The sentence for each audit event, with fields of its record.
 _SENTENCES: Final[Mapping[str, str]] = MappingProxyType(
     {
         "signed-in": "{sub} signed in",
@@ -32,14 +32,14 @@ _SENTENCES: Final[Mapping[str, str]] = MappingProxyType(
 
 
 class DemoLines(logging.Formatter):
-    """Formats records as sentences; `names` are those of people by their subs, and of tools."""
+    """Formats records as sentences; `names` has people by their subs and tools by their routes."""
 
     def __init__(self, names: Mapping[str, str]) -> None:
         super().__init__()
         self._names = names
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line for `record`; more of it is in the log that a gate writes."""
+        """Return the line for `record`, with less of it than the log of a gate has."""
         details = getattr(record, "details", {})
         at = time.strftime("%H:%M:%S", time.localtime(record.created))
         return f"  {at}  {shown(self._said(record, details))}"

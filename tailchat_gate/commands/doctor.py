@@ -1,4 +1,4 @@
-"""`doctor`: what is wrong around the gate, and how to mend it."""
+"""`doctor`: finds out what is wrong around the gate, and says how to repair it."""
 
 import asyncio
 import os
@@ -76,12 +76,12 @@ _MARK_WIDTH: Final = 8
 @config_option
 @json_option
 def doctor(config: Path, *, as_json: bool) -> None:
-    """Look at the gate's surroundings; say what is wrong and how to mend it.
+    """Check the gate's surroundings; say what is wrong and how to repair it.
 
-    It asks Tailchat whether people can sign in, looks up the names of all hosts, and asks the
+    It asks Tailchat whether people can sign in, looks up the names of all hosts, and checks the
     tools, the gate's public address, the running gate and this machine. It changes nothing. Run it
-    as the gate's user, or as root, where the gate runs. With an invalid configuration it looks at
-    the running gate, which still has an earlier one, and at the store alone.
+    as the gate's user, or as root, where the gate runs. With an invalid configuration it checks
+    only the running gate, which still has an earlier one, and the store.
 
     Exit codes: 0 nothing is wrong, 1 something is, 2 the configuration is invalid.
     """
@@ -97,7 +97,7 @@ def doctor(config: Path, *, as_json: bool) -> None:
 
 
 def ask_tailchat(loaded: Loaded, file: str) -> list[Statement]:
-    """Return what the checks of Tailchat say."""
+    """Run the checks of Tailchat; `file` names the configuration in their statements."""
 
     async def ask() -> list[Statement]:
         async with _set_up(loaded, file) as set_up:
@@ -128,7 +128,7 @@ def _examine(loaded: Loaded, file: str) -> list[Statement]:
 
 
 def _despite(config: Path) -> list[Statement]:
-    """Run what needs no valid configuration: a gate may still run with an earlier one."""
+    """Run the checks that need no valid configuration: a gate may still run with an earlier one."""
     file, state = named(config, os.environ), state_section(config, os.environ)
     try:
         where = admin_address(config, os.environ)
@@ -149,13 +149,13 @@ def _despite(config: Path) -> list[Statement]:
 
 
 def _store(state: State) -> Check:
-    """Return the check of the store: alone, because it changes the user of the process."""
+    """Return the check of the store, which runs alone: it changes the user of the process."""
     return Check(machine.STORE, partial(machine.store, state, os.environ))
 
 
 @asynccontextmanager
 async def _set_up(loaded: Loaded, file: str) -> AsyncIterator[SetUp]:
-    """Yield what the checks look at; its connections are closed at the end."""
+    """Yield the set-up of the checks, and close its connections afterwards."""
     settings, tailchat = loaded.settings, loaded.settings.tailchat
     names = Names()
     channel = back_channel(settings, NamesResolver(names), timeout=CALL_SECONDS)

@@ -1,4 +1,4 @@
-"""`explain`: what the gate does with a request, and by which rules."""
+"""`explain`: says what the gate does with a request, and by which rules."""
 
 import time
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ from tailchat_gate.serving.explanation import Asker, explained, lets_in, lock_on
 def _sub(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
     if value is None or identifier.is_person_name(value):
         return value
-    # As `lock` and allow lists write it; the page shows only the id.
+    # `lock` and allow lists write sub:ID; the page shows only the ID.
     sub = value.removeprefix(identifier.SUB)
     _entry(identifier.SUB + sub, identifier.SUBS)
     return sub
@@ -77,7 +77,7 @@ def _entry(entry: str, expected: str) -> None:
     metavar="SUB",
     callback=_sub,
     shell_complete=completion.persons,
-    help="Who asks: an ID, or a name such as Name#2114; left out, nobody.",
+    help="The person who sends it: an ID, or a name such as Name#2114; left out, nobody.",
 )
 @click.option(
     "--token",
@@ -85,7 +85,7 @@ def _entry(entry: str, expected: str) -> None:
     default="",
     callback=_token,
     shell_complete=completion.tokens,
-    help="The machine that asks.",
+    help="The machine that sends it.",
 )
 @click.option("--method", "-X", metavar="METHOD", default="GET", show_default=True)
 @click.option(
@@ -111,23 +111,24 @@ def explain(
 
     A refusal of a person or a machine ends with what would let them in.
 
-    This looks up locks, grants and the members of Tailchat's groups in the stored state, but not
-    ended sessions. Where such groups count, it asks Tailchat whether its key is the public one.
+    The command looks up locks, grants and the members of Tailchat's groups in the stored state, but
+    not ended sessions. Where such groups decide, it asks Tailchat whether its key is the public
+    one.
 
     Exit codes: 0 it is let through, 1 it is refused, 2 wrong configuration or usage.
     """
     if sub is not None and token:
-        fail("--as or --token: who shows a token is a machine, signed in or not", EXIT_USAGE)
+        fail("--as and --token: give one of them; a token makes the sender a machine", EXIT_USAGE)
     settings = loaded_from(config).settings
     if sub is not None and identifier.is_person_name(sub):
         from tailchat_gate.commands.people import known_person  # noqa: PLC0415 - for names alone
 
         sub = known_person(settings, sub)
     if token and token not in {known.name for known in settings.token}:
-        warning = f"no [[token]] has the name {token}: such a token is refused as token-unknown"
+        warning = f"no [[token]] has the name {token}: the gate refuses it as token-unknown"
         click.echo(f"warning: {warning}", err=True)
     if sub is not None and (odd := no_tailchat_id(sub)):
-        click.echo(f"warning: {odd}: nobody signs in as that", err=True)
+        click.echo(f"warning: {odd}: nobody can sign in with it", err=True)
     try:
         asked: Asked = read_asked(url, method, settings, field_lines(typed))
     except NotAskedError as error:
@@ -150,10 +151,10 @@ def explain(
 
 
 def _members(settings: Settings, stored: Memberships, *, asked: bool) -> tuple[Members, str]:
-    """Return the members of groups that Tailchat names, and a sentence about Tailchat's answer.
+    """Return the members of Tailchat's groups, and a sentence if they may not count.
 
-    `asked`: whether a person is asked about. The store does not say whether Tailchat's key is the
-    public one, and what it says of groups may be older than that.
+    `asked`: the request is a person's. The store does not say whether Tailchat's key is the public
+    one, and its records of groups may be older than the answer to that.
     """
     members = Members(settings.groups)
     public: bool | CannotTell = False
@@ -172,10 +173,10 @@ def _members(settings: Settings, stored: Memberships, *, asked: bool) -> tuple[M
 
 def _key(settings: Settings) -> bool | CannotTell:
     """Ask Tailchat whether its key is the public one."""
-    from tailchat_gate.commands.people import asked  # noqa: PLC0415 - for such groups alone
+    from tailchat_gate.commands.people import with_tailchat  # noqa: PLC0415 - for such groups alone
     from tailchat_gate.people.bot import has_public_key  # noqa: PLC0415 - as above
 
-    return asked(settings, lambda api: has_public_key(api, time.time()))
+    return with_tailchat(settings, lambda api: has_public_key(api, time.time()))
 
 
 def _document(lines: list[str], remedies: Sequence[Remedy], *, allowed: bool) -> dict[str, object]:

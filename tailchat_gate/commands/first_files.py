@@ -1,4 +1,4 @@
-"""The files that `init` writes: a first configuration, its secrets, and what starts a container."""
+"""The files that `init` writes: a first configuration, its secrets, and a compose.yaml."""
 
 import errno
 import os
@@ -15,9 +15,9 @@ from tailchat_gate.config.overlay import DEFAULT_CONFIG
 from tailchat_gate.identity.seal import new_secret
 from tailchat_gate.syntax import ROUTE_NAME
 
-#: Secrets of a container: its user is none of this machine's.
+#: The mode of secrets for a container, whose user does not exist on this machine.
 _READABLE: Final = 0o444
-#: Where the container of compose.yaml has them.
+#: The directory of secrets inside the container of compose.yaml.
 _RUN_SECRETS: Final = "/run/secrets"
 _ID_LATER: Final = '# The id that Tailchat shows for the app.\n#client_id = "tc_..."'
 
@@ -41,8 +41,8 @@ secret_file = {session_secret}
 name = {name}
 {host}
 upstream = {upstream}
-# Everybody who has an account on your Tailchat. To choose: "sub:ID" for a person, whose ID is at
-# {userinfo}, or "group:NAME" for a group in a table [groups].
+# Everybody with an account on your Tailchat. To choose people, write "sub:ID" for a person, who
+# sees the ID at {userinfo}, or "group:NAME" for a group in a table [groups].
 allow = ["signed-in"]
 """
 
@@ -96,7 +96,7 @@ _NO_HOST: Final = (
 
 @dataclass(frozen=True, slots=True)
 class FirstAnswers:
-    """What was asked for; `host`, `client_id` and `client_secret` are "" for none yet."""
+    """The answers to the questions; `host`, `client_id` and `client_secret` are "" for none yet."""
 
     api_url: str
     public_url: str
@@ -112,14 +112,14 @@ class FirstAnswers:
 
     @property
     def name(self) -> str:
-        """The name of the route: what the tool's host begins with."""
+        """The name of the route: the first label of the tool's host, if it can be one."""
         label = self.host.partition(".")[0]
         return label if re.fullmatch(ROUTE_NAME, label) else "tool"
 
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where the files go; `docker`: for the container of a compose.yaml."""
+    """The paths of the files; `docker`: for the container of a compose.yaml."""
 
     folder: Path
     docker: bool
@@ -131,7 +131,7 @@ class Places:
 
     @property
     def compose(self) -> Path:
-        """What starts the container."""
+        """The file that starts the container."""
         return self.folder / "compose.yaml"
 
     @property
@@ -149,11 +149,11 @@ class Places:
         return self.folder / "secrets" if self.docker else self.folder
 
     def taken(self) -> list[Path]:
-        """Return which of the files are there already; a link to nowhere counts."""
+        """Return the files that exist already; a dangling link counts."""
         return [path for path in self._all() if path.exists() or path.is_symlink()]
 
     def check(self) -> None:
-        """Make sure that the files can be written, without leaving any. Raises OSError."""
+        """Check that the files can be written, and leave nothing behind. Raises OSError."""
         for folder in {self.folder, self._secrets}:
             there = next(
                 path
@@ -183,8 +183,8 @@ class NewFile:
 
 def new_files(places: Places, answers: FirstAnswers) -> list[NewFile]:
     """Return the files to write."""
-    # Compose mounts a secret as it is, and the user of the container is no user of this machine:
-    # the directory keeps others away.
+    # Compose mounts a secret with its mode, and the user of the container does not exist on this
+    # machine, so the directory keeps other users out instead.
     mode = _READABLE if places.docker else 0o600
     names = {
         path.name: toml(f"{_RUN_SECRETS}/{path.name}" if places.docker else str(path.absolute()))
@@ -213,7 +213,7 @@ def new_files(places: Places, answers: FirstAnswers) -> list[NewFile]:
 
 
 def write_all(files: Sequence[NewFile]) -> None:
-    """Write files that are not there, all or none of them. Raises OSError."""
+    """Create all files, or none if one exists or cannot be written. Raises OSError."""
     made: list[Path] = []
     try:
         for file in files:
@@ -241,14 +241,14 @@ def _write(file: NewFile, made: list[Path]) -> None:
 
 
 def _closed_to_others(folder: Path) -> None:
-    """Raise PermissionError where others than its owner may enter a directory.
+    """Raise PermissionError if users other than this one may enter a directory.
 
-    It alone keeps other users of this machine from the secrets of a container.
+    Nothing else keeps other users of this machine from the secrets of a container.
     """
     found = folder.stat()
     if folder.is_symlink() or found.st_mode & 0o077:
         raise PermissionError(
-            errno.EPERM, "open to other users; mode 0700 keeps them out", str(folder)
+            errno.EPERM, "other users can enter it; set its mode to 0700", str(folder)
         )
     if found.st_uid != os.geteuid():
         raise PermissionError(

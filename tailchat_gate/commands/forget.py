@@ -30,7 +30,7 @@ _NAMES: Final = {"lock": "a lock", "unlock": "a lock that was lifted", "ended": 
 
 
 class _Item(NamedTuple):
-    """One stored record; `in_force`: it locks the person, or has ended a session of theirs."""
+    """A stored record; `in_force`: it still locks the person, or keeps a session ended."""
 
     record: Record
     in_force: bool
@@ -43,8 +43,8 @@ class _Item(NamedTuple):
 @click.option(
     "--in-force",
     is_flag=True,
-    help="Also erase locks and ended sessions that are still in force: the person can enter again, "
-    "and so can anyone with a copy of their cookie.",
+    help="Also erase locks and ended sessions that are still in force: the person, and anyone with "
+    "a copy of their cookie, can enter again.",
 )
 @config_option
 @state_option
@@ -73,7 +73,7 @@ def forget(
             body = ALL_OF_IT if in_force else ALL_BUT_IN_FORCE
             notice = Record(ERASURE, sub, body, "", int(time.time()) + ERASURE_SECONDS)
             await opened.store.put(members.written)
-            # Last, because it also empties what SQLite keeps of earlier writes.
+            # Last, because erasing also removes earlier writes from SQLite's log.
             await opened.store.erase(keys, sub, notice)
         return items, outcomes, members.entries
 
@@ -81,6 +81,7 @@ def forget(
     for entry in entries:
         click.echo(f"{'' if only_list else 'erased: '}a member, as Tailchat said: {entry}")
     if not (entries or found or outcomes):
+        # With nothing found, the ID may be mistyped.
         check_id(target)
     if not entries or found or outcomes:
         _show(target, found, outcomes, erased=not only_list, in_force=in_force)
@@ -119,7 +120,7 @@ def _item(record: Record, now: float) -> _Item:
 
 
 def _compact(body: str) -> str:
-    """Return a stored body without the characters that control a terminal."""
+    """Return a stored body on one line, without characters that control a terminal."""
     try:
         return json.dumps(json.loads(body))
     except ValueError:

@@ -1,4 +1,4 @@
-"""`secret`, `key` and `token`: make what a configuration or a machine keeps secret."""
+"""`secret`, `key` and `token`: make new secrets for a configuration or a machine."""
 
 import secrets
 
@@ -17,8 +17,8 @@ from tailchat_gate.identity.seal import new_secret
 def token(name: str) -> None:
     """Make a token for the machine NAME.
 
-    Standard output gets the [[token]] for the configuration, which holds a hash and no secret.
-    Standard error gets the token itself, once; it is stored nowhere.
+    The [[token]] for the configuration, with a hash, goes to standard output. The token itself goes
+    to standard error, once; it is stored nowhere.
     """
     problem = ""
     try:

@@ -64,13 +64,12 @@ def grant(
 ) -> None:
     """Let PERSON, sub:ID or Name#2114, use ROUTE for a while.
 
-    The route's `allow` need not list the person.
-
-    A lock and a deny list still keep the person out. A second grant for the same route replaces the
-    first one. Open WebSockets and downloads end with the grant.
+    The route's `allow` need not list the person, but a lock or a deny list still keeps them out. A
+    second grant for the same route replaces the first one. Open WebSockets and downloads end with
+    the grant.
     """
     if not lifetime:
-        fail("--for: expected a duration above 0", EXIT_USAGE)
+        fail('--for: expected a duration above 0, such as "8h"', EXIT_USAGE)
     person = person_meant(person, config)
     check_id(person)
     location = state_location(config, state)
@@ -98,7 +97,7 @@ def revoke(*, person: str, route: str, config: Path, state: Path | None) -> None
         listed = "`tailchat-gate grants` lists who has one"
         fail(f"{person} has no grant for {route}; {listed}", EXIT_FAILED)
     _put(place, known[route].revoked(time.time()))
-    click.echo(f"{person} may not use {route} by a grant any more")
+    click.echo(f"the grant of {person} for {route} has ended")
 
 
 @click.command()
@@ -136,7 +135,7 @@ def requests(*, as_json: bool, config: Path, state: Path | None) -> None:
     found = stored_or_end(state_location(config, state).place).requests.open
     print_list(
         found,
-        # A name and a reason are a stranger's and may hold controls of a terminal.
+        # Strangers choose names and reasons, which may contain control characters.
         lambda one: (
             SUB + one.sub,
             one.route,
@@ -157,7 +156,7 @@ def requests(*, as_json: bool, config: Path, state: Path | None) -> None:
 
 
 def _check_route(location: StateLocation, route: str) -> None:
-    """End the command for a route that no grant can open; without a configuration, trust it."""
+    """End the command for a route that no grant can open; without a configuration, do not check."""
     routes = location.routes
     if routes is None:
         return
@@ -165,9 +164,12 @@ def _check_route(location: StateLocation, route: str) -> None:
     if settings is None:
         fail(f"no [[route]] has the name {route}{did_you_mean(route, routes)}", EXIT_USAGE)
     if not takes_grants(settings):
-        fail(f"{route}: grants = false: nobody can be let in by a grant", EXIT_USAGE)
+        fail(
+            f"{route} takes no grants: its route has grants = false, or is the admin page",
+            EXIT_USAGE,
+        )
     if not {"public", "signed-in"}.isdisjoint(settings.allow):
-        click.echo(f"warning: {route} lets in everybody who is signed in already", err=True)
+        click.echo(f"warning: {route} already lets in everybody who is signed in", err=True)
 
 
 def _put(place: Place, found: Grant) -> None:

@@ -1,4 +1,4 @@
-"""`tailchat-groups`: what there is in Tailchat for `[groups]`."""
+"""`tailchat-groups`: lists the groups and roles of Tailchat that `[groups]` can name."""
 
 import time
 from pathlib import Path
@@ -14,7 +14,7 @@ from tailchat_gate.commands.common import (
     loaded_from,
     print_json,
 )
-from tailchat_gate.commands.people import asked
+from tailchat_gate.commands.people import with_tailchat
 from tailchat_gate.config.model import Settings
 from tailchat_gate.diagnosis.sign_in import Seen, look
 from tailchat_gate.people.api import TailchatApi
@@ -27,9 +27,9 @@ from tailchat_gate.people.group_watch import KEY_IS_PUBLIC
 @config_option
 @json_option
 def tailchat_groups(config: Path, *, as_json: bool) -> None:
-    """List the groups and roles that the gate's bot sees in Tailchat, with the lines to copy.
+    """List the groups and roles that the gate's bot sees in Tailchat, with lines for [groups].
 
-    For each it says who could let people in: names can be given to any group, so look at the owner.
+    For each it says who can let people in. Anybody can give a group any name, so look at the owner.
 
     Exit codes: 0 listed, 1 Tailchat does not answer the bot, 2 wrong configuration.
     """
@@ -49,7 +49,7 @@ def tailchat_groups(config: Path, *, as_json: bool) -> None:
 
 
 def _seen(settings: Settings) -> tuple[Seen, bool]:
-    """Return what the bot sees, and whether Tailchat's key is public."""
+    """Return the groups that the bot sees, and whether Tailchat's key is public."""
     tailchat = settings.tailchat
 
     async def ask(api: TailchatApi) -> tuple[Seen, bool]:
@@ -57,4 +57,4 @@ def _seen(settings: Settings) -> tuple[Seen, bool]:
         is_public = await has_public_key(api, time.time()) is True
         return await look(settings, api, bot), is_public
 
-    return asked(settings, ask)
+    return with_tailchat(settings, ask)

@@ -1,4 +1,4 @@
-"""`init`: asks a few questions and writes a first configuration with its secrets."""
+"""`init`: asks some questions and writes a first configuration with its secrets."""
 
 import os
 import shlex
@@ -19,7 +19,7 @@ from tailchat_gate.config.tables.fields import BaseUrl, ClientId, ClientSecret, 
 from tailchat_gate.config.tables.route_fields import Host, Upstream
 from tailchat_gate.config.values.address import HttpAddress, upstream_address
 
-#: What a container reaches under these names is the container itself.
+#: Hosts that, inside a container, are the container itself.
 _LOOPBACK: Final = ("localhost", "127.", "::1", "[::1]")
 _IN_CONTAINER: Final = (
     "in a container that is the container itself; name the tool's service, such as "
@@ -36,7 +36,7 @@ _OF_TOOL: Final = "Host name of the tool, if it has one of its own, such as graf
 
 
 def _question(annotation: Any) -> Callable[[str], str]:  # noqa: ANN401 - an annotation
-    """Return what reads an answer as the configuration reads that key."""
+    """Return a function that reads an answer as the configuration reads a key of this type."""
     adapter: TypeAdapter[str | SecretStr] = TypeAdapter(annotation)
 
     def read(text: str) -> str:
@@ -62,14 +62,15 @@ _CLIENT_SECRET: Final = _question(ClientSecret)
 def _optional(
     read: Callable[[str], str],
 ) -> Callable[[click.Context, click.Parameter, str | None], str | None]:
-    """Return the check of an option that may be left out."""
+    """Return a click callback that reads an option, None if it is left out."""
     return lambda _context, _parameter, text: None if text is None else read(text)
 
 
 def _secret_in(_context: click.Context, _parameter: click.Parameter, path: Path | None) -> str:
-    """Return the client secret in a file: a value in the command line shows in lists of processes.
+    """Return the client secret in a file, "" without one.
 
-    No more is read than a secret can have, because a path can name anything.
+    It is not an option's value, because other users can see command lines. The number of bytes
+    read is limited, because the path could be of an endless file.
     """
     if path is None:
         return ""
@@ -135,11 +136,11 @@ def init(
 ) -> None:
     """Write a first configuration, with its secrets, and say what to do next.
 
-    Asks for what no option says; with --tailchat, --public-url and --tool it asks nothing. Files
-    that are there already are never written over.
+    It asks for what no option gives; with --tailchat, --public-url and --tool it asks nothing. It
+    never overwrites a file.
     """
     places = Places(directory or (Path() if docker else DEFAULT_CONFIG.parent), docker)
-    # Before the questions: their answers would be lost.
+    # Before the questions, because a failure after them would lose the answers.
     if problem := _problem(places):
         fail(*problem)
     if docker and tool and _is_loopback(tool):
@@ -177,7 +178,7 @@ def _problem(places: Places) -> tuple[str, int] | None:
         return _of_error(error), EXIT_FAILED
     text = ", ".join(map(str, there))
     remedy = "move it away, or name another place with --directory"
-    return f"{text}: there already, and not written over; {remedy}", EXIT_USAGE
+    return f"{text}: exists already, and is not overwritten; {remedy}", EXIT_USAGE
 
 
 def _of_error(error: OSError) -> str:
@@ -208,7 +209,7 @@ def _ask_tool(*, docker: bool) -> str:
 def _ask_later(
     text: str, read: Callable[[str], str], otherwise: str = "later", *, hide: bool = False
 ) -> str:
-    """Ask for what may be left out; "" for that."""
+    """Ask a question that may be left unanswered; return "" then."""
     return _prompt(
         f"{text} (Enter: {otherwise})",
         lambda given: read(given) if given.strip() else "",
@@ -220,9 +221,9 @@ def _ask_later(
 def _prompt(
     text: str, read: Callable[[str], str], default: str | None = None, *, hide: bool = False
 ) -> str:
-    """Ask until an answer can be read; what comes from elsewhere than a terminal is read once.
+    """Ask until `read` accepts the answer; without a terminal, end the command if it does not.
 
-    Its next line is the answer to the next question.
+    The next line of a pipe would answer the next question, so asking again is no help there.
     """
     if sys.stdin.isatty():
         answer: str = click.prompt(
@@ -243,7 +244,7 @@ def _prompt(
 
 
 def _with_app(answers: FirstAnswers) -> FirstAnswers:
-    """Ask for what Tailchat shows of the app."""
+    """Ask for the client id and the secret of the app, where they are not known."""
     found = answers.client_id or _ask_later("Client id of the app", _CLIENT_ID)
     secret = answers.client_secret or _ask_later(
         "Client secret of the app, not shown here", _CLIENT_SECRET, hide=True
@@ -252,7 +253,7 @@ def _with_app(answers: FirstAnswers) -> FirstAnswers:
 
 
 def _write(places: Places, answers: FirstAnswers, *, asks: bool) -> Places:
-    """Write the files and return where; what was typed goes elsewhere if they cannot be written."""
+    """Write the files; if that fails, ask for another directory. Return the places written to."""
     while True:
         try:
             files = new_files(places, answers)

@@ -1,4 +1,4 @@
-"""`lock`, `unlock`, `sign-out`, `locks`: change and list locks in the gate's own file."""
+"""`lock`, `unlock`, `sign-out`, `locks`: change and list locks in the gate's store."""
 
 import time
 from collections.abc import Callable
@@ -36,7 +36,7 @@ from tailchat_gate.syntax import CLOCK_SKEW
 
 
 def person_meant(target: str, config: Path) -> str:
-    """Return a target; for a name, `sub:ID` of the person, after a confirmation."""
+    """Return a target; look a name up in Tailchat, and return `sub:ID` after a confirmation."""
     if not is_person_name(target):
         return target
     from tailchat_gate.commands.people import confirmed_target  # noqa: PLC0415 - for names alone
@@ -45,7 +45,7 @@ def person_meant(target: str, config: Path) -> str:
 
 
 def checked(check: Callable[[str], bool], wanted: str) -> Callable[..., str]:
-    """Return a callback that refuses what `check` does."""
+    """Return a click callback that refuses a text for which `check` is false; `wanted` says why."""
 
     def inspect(_context: click.Context, _parameter: click.Parameter, text: str) -> str:
         if not check(text):
@@ -57,11 +57,11 @@ def checked(check: Callable[[str], bool], wanted: str) -> Callable[..., str]:
 
 
 def check_id(target: str) -> None:
-    """End the command for `sub:ID` with what can be nobody's ID; it would change nothing."""
+    """End the command if `sub:ID` has an ID that nobody can have: the change would do nothing."""
     wrong = no_tailchat_id(target.removeprefix(SUB)) if target.startswith(SUB) else ""
     if wrong:
-        where = "the page /oauth2/userinfo of its person, and in the list of `refusals`"
-        fail(f"{SUB}{wrong}: nobody can have it; an ID is on {where}", EXIT_USAGE)
+        where = "the page /oauth2/userinfo, and `tailchat-gate refusals` lists those of others"
+        fail(f"{SUB}{wrong}: nobody can have it; people see their ID on {where}", EXIT_USAGE)
 
 
 _target = click.argument(
@@ -83,7 +83,7 @@ _person = click.argument(
 
 
 def duration(_context: click.Context, _parameter: click.Parameter, text: str) -> float:
-    """Return the seconds of a duration, 0 for ""."""
+    """Read a duration into seconds, "" into 0: a click callback."""
     try:
         return read_duration(text) if text else 0.0
     except ValueError as wrong:
@@ -96,7 +96,7 @@ def duration(_context: click.Context, _parameter: click.Parameter, text: str) ->
     "--message",
     default="",
     callback=checked(is_message, f"expected one line of at most {MAX_MESSAGE} characters"),
-    help="What the locked-out person reads; with `all`, everybody who opens the site.",
+    help="Text for the locked-out person; with `all`, for everybody who opens the site.",
 )
 @click.option(
     "--for",
@@ -113,8 +113,8 @@ def lock(target: str, message: str, lifetime: float, config: Path, state: Path |
     Open WebSockets and downloads end, and a locked-out person cannot sign in. Once the lock is
     lifted, earlier sessions are valid again; `sign-out` ends them.
 
-    The gate's bot looks a name up in Tailchat once, and you are asked whether the ID is the right
-    one. A person's ID is on their pages, in the access log and in the list of `refusals`.
+    The gate's bot looks a name up in Tailchat, and you confirm the ID that it finds. People see
+    their ID on the gate's pages; it is also in the access log and in the list of `refusals`.
     """
     target = person_meant(target, config)
     check_id(target)
@@ -140,7 +140,7 @@ def unlock(target: str, config: Path, state: Path | None) -> None:
         _warn_of_unknown(target, location.tokens)
         fail(f"{target} is not locked; `tailchat-gate locks` lists who is", EXIT_FAILED)
     append(place, Unlock(target, int(time.time())))
-    click.echo(f"{target} is not locked any more")
+    click.echo(f"{target} is no longer locked")
 
 
 @click.command("sign-out")
@@ -181,7 +181,7 @@ def locks(*, as_json: bool, config: Path, state: Path | None) -> None:
 
 
 def _warn_of_unknown(target: str, tokens: frozenset[str] | None) -> None:
-    """Warn of an unknown machine: with a misspelt name you would believe that the lock works."""
+    """Warn of a machine that no [[token]] names: its lock may be about a misspelt name."""
     name = target.removeprefix(TOKEN)
     if tokens is not None and name != target and name not in tokens:
         click.echo(f"warning: no [[token]] of the configuration has the name {name}", err=True)

@@ -1,4 +1,4 @@
-"""`import-oauth2-proxy`: writes the gate's configuration out of one of oauth2-proxy."""
+"""`import-oauth2-proxy`: turns a configuration of oauth2-proxy into one of the gate."""
 
 import re
 import tomllib
@@ -17,18 +17,18 @@ from tailchat_gate.config.values.quantities import format_duration
 _LARGEST: Final = 1 << 20
 _EVERYWHERE: Final = "0.0.0.0"  # noqa: S104 - what a Go address without a host means
 _BEGINNING: Final = """\
-# Made from a configuration of oauth2-proxy. Fill in client_id and the two secrets:
-# `tailchat-gate secret` makes that of the session, Tailchat shows that of the app."""
+# Made from a configuration of oauth2-proxy. Fill in client_id and write the two secret files:
+# `tailchat-gate secret` makes the session's secret, Tailchat shows the app's."""
 _FOLDER: Final = "/etc/tailchat-gate"
-#: Options that name people: with one of them the imported routes let nobody in until they are
-#: listed again.
+#: Options that name people: with one of them the imported routes let nobody in until the people
+#: are listed by their IDs.
 _NAMES_PEOPLE: Final = frozenset(name for name, option in OPTIONS.items() if option.key == "groups")
 #: A Go duration, such as 168h0m0s or 1h30m.
 _DURATION: Final = re.compile(r"(?:([0-9]{1,9})h)?(?:([0-9]{1,9})m)?(?:([0-9]{1,9})s)?")
-#: An expression of skip_auth_routes that only says where a path begins.
+#: An expression of skip_auth_routes that only matches the beginning of a path.
 _PREFIX: Final = re.compile(r"\^?((?:/(?!/)|[A-Za-z0-9_~-]|\\\.)+)(?:\.\*)?(\$)?")
 _METHOD_AND_PATH: Final = re.compile(r"\A(?:([A-Za-z]+)(!)?=)?(.*)", re.DOTALL)
-#: What oauth2-proxy tells tools unless pass_user_headers is false.
+#: The headers that oauth2-proxy sends tools unless pass_user_headers is false.
 _USER_FIELDS: Final = {
     "X-Forwarded-User": "{sub}",
     "X-Forwarded-Preferred-Username": "{nickname}",
@@ -46,9 +46,9 @@ Table = dict[str, Any]
 def import_oauth2_proxy(*, file: Path, tailchat: str, public_url: str | None) -> None:
     """Print a configuration that does what oauth2-proxy's FILE does.
 
-    FILE is the file of oauth2-proxy's --config, in TOML. Standard error tells what has no
-    counterpart, and what opens without a sign-in. People whom oauth2-proxy knew by their e-mail
-    address are to be listed again: until then nobody enters. Secrets are not taken over.
+    FILE is the file of oauth2-proxy's --config, in TOML. Standard error lists the options without
+    a counterpart, and the paths that need no sign-in. List the people again whom oauth2-proxy knew
+    by their e-mail addresses: until then nobody enters. Secrets are not taken over.
     """
     old = _read(file)
     import_ = Import(old, tailchat, public_url or _origin(old.get("redirect_url")))
@@ -70,7 +70,7 @@ def _read(file: Path) -> Table:
         except UnicodeDecodeError:
             problem = "not UTF-8 text"
         except tomllib.TOMLDecodeError as error:
-            # Its text has a place, and nothing of the file.
+            # The error's text has a position, and no content of the file.
             problem = f"{error}; the YAML of --alpha-config is not read"
     return fail(f"{file}: {problem}", EXIT_USAGE)
 
@@ -87,7 +87,7 @@ def _origin(redirect_url: object) -> str:
 
 
 class Import:
-    """The gate's tables for an old configuration, and remarks on what was not taken over as is."""
+    """The gate's tables for an oauth2-proxy configuration, and remarks on the differences."""
 
     def __init__(self, old: Mapping[str, Any], tailchat: str, public_url: str) -> None:
         self._old = old
@@ -100,7 +100,7 @@ class Import:
             "client_secret_file": f"{_FOLDER}/client_secret",
         }
         self.session: Final = {"secret_file": f"{_FOLDER}/session_secret", **self._session()}
-        # An option that is not known may have named people, too.
+        # An unknown option may have named people, too.
         names_people = bool(_NAMES_PEOPLE & old.keys() or old.keys() - OPTIONS.keys())
         self._members = names_people or self._list("email_domains") != ["*"]
         self.routes: Final = [*self._routes()]
@@ -161,7 +161,7 @@ class Import:
                 remark = "left out: without reverse_proxy oauth2-proxy believes no X-Forwarded-*"
                 self._say("trusted_proxy_ips", remark)
         if metrics := _address(old.get("metrics_address")):
-            # It serves more than metrics: a client of it can read refusals and order a reload.
+            # On loopback, because clients can also read refusals there and order a reload.
             yield "admin_listen", f"127.0.0.1:{metrics.rpartition(':')[2]}"
 
     def _session(self) -> Table:
@@ -223,20 +223,19 @@ class Import:
             yield from _opened(f"public-{number}", path, methods, tools)
 
     def _public_path(self, name: str, expression: str) -> tuple[str, str] | None:
-        """Return where an expression begins and its method, "" for any; None where no path says it.
+        """Return the path and the method ("" for any) that an expression opens; None if none can.
 
-        A route is a whole folder, and an expression may say less or more: a remark tells.
+        A route opens a whole folder; a remark says where the expression opened less or more.
         """
         method, negated, path = "", "", expression
         if name == "skip_auth_routes":
             method, negated, path = _METHOD_AND_PATH.findall(expression)[0]
         literal = None if negated else _PREFIX.fullmatch(path)
         if literal is None or not literal[1].startswith("/"):
-            self._say(name, f"{expression} is no beginning of a path: write a route with a path")
+            self._say(name, f"{expression} is not the beginning of a path: add a route for it")
             return None
         path = _folder(literal[1].replace("\\.", "."))
         if path == "/" or literal[2]:
-            # A route is a whole folder: it would open more than the expression does.
             self._say(
                 name, f"{expression} is not taken over: a public route opens all below {path}"
             )
@@ -252,7 +251,7 @@ class Import:
         return [value for value in values if isinstance(value, str)]
 
     def _seconds(self, name: str) -> int:
-        """Return a Go duration in whole seconds, 0 for none; a remark tells what is no duration."""
+        """Return a Go duration in whole seconds, 0 for none; add a remark if it cannot be read."""
         text = self._old.get(name)
         if text in (None, "", "0", 0):
             return 0
@@ -274,7 +273,7 @@ def _split(text: object) -> SplitResult | None:
 
 
 def _address(text: object) -> str:
-    """Return a listener of Go, such as http://:4180 or unix:///run/x, as the gate writes it."""
+    """Translate an address to listen on, such as http://:4180 or unix:///run/x; "" for none."""
     if not isinstance(text, str) or not text:
         return ""
     scheme, separator, rest = text.rpartition("://")
@@ -285,11 +284,11 @@ def _address(text: object) -> str:
 
 
 def _upstream(text: str) -> tuple[str, str] | None:
-    """Return the path of a route and its upstream; None for what cannot be read."""
+    """Return the path and the upstream of a route; None for an address that cannot be read."""
     parts = _split(text)
     match parts.scheme if parts is not None else "", parts:
         case "http" | "https" as scheme, SplitResult(netloc=host, path=path) if host:
-            # The path of the tool is that of the route: the tool sees the path as it came.
+            # The route gets the path of the address, because the tool sees the request's path.
             return _folder(path), f"{scheme}://{host.rpartition('@')[2]}"
         case "file", SplitResult(path=path, fragment=place) if path:
             return _folder(place or path), f"file:{_folder(path)}"
@@ -305,7 +304,7 @@ def _folder(path: str) -> str:
 
 
 def _opened(name: str, path: str, methods: set[str] | None, tools: list[Table]) -> Iterator[Table]:
-    """Yield the routes of a public path: of its methods, and of the others as they were."""
+    """Yield a public route for a path, before it one that keeps other methods as they were."""
     behind = [tool for tool in tools if _is_below(path, tool["path"])]
     if not behind:
         return
@@ -322,9 +321,10 @@ def _opened(name: str, path: str, methods: set[str] | None, tools: list[Table]) 
 
 
 def _at(tool: Table, path: str) -> str:
-    """Return the upstream of a route for a folder of a tool's.
+    """Return the upstream of a route for a path below a tool.
 
-    A route of files takes its own path away: with the same folder it would serve all of that.
+    A route to files serves its own path from the top of its directory, so the directory has to be
+    the one of that path.
     """
     upstream: str = tool["upstream"]
     if not upstream.startswith("file:"):

@@ -6,9 +6,9 @@ from typing import Final, NamedTuple
 
 
 class Option(NamedTuple):
-    """Where an option goes: `key` of the gate, "" for none, and a sentence about it, "" for none.
+    """The counterpart of an option: `key` of the gate, "" for none.
 
-    The command prints the sentence if the file has the option.
+    The command prints `remark`, if there is one, when the file has the option.
     """
 
     key: str

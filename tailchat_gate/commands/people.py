@@ -1,4 +1,4 @@
-"""Asks Tailchat, for commands, which account has a name."""
+"""Asks Tailchat which account has a name, for commands."""
 
 import asyncio
 import logging
@@ -27,27 +27,27 @@ T = TypeVar("T")
 
 
 def confirmed_target(text: str, config: Path) -> str:
-    """Return `sub:ID` for the person of a name, once somebody has confirmed it.
+    """Look a name up in Tailchat and return `sub:ID` after a confirmation; else end the command.
 
-    Names are not unique: after renames two people can have one, and Tailchat finds the first. So
-    somebody has to look at the ID. Ends the command where that is not possible.
+    Names are not unique: after renames two people can have the same, and Tailchat finds the first.
+    So the caller has to look at the ID, which takes a terminal.
     """
     try:
         settings = load(config, os.environ).settings
     except ConfigError:
-        fail("a name takes a valid configuration: write sub:ID instead", EXIT_USAGE)
+        fail("to look a name up takes a valid configuration: write sub:ID instead", EXIT_USAGE)
     found = find_person(settings, text)
     about = f"{text} is {SUB}{found.sub}{found.since}"
     if not sys.stdin.isatty():
-        told = "two people can share a name, and nobody is here to look at it"
-        fail(f"{about}; {told}: write {SUB}{found.sub} instead", EXIT_USAGE)
+        why = "two people can share a name, and without a terminal nobody can confirm it"
+        fail(f"{about}; {why}: write {SUB}{found.sub} instead", EXIT_USAGE)
     if not click.confirm(f"{about}. Is that who you mean?", err=True):
         fail("nothing was changed", EXIT_FAILED)
     return f"{SUB}{found.sub}"
 
 
 def known_person(settings: Settings, name: str) -> str:
-    """Return the sub of a name, and print it."""
+    """Look a name up in Tailchat; print and return the sub."""
     found = find_person(settings, name)
     click.echo(f"{name} is {found.sub}{found.since}", err=True)
     if found.refusal is not None:
@@ -57,30 +57,30 @@ def known_person(settings: Settings, name: str) -> str:
 
 
 def find_person(settings: Settings, name: str) -> FoundAccount:
-    """Return the account with a name in Tailchat; end the command if that is not known."""
+    """Return the account with a name in Tailchat; end the command if it cannot be found."""
 
     async def ask(api: TailchatApi) -> tuple[ApiResult, str]:
         tailchat = settings.tailchat
         bot = Bot(api, tailchat.client_id, tailchat.client_secret, time.time)
         return await search(bot, name), bot.problem
 
-    result, problem = asked(settings, ask)
+    result, problem = with_tailchat(settings, ask)
     if isinstance(result, CannotTell):
         fail(f"Tailchat cannot be asked who {name} is: {result.why}", EXIT_FAILED)
     if isinstance(result, Refused):
         why = problem or f"status {result.status} {result.name}"
         fail(f"the gate's bot cannot ask Tailchat who {name} is: {why}; write sub:ID", EXIT_FAILED)
     if result.data is None:
-        fail(f"nobody in Tailchat has the name {name}; capitals count", EXIT_FAILED)
+        fail(f"nobody in Tailchat has the name {name}; check its capital letters", EXIT_FAILED)
     found = read_account(settings, name, result)
     if found is None:
-        fail(f"Tailchat's answer about {name} cannot be used: write sub:ID", EXIT_FAILED)
+        fail(f"Tailchat's answer about {name} cannot be read: write sub:ID", EXIT_FAILED)
     return found
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the gate's own log out of the terminal: the command says what it would."""
+    """Keep the gate's log off the terminal: the command itself says what the log would."""
     handler = logging.NullHandler()
     logger = logging.getLogger(LOGGER_NAME)
     logger.addHandler(handler)
@@ -90,11 +90,11 @@ def quiet() -> Iterator[None]:
         logger.removeHandler(handler)
 
 
-def asked(settings: Settings, ask: Callable[[TailchatApi], Awaitable[T]]) -> T:
-    """Return Tailchat's answer to `ask`."""
+def with_tailchat(settings: Settings, ask: Callable[[TailchatApi], Awaitable[T]]) -> T:
+    """Run `ask` with an API of Tailchat, in an event loop of its own, and return its result."""
 
     async def run() -> T:
-        # A name that is never answered must not delay the end of the command.
+        # With this resolver a lookup that is never answered does not delay the end of the command.
         channel = back_channel(settings, NamesResolver(Names()))
         try:
             return await ask(TailchatApi(channel, clock=time.time))

@@ -1,4 +1,4 @@
-"""Where the running gate says that its state is, for commands that change it."""
+"""Asks the running gate where it stores its state, for commands that change that state."""
 
 import http.client
 import json
@@ -20,21 +20,21 @@ _OK: Final = 200
 def check_running(config: Path, path: str) -> None:
     """End the command if the gate that runs with this file stores its state elsewhere.
 
-    It may run as another user, or have started before a change of the file; a lock that it never
-    reads has no effect. The command never writes to the path in the response, though: any process
-    could listen at that address, and the commands often run as root.
+    The gate may run as another user or have started before the file changed, and a lock in a store
+    that it does not read has no effect. The command never writes to the path that it answers:
+    any process could listen at that address, and the commands often run as root.
     """
     used = _used_by_running(config)
     if used is not None and used != path:
         fail(
             f"the running gate keeps its state in {used or 'memory alone'}, not in {path}: "
-            "--state names the directory",
+            "give the directory by --state",
             EXIT_FAILED,
         )
 
 
 def _used_by_running(config: Path) -> str | None:
-    """Return where the gate that runs with this file says that its state is, None if unknown."""
+    """Return where the gate with this file stores its state, "" for memory, None if unknown."""
     try:
         where = admin_address(config, os.environ)
         if where is None:
@@ -50,9 +50,9 @@ def _used_by_running(config: Path) -> str | None:
 
 
 def command_despite(config: Path) -> str:
-    """Return the command that works although the file tells nothing.
+    """Return the command to run if the file does not say where the state is.
 
-    It is for a person to run: what answers at the admin address could be any process.
+    A person has to run it, because any process could answer at the admin address.
     """
     used = _used_by_running(config)
     if used is not None and not used.startswith("/"):

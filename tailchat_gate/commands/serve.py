@@ -1,4 +1,4 @@
-"""`serve` and `demo`: the serving process."""
+"""`serve` and `demo`: run the gate."""
 
 import logging
 import os
@@ -38,7 +38,7 @@ from tailchat_gate.serving.workers.link import ParentLink, parent_link
 from tailchat_gate.serving.workers.run import processors, run_parent
 from tailchat_gate.serving.workers.worker import run_worker
 
-_NOWHERE: Final = 'state.path can name another place, or "" keeps state in memory only'
+_NOWHERE: Final = 'set state.path to another directory, or to "" to keep state in memory only'
 _log: Final = logging.getLogger(LOGGER_NAME)
 
 
@@ -89,7 +89,7 @@ def _serve(config: Path, signals: Signals, before: Predecessor, parent: ParentLi
         close_logging()
         fail(str(error), EXIT_FAILED)
     except Exception:  # noqa: BLE001 - logged below
-        # Python's own traceback on standard error could block on its reader without end.
+        # Python's own traceback on standard error could block forever if nobody reads it.
         signals.code = EXIT_FAILED
         _log.exception("the gate has failed")
         raise SystemExit(EXIT_FAILED) from None
@@ -104,7 +104,7 @@ def _run(
     before: Predecessor,
     parent: ParentLink | None,
 ) -> None:
-    """Serve as a worker, as the parent of some, or alone."""
+    """Serve as a worker, as the parent of several workers, or alone."""
     settings = loaded.settings
     if parent is not None:
         run_worker(loaded, signals, source, parent)
@@ -164,14 +164,13 @@ def _address(_context: click.Context, _option: click.Parameter, value: str) -> s
     callback=_address,
     help="Address to listen on; 0.0.0.0 in a container, with both its ports published.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print what happens as a gate logs it.")
+@click.option("--json", "as_json", is_flag=True, help="Print events as a gate logs them.")
 def demo(port: int, upstream: str, host: str, *, as_json: bool) -> None:
     """Try it without a configuration: a stand-in Tailchat, sample tools and the gate.
 
-    Prints who there is, what to try, and a line for whatever happens. All of them listen on this
-    machine only and keep nothing; Ctrl-C ends them.
+    The command prints who can sign in, what to try, and a line for each event. Unless you give
+    --host, everything listens on this machine only. Ctrl-C ends the demo and deletes its files.
     """
-    # The stand-in Tailchat and the tool.
     from tailchat_gate.commands.demo import DemoError, run_demo  # noqa: PLC0415 - not for `serve`
 
     try:

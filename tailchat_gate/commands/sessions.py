@@ -44,8 +44,8 @@ def sessions(
 ) -> None:
     """List the sessions in the store, those of PERSON (sub:ID or Name#2114), or end one by its ID.
 
-    There are such sessions with session.store = true. A session that is ended here ends within
-    half a second at every gate of the store.
+    Only with session.store = true are sessions in the store. A session that you end here ends
+    within half a second at every gate that uses the store.
     """
     match arguments:
         case (word, sid) if word == _END:
@@ -76,7 +76,7 @@ def _list(found: list[StoredSession], *, as_json: bool) -> None:
             "until": one.until,
         },
         nothing="no session is in the store; without session.store = true sessions are in cookies, "
-        "which cannot be listed, and `sign-out` ends all of a person",
+        "which cannot be listed: `sign-out` ends all sessions of a person",
         as_json=as_json,
     )
 

@@ -1,6 +1,6 @@
-"""Where the stored state is, and how a command reads and changes it.
+"""Finds the state store of a gate, reads it and changes it, for commands.
 
-The store is opened for a moment, with or without a running gate.
+A command opens the store for a moment, whether the gate runs or not.
 """
 
 import asyncio
@@ -60,7 +60,7 @@ _EMPTY: Final = "state.path is empty: the running gate keeps state in its memory
 
 
 class MemberRecords:
-    """Follows the members of Tailchat's groups as they are stored."""
+    """Collects the stored members of Tailchat's groups: a kind of record to follow."""
 
     kind: Final = StoredMembers.kind
 
@@ -68,12 +68,12 @@ class MemberRecords:
         self.records: Sequence[Record] = ()
 
     def take(self, changes: Changes) -> None:
-        """Take a whole history."""
+        """Keep the records of a complete read."""
         if changes.complete:
             self.records = changes.records
 
     def known(self, *, lost: bool) -> Iterable[Record]:
-        """Return what was read, where the database must be made again."""
+        """Return the records if the database has to be made again."""
         return self.records if lost else ()
 
     def unsaved(self, *, last: bool) -> Iterable[Record]:
@@ -82,11 +82,11 @@ class MemberRecords:
         return ()
 
     def erase(self, sub: str, *, in_force: bool) -> None:
-        """Do nothing: the command itself erases."""
+        """Do nothing: the command erases by itself."""
 
 
 class OpenedStore(NamedTuple):
-    """An open store, its locks and ended sessions, grants, members of groups, and sessions."""
+    """An open store, with its revocations, grants, members of groups and sessions."""
 
     store: SqliteStore | RedisStore
     revocation: RevocationState
@@ -96,7 +96,7 @@ class OpenedStore(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """The records of a store about people: locks, grants, requests, groups, sessions."""
+    """What a store says about people: revocations, grants, requests, groups and sessions."""
 
     revocation: RevocationState
     grants: GrantState
@@ -106,17 +106,14 @@ class Stored(NamedTuple):
 
     @classmethod
     def nothing(cls) -> "Stored":
-        """Return what a store says that is not there yet."""
+        """Return the content of a store that does not exist yet."""
         clock, store = time.time, MemoryStore(time.time)
         requests, sessions = AccessRequests(store, clock, os.urandom), StoredSessions(store, clock)
         return cls(RevocationState(clock), GrantState(clock), requests, Memberships(), sessions)
 
 
 def read_store(directory: Path) -> Stored:
-    """Return the records about people of the store in a directory.
-
-    It needs no event loop: `explain` reads it in none. Raises StoreError.
-    """
+    """Read the store in a directory, without an event loop. Raises StoreError."""
     kind = revocations(time.time)
     kinds = (kind, Grants.kind, AccessRequests.kind, StoredMembers.kind, StoredSessions.kind)
     engine = Engine(Files(directory), time.time, {one.name: one for one in kinds})
@@ -124,18 +121,18 @@ def read_store(directory: Path) -> Stored:
         loaded = engine.open(create=False)
         engine.close()
     for fault, problem in loaded.faults.items():
-        _tell(fault, problem)
+        _warn(fault, problem)
     return _stored_in(loaded.records)
 
 
 def _read_server(place: RedisPlace) -> Stored:
-    """Return the records about people of the store in a server. Raises StoreError."""
+    """Read the store on a Redis server. Raises StoreError."""
     try:
         found = asyncio.run(peek_at(place))
     except StoreFault as fault:
         raise StoreError(str(fault)) from None
     if found.lost:
-        _tell(FaultKind.DAMAGED, f"{place}: records are missing or damaged")
+        _warn(FaultKind.DAMAGED, f"{place}: records are missing or damaged")
     return _stored_in([record for _, record in found.rows])
 
 
@@ -158,9 +155,9 @@ def _stored_in(records: Sequence[Record]) -> Stored:
 
 
 def with_store(place: Place, work: Callable[[OpenedStore], Awaitable[T]]) -> T:
-    """Change the store of a place, as a directory's owner; a missing store is created.
+    """Run `work` with the store of a place, as the owner of its directory, and return its result.
 
-    Raises StoreError if the store cannot be used or written.
+    A missing store is created. Raises StoreError if the store cannot be used or written.
     """
     if isinstance(place, RedisPlace):
         return asyncio.run(_with_store(place, work))
@@ -169,7 +166,7 @@ def with_store(place: Place, work: Callable[[OpenedStore], Awaitable[T]]) -> T:
 
 
 async def _with_store(place: Place, work: Callable[[OpenedStore], Awaitable[T]]) -> T:
-    store = shared_store(place, time.time, Health(tell=_tell), patience=COMMAND_SECONDS)
+    store = shared_store(place, time.time, Health(tell=_warn), patience=COMMAND_SECONDS)
     revocation = RevocationState(time.time)
     Revocations(revocation, store, Metrics(), time.time)
     grants, members, sessions = (
@@ -188,16 +185,16 @@ async def _with_store(place: Place, work: Callable[[OpenedStore], Awaitable[T]])
     return done
 
 
-def _tell(fault: FaultKind, problem: str) -> None:
+def _warn(fault: FaultKind, problem: str) -> None:
     click.echo(f"warning: the state store has a fault: {fault}: {problem}", err=True)
 
 
 @dataclass(frozen=True, slots=True)
 class StateLocation:
-    """Where locks are stored, and what else the commands need from a configuration.
+    """The place of the state, and what else the commands need from a configuration.
 
-    `lifetime`: seconds that a session can last; `tokens`: all token names; `routes`: all routes by
-    their names; None if unknown.
+    `lifetime`: how many seconds a session can last. `tokens`: the names of all tokens. `routes`:
+    all routes by their names. The latter two are None if unknown.
     """
 
     place: Place
@@ -207,9 +204,9 @@ class StateLocation:
 
 
 def state_location(config: Path, state: Path | None) -> StateLocation:
-    """Return the place of the stored locks; end the command if that is not known.
+    """Find the state of a gate; end the command if that is impossible.
 
-    A lock must work now, not after a fix of the file: only state.path must be valid.
+    A lock must work now, not after a repair of the file, so only [state] has to be valid.
     """
     if state is not None:
         return StateLocation(state)
@@ -237,7 +234,7 @@ def state_location(config: Path, state: Path | None) -> StateLocation:
 
 
 def _place_despite(config: Path) -> RedisPlace | str | None:
-    """Return the server or the directory of a configuration with problems, None if unknown."""
+    """Return the server or directory that an invalid configuration names, None if unknown."""
     section = state_section(config, os.environ)
     if section is not None and section.url:
         return RedisPlace(section.url, section.password)
@@ -245,14 +242,14 @@ def _place_despite(config: Path) -> RedisPlace | str | None:
 
 
 def stored(place: Place) -> Stored:
-    """Return the records about people, none if there is no store yet. Raises StoreError."""
+    """Read the store of a place, which need not exist yet. Raises StoreError."""
     if isinstance(place, RedisPlace):
         return _read_server(place)
     return read_store(place) if place.exists() else Stored.nothing()
 
 
 def stored_or_end(place: Place) -> Stored:
-    """Return the same as `stored`; end the command if the store cannot be read."""
+    """Read the store as `stored` does; end the command if that fails."""
     try:
         return stored(place)
     except StoreError as error:
@@ -274,16 +271,16 @@ def _key(place: Place) -> str:
 
 
 def _step(error: Exception, place: Place) -> str:
-    """Return what to do about a store that cannot be used, "" where the error says it."""
+    """Say what to do about a store that cannot be used, "" if the error itself says it."""
     if isinstance(error, StoreError) and error.says_remedy:
         return ""
     if isinstance(place, RedisPlace):
-        return "; see that the server runs, and check state.url and its password"
+        return "; check that the server runs, and check state.url and its password"
     return "; run this where the gate runs, as its user or as root"
 
 
 def change(place: Place, work: Callable[[OpenedStore], Awaitable[T]]) -> T:
-    """Change the store; end the command if that fails."""
+    """Run `work` with the store, as `with_store` does; end the command if that fails."""
     try:
         if not isinstance(place, RedisPlace):
             if warning := in_foreign_home(str(place), os.environ):
@@ -298,9 +295,9 @@ def change(place: Place, work: Callable[[OpenedStore], Awaitable[T]]) -> T:
 
 
 def stored_of(settings: Settings) -> Stored:
-    """Return the records about people.
+    """Read the store of a configuration; if that fails, warn and return nothing.
 
-    A store that cannot be read is a warning: the user may not be its owner.
+    This user may not be allowed to read it.
     """
     place = place_of(settings.state)
     if place is None:

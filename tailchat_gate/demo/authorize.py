@@ -1,4 +1,4 @@
-"""Decides the outcome of an authorization request to the stand-in Tailchat; pure."""
+"""Decides the outcome of an authorization request to the stand-in Tailchat, without I/O."""
 
 import re
 from collections.abc import Mapping
@@ -35,7 +35,7 @@ _OPENID_ONLY: Final = ("acr_values", "claims_locales", "id_token_hint", "max_age
 
 @dataclass(frozen=True, slots=True)
 class Callback:
-    """Where a response goes and how: response_mode is one of RESPONSE_MODES."""
+    """Where a response goes, and in which form: `response_mode` is one of RESPONSE_MODES."""
 
     redirect_uri: str
     response_mode: str
@@ -197,11 +197,11 @@ def _default_mode(response_type: str | None) -> str:
 def next_page(
     request: AuthRequest, session: Session, grant: Grant | None, result: Result, now: float
 ) -> tuple[str, tuple[str, ...]]:
-    """Return the page that must come first, with the scopes that it must ask for.
+    """Return the page to show next, and the scopes that it must ask for.
 
     The page is "login" or "consent"; "" means that a code can be issued. `result` is the result of
-    the pages so far. Raises OAuthError if prompt=none forbids a page, or if nothing is granted in
-    the end.
+    the pages so far. Raises OAuthError if a page is needed and prompt=none forbids it, or if
+    nothing is granted.
     """
     reason = _login_reason(request, session, result, now)
     if reason:

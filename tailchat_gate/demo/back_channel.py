@@ -45,8 +45,8 @@ _ROTATION: Final = 0.7
 class Call:
     """One request on the back channel.
 
-    `body`: its bytes, None for no body at all; `content_type`, `authorization` and `origin`: the
-    fields' values, "" if they were not sent; `path`: as in the error texts, without /open.
+    `body` is None if the request has none. `content_type`, `authorization` and `origin` are the
+    values of these fields, "" if they were not sent. `path` is without /open, as in error texts.
     """
 
     method: str
@@ -72,7 +72,7 @@ class Call:
 
 
 class Signer(Protocol):
-    """Makes the id_token."""
+    """Signs the id_token."""
 
     def sign(self, claims: dict[str, object]) -> str:
         """Return the claims as a signed JWT."""
@@ -81,7 +81,7 @@ class Signer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Issued:
-    """What a response of /open/token grants; `refresh_token` is "" for none."""
+    """The scopes granted and requested in a token response; `refresh_token` is "" for none."""
 
     scope: tuple[str, ...]
     asked: tuple[str, ...]
@@ -137,7 +137,7 @@ class BackChannel:
         return app
 
     def _redeem(self, params: Parameters, app: App, issuer: str) -> dict[str, object]:
-        """Redeem a code (RFC 6749 section 4.1.3). A failed attempt does not use it up.
+        """Redeem a code (RFC 6749 section 4.1.3); a failed attempt leaves it valid.
 
         Tailchat: a second redemption ends the grant and everything issued under it.
         """
@@ -165,8 +165,8 @@ class BackChannel:
     def _refresh(self, params: Parameters, app: App, issuer: str) -> dict[str, object]:
         """Return new tokens for a refresh token (RFC 6749 section 6).
 
-        Tailchat returns the same refresh token for most of its lifetime. Then it replaces it, and a
-        use of the old one ends the grant.
+        Tailchat returns the same refresh token for most of its lifetime. Then it issues a new one,
+        and the next use of the old one ends the grant.
         """
         params.must_have("refresh_token")
         store = self._store
@@ -304,7 +304,7 @@ def _bearer(call: Call, params: Parameters) -> str:
 
 
 def _check_proof(verifier: str | None, challenge: str | None) -> None:
-    """Check a PKCE verifier (RFC 7636 section 4.6); one without a challenge is refused too."""
+    """Check a PKCE verifier (RFC 7636 section 4.6); raises OAuthError, also without a challenge."""
     if verifier is not None:
         check_proof_format(verifier, "code_verifier")
     if verifier is None and challenge is None:

@@ -10,7 +10,7 @@ JSON: Final = "application/json; charset=utf-8"
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """Send this response and do nothing else."""
+    """Send this response without handling the request."""
 
     status: int
     body: bytes
@@ -49,7 +49,7 @@ class Close:
 
 Fault = Response | Rewrite | Hang | Close
 
-#: Tailchat: what its web client answers wherever nothing else does.
+#: Tailchat: the page of its web client, which it serves on every path without a handler.
 HTML: Final = Response(200, b"<!doctype html><title>Tailchat</title>", "text/html; charset=utf-8")
 #: Tailchat: Redis is gone, or the user was deleted.
 BROKEN: Final = Response(
@@ -62,7 +62,7 @@ CLOSE: Final = Close()
 class Faults:
     """The fault of each endpoint, None for no fault. A fault stays until you change it.
 
-    `actions`: those of the gateway's actions, by their names, for example `user/getUserInfo`.
+    `actions` has the faults of the gateway's actions by name, for example `user/getUserInfo`.
     """
 
     discovery: Fault | None = None
@@ -81,7 +81,7 @@ class Faults:
 
 @dataclass(slots=True)
 class Seen:
-    """The number of calls of an endpoint, and the last call: its fields in order, and its body."""
+    """How often an endpoint was called, and the fields and body of the last call."""
 
     count: int = 0
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)

@@ -36,14 +36,14 @@ _NO_STORE: Final = {"Cache-Control": "no-store"}
 
 
 class PageError(Exception):
-    """A failure shown on a page of Tailchat itself (HTTP 500), with the error's text."""
+    """A failure that Tailchat shows on a page of its own (HTTP 500); its text is on the page."""
 
 
 @dataclass(slots=True)
 class _Context:
     """One request of a browser, and its session.
 
-    `cookie`: the session cookie's value; `keep`: whether the response sets it (again).
+    `cookie` is the value of the session cookie; `keep`: the response sets it again.
     """
 
     origin: str
@@ -55,7 +55,7 @@ class _Context:
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """A page that must come next, with its data."""
+    """The page to show next, and its data."""
 
     page: str
     missing: tuple[str, ...]
@@ -70,8 +70,8 @@ def _new_id() -> str:
 class FrontChannel:
     """The pages of a login.
 
-    `issuer`: Tailchat's API_URL, "" for the origin of each request; `under_proxy`: whether to
-    trust X-Forwarded-Proto and -Host.
+    `issuer` is Tailchat's API_URL, "" for the origin of each request. `under_proxy`: trust
+    X-Forwarded-Proto and X-Forwarded-Host.
     """
 
     def __init__(self, store: Store, issuer: str, *, under_proxy: bool) -> None:
@@ -81,7 +81,7 @@ class FrontChannel:
         self._cookies = Cookies(secrets.token_bytes(32))
 
     def origin(self, request: web.BaseRequest) -> str:
-        """Return scheme and host as the client claims them; Tailchat builds its URLs from these."""
+        """Return the origin that the client claims; Tailchat builds its URLs from it."""
         scheme, host = request.scheme, request.headers.get("Host", "")
         if self._under_proxy:
             scheme = request.headers.get("X-Forwarded-Proto", scheme)
@@ -93,7 +93,7 @@ class FrontChannel:
         return self._issuer or self.origin(request)
 
     async def authorize(self, request: web.Request) -> web.StreamResponse:
-        """GET /open/auth: a page, or a redirect back with a code or an error."""
+        """GET /open/auth: show a page, or redirect to the app with a code or an error."""
         context = self._context(request)
         try:
             wanted = read_request(request.rel_url.raw_query_string, self._store.apps)
@@ -169,7 +169,7 @@ class FrontChannel:
 
     def _code(self, wanted: AuthRequest, session: Session, grant: Grant) -> str:
         scope = grant.allowed(wanted.scope)
-        told = wanted.max_age is not None or "login" in wanted.prompt
+        with_auth_time = wanted.max_age is not None or "login" in wanted.prompt
         code = Token(
             value=secrets.token_urlsafe(32),
             sub=session.sub,
@@ -180,7 +180,7 @@ class FrontChannel:
             ends_with_session="offline_access" not in scope,
             issued_at=self._store.clock(),
             nonce=wanted.nonce,
-            auth_time=session.signed_in_at if told else None,
+            auth_time=session.signed_in_at if with_auth_time else None,
             redirect_uri=wanted.redirect_uri,
             code_challenge=wanted.code_challenge,
         )
@@ -211,13 +211,13 @@ class FrontChannel:
         return response
 
     async def page(self, request: web.Request) -> web.StreamResponse:
-        """GET /open/interaction/:uid: the login form or the consent form."""
+        """GET /open/interaction/:uid: show the login form or the consent form."""
         try:
             waiting = self._interaction(request)
         except PageError as error:
             return _failed(error)
         app = self._store.apps.get(waiting.request.client_id)
-        # An app's bot has no password that anybody knows.
+        # Nobody knows the password of an app's bot, so it is not offered.
         users = tuple(one for one in self._store.users.values() if one.kind == "normalUser")
         html = render(
             f"{waiting.kind}.html",
@@ -228,7 +228,7 @@ class FrontChannel:
         return web.Response(text=html, content_type="text/html")
 
     async def login(self, request: web.Request) -> web.StreamResponse:
-        """POST /open/interaction/:uid/login: an e-mail address and a password."""
+        """POST /open/interaction/:uid/login: check an e-mail address and a password."""
         try:
             waiting = self._interaction(request, "login")
             form = Parameters.parse((await request.read()).decode("utf-8", "replace"))
@@ -239,7 +239,7 @@ class FrontChannel:
         return _redirect(waiting.return_to)
 
     async def confirm(self, request: web.Request) -> web.StreamResponse:
-        """POST /open/interaction/:uid/confirm: the consent."""
+        """POST /open/interaction/:uid/confirm: record the consent."""
         store = self._store
         try:
             waiting = self._interaction(request, "consent")
@@ -274,7 +274,7 @@ class FrontChannel:
                 if not secrets.compare_digest(user.password.encode(), password.encode()):
                     raise PageError("EntityError: Wrong password")
                 if user.banned:
-                    # Only here: a ban ends no session, code or token.
+                    # Tailchat checks a ban only here; it ends no session, code or token.
                     raise PageError("BannedError: User banned")
                 return user
         raise PageError("EntityError: User does not exist, please check your email")
@@ -296,7 +296,7 @@ class FrontChannel:
         )
 
     def _with_session(self, context: _Context, response: web.StreamResponse) -> web.StreamResponse:
-        """Renew the session for another 14 days, as every request to /open/auth does."""
+        """Renew the session for another 14 days, as Tailchat does on each request to /open/auth."""
         if context.keep:
             self._store.keep_session(context.cookie, context.session)
             until = self._store.clock() + SESSION_SECONDS

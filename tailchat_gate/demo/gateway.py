@@ -1,4 +1,4 @@
-"""The gateway of the stand-in Tailchat (`/api/SERVICE/ACTION`): its actions, and its bots."""
+"""The API gateway of the stand-in Tailchat (`/api/SERVICE/ACTION`): its actions, and its bots."""
 
 import hashlib
 import hmac
@@ -19,23 +19,23 @@ from tailchat_gate.demo.wire import json_answer, read_body
 from tailchat_gate.syntax import base64url
 
 Params = Mapping[str, object]
-#: What an action does: its parameters and the caller (None without a token) to its result.
+#: Runs an action: takes its parameters and the caller (None without a token), returns its data.
 Action = Callable[[Params, User | None], object]
 
 _OBJECT_ID: Final = re.compile("[0-9a-fA-F]{24}")
-#: Every account is as old.
+#: The same for every account.
 _CREATED_AT: Final = "2026-01-01T00:00:00.000Z"
 #: Tailchat's own status for a value that it does not accept.
 INVALID: Final = 442
 LOGIN: Final = "openapi/bot/login"
-#: Tailchat caches the answer to a login, good and bad alike.
+#: How long Tailchat caches whether a login was accepted or refused.
 CACHED_SECONDS: Final = 3600
 _TOKEN_SECONDS: Final = 30 * 86_400
 _HEADER: Final = MappingProxyType({"alg": "HS256", "typ": "JWT"})
 
 
 class ActionError(Exception):
-    """The error response of an action; `type` is left out of it if it is empty."""
+    """The error response of an action; its `type` is left out if `kind` is ""."""
 
     def __init__(self, status: int, message: str, *, name: str = "Error", kind: str = "") -> None:
         super().__init__(message)
@@ -48,8 +48,8 @@ class ActionError(Exception):
 class Gateway:
     """Answers calls of actions.
 
-    `actions` by their name, for example `user/getUserInfo`; `open_actions` are those that need no
-    token. Both may be changed while it runs. A token is one of `store.api_tokens`.
+    `actions` has them by name, for example `user/getUserInfo`; those in `open_actions` need no
+    token. Both may be changed while it runs. Valid tokens are in `store.api_tokens`.
     """
 
     def __init__(self, store: Store) -> None:
@@ -78,7 +78,7 @@ class Gateway:
         return json_answer({"code": 200, "data": data})
 
     def _caller(self, request: web.Request) -> User | None:
-        """Return whose token a call has, None without one; raises ActionError for an unknown one.
+        """Return the owner of a call's token, None without one; raises ActionError if unknown.
 
         Tailchat: only X-Token counts, never Authorization.
         """
@@ -107,12 +107,12 @@ class Gateway:
                 kind="VALIDATION_ERROR",
             )
         if any(not isinstance(sub, str) or not _OBJECT_ID.fullmatch(sub) for sub in subs):
-            # One malformed id fails the whole call.
+            # Tailchat: one malformed id fails the whole call.
             raise ActionError(INVALID, "Include invalid userId", name="EntityError")
         return [self._public(sub) for sub in subs]
 
     def _search(self, params: Params, _caller: User | None) -> object:
-        """Return the first account of a name; two can share one after a rename."""
+        """Return the first account with a name; after a rename two can have the same."""
         nickname, mark, discriminator = str(params.get("uniqueName", "")).partition("#")
         for user in self._store.users.values():
             claims = user.claims
@@ -122,7 +122,7 @@ class Gateway:
         return None
 
     def _public(self, sub: str) -> object:
-        """Return what everybody may read of an account, None for an unknown or deleted one."""
+        """Return the public fields of an account, None for an unknown or deleted one."""
         user = self._store.users.get(sub)
         if user is None:
             return None
@@ -150,7 +150,7 @@ def _unauthorized(kind: str) -> ActionError:
 
 
 async def _params(request: web.Request) -> Params:
-    """Return the parameters of a call: a query, JSON or a form alike."""
+    """Return the parameters of a call: from the query, and from a JSON or form body."""
     params: dict[str, object] = dict(parse_qsl(request.rel_url.raw_query_string))
     body = await read_body(request) or b""
     if request.content_type == "application/json" and body:
@@ -164,15 +164,15 @@ async def _params(request: web.Request) -> Params:
 
 
 def bot_sub(client_id: str) -> str:
-    """Return the user of an app's bot."""
+    """Return the sub of an app's bot."""
     return "b0" + hashlib.sha256(client_id.encode()).hexdigest()[:22]
 
 
 class Bots:
     """Answers `openapi/bot/login` and `user/checkTokenValid`.
 
-    To behave like a Tailchat whose core was restarted alone, take LOGIN out of the gateway's
-    `open_actions`: then it answers 401 NO_TOKEN, and 200 where an older token comes along.
+    To behave like a Tailchat of which only the core was restarted, remove LOGIN from the gateway's
+    `open_actions`: then a login without an older token is answered with 401 NO_TOKEN.
     """
 
     def __init__(self, store: Store) -> None:
@@ -196,7 +196,7 @@ class Bots:
         self.logins += 1
         app = self._store.apps.get(app_id)
         if app is not None and not app.bot:
-            # Thrown before the cache: once the capability is there, the next call works.
+            # Raised before the cache is read, so the next call works once the app has a bot.
             raise _refused("Open app not enabled capability:bot")
         if not self._is_good(app_id, token, app):
             raise _refused("Auth failed." if app else f"Not found open app:{app_id}")
@@ -223,7 +223,7 @@ class Bots:
         return {"jwt": token, "userId": sub, "email": email, "nickname": app.name, "avatar": None}
 
     def token_of(self, sub: str) -> str:
-        """Return a token of a user; within a second it is the same."""
+        """Issue a token of a user; within one second it is always the same."""
         now, user = int(self._store.clock()), self._store.users[sub]
         payload = {
             "_id": sub,
@@ -239,7 +239,7 @@ class Bots:
         return token
 
     def _signature(self, signed: str) -> str:
-        # By hand: PyJWT warns of a key as short as Tailchat's default.
+        # Not by PyJWT, which warns of a key as short as Tailchat's default.
         key, data = self._store.secret.encode(), signed.encode()
         return base64url(hmac.new(key, data, hashlib.sha256).digest())
 
@@ -249,7 +249,7 @@ class Bots:
 
 
 def login_token(client_id: str, client_secret: str) -> str:
-    """Return what an app signs in with."""
+    """Return the token with which an app's bot logs in (Tailchat: an MD5 digest)."""
     return hashlib.md5((client_id + client_secret).encode(), usedforsecurity=False).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""The stand-in Tailchat's groups with members and roles, and the messages in their panels."""
+"""The groups of the stand-in Tailchat with members and roles, and the messages in their panels."""
 
 import hashlib
 import secrets
@@ -20,7 +20,7 @@ MANAGE_USER: Final = "core.manageUser"
 
 @dataclass(slots=True)
 class Role:
-    """A role of a group; names need not differ."""
+    """A role of a group; two roles may have the same name."""
 
     id: str
     name: str
@@ -29,7 +29,7 @@ class Role:
 
 @dataclass(slots=True)
 class Group:
-    """A group: `members` maps a sub to ids of roles, which may outlive their role."""
+    """A group; `members` maps each sub to ids of roles, some of which may be deleted."""
 
     id: str
     name: str
@@ -48,7 +48,7 @@ class Group:
         return sub == self.owner or not held.isdisjoint(permissions)
 
     def as_json(self) -> dict[str, object]:
-        """Return it as getUserGroups has it."""
+        """Return the group as getUserGroups does."""
         return {
             "_id": self.id,
             "name": self.name,
@@ -70,7 +70,7 @@ class Group:
 
 
 class Groups:
-    """The groups, by their ids; `by_id` may be changed at any time, and nothing is cached."""
+    """All groups; `by_id` may be changed at any time."""
 
     def __init__(self, store: Store) -> None:
         self.store: Final = store
@@ -159,13 +159,13 @@ class Groups:
         return group.as_json()
 
     def _delete_role(self, params: Params, caller: User | None) -> object:
-        # Members keep the id of a role that is gone.
+        # Tailchat: members keep the id of a deleted role.
         group = self.group_for(params, caller, MANAGE_ROLES, MANAGE_PANEL)
         group.roles.pop(str(params.get("roleId")), None)
         return group.as_json()
 
     def _set_permissions(self, params: Params, caller: User | None) -> object:
-        # Tailchat: who may manage panels may change what a role may, also one of their own.
+        # Tailchat: a member who may manage panels may change any role, also their own.
         group = self.group_for(params, caller, MANAGE_ROLES, MANAGE_PANEL)
         group.roles[str(params.get("roleId"))].permissions = _texts(params, "permissions")
         return group.as_json()
@@ -196,7 +196,7 @@ class Groups:
         return group.as_json()
 
     def _add_bot(self, params: Params, _caller: User | None) -> object:
-        # Tailchat: anybody may, also who is no member of the group.
+        # Tailchat: anybody may do this, even without being a member of the group.
         group, client_id = self._group(params), str(params.get("appId"))
         if bot_sub(client_id) in group.members:
             raise ActionError(HTTPStatus.INTERNAL_SERVER_ERROR, "已加入该群组")
@@ -210,7 +210,10 @@ class Groups:
         return group
 
     def group_for(self, params: Params, caller: User | None, *permissions: str) -> Group:
-        """Return the group that is named, for a member with a permission; raises ActionError."""
+        """Return the group that a call names; raises ActionError without one of `permissions`.
+
+        The caller must be a member, also if no permission is named.
+        """
         group, sub = self._group(params), _sub(caller)
         if sub not in group.members or (permissions and not group.may(sub, *permissions)):
             raise _no_permission()
@@ -218,7 +221,7 @@ class Groups:
 
 
 class Messages:
-    """The messages sent, the oldest first, as `sent` has them."""
+    """The messages; `sent` has them from the oldest on."""
 
     def __init__(self, groups: Groups) -> None:
         self._groups = groups
@@ -232,7 +235,7 @@ class Messages:
         self.open_actions: Final[frozenset[str]] = frozenset()
 
     def _send(self, params: Params, caller: User | None) -> object:
-        # Tailchat: a panel that does not exist, or is another group's, is taken all the same.
+        # Tailchat: it does not check that the panel exists or belongs to the group.
         if params.get("groupId"):
             self._groups.group_for(params, caller)
         message = {

@@ -1,4 +1,4 @@
-"""OAuth and OpenID Connect for the stand-in Tailchat, with its signing key."""
+"""Errors, parameters and the signing key of the stand-in Tailchat's OAuth and OpenID Connect."""
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -11,7 +11,7 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt.algorithms import RSAAlgorithm
 
-#: The `kid` of oidc-provider's published development key, which every stock Tailchat names.
+#: The `kid` of oidc-provider's published development key, which a stock Tailchat uses.
 KEY_ID: Final = "keystore-CHANGE-ME"
 
 BAD_REQUEST: Final = 400
@@ -20,12 +20,12 @@ FORBIDDEN: Final = 403
 SERVER_ERROR: Final = 500
 
 FORM: Final = "application/x-www-form-urlencoded"
-#: Bytes of a form (oidc-provider: 56kb).
+#: The largest form, in bytes (oidc-provider: 56kb).
 MAX_BODY: Final = 56 * 1024
 
 
 class SigningKey:
-    """The RSA key that signs id_tokens, made at start; a real Tailchat's private key is public."""
+    """The RSA key that signs id_tokens, made at start; that of a stock Tailchat is published."""
 
     def __init__(self) -> None:
         self._key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -51,8 +51,8 @@ class SigningKey:
 class OAuthError(Exception):
     """An error response (RFC 6749 section 5.2, RFC 6750 section 3.1).
 
-    `error`: the code; `description`: the text, None for no text at all; `status`: the HTTP status;
-    `scope`: the scope that the response names, if any.
+    `error` is the code, `description` the text, None for none, `status` the HTTP status, and
+    `scope` the scope that the response names, "" for none.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ def server_error() -> OAuthError:
 class Parameters:
     """Parameters of a query or a form: `values` by name, and the names that occur `twice`.
 
-    An empty value counts as missing (RFC 6749 section 3.1), as in oidc-provider.
+    An empty value counts as missing (RFC 6749 section 3.1).
     """
 
     values: Mapping[str, str]
@@ -135,7 +135,7 @@ def listed(names: Sequence[str]) -> str:
 
 
 def check_callbacks(redirect_uris: Iterable[str]) -> None:
-    """Raise OAuthError for a blank callback: in Tailchat one breaks every call of its app."""
+    """Raise OAuthError if one is blank: in Tailchat that breaks every call of the app."""
     if not all(redirect_uris):
         raise OAuthError("invalid_redirect_uri", "redirect_uris must only contain strings")
 

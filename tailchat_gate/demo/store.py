@@ -1,4 +1,4 @@
-"""The stand-in Tailchat's state: in memory, bounded, and every entry expires."""
+"""The state of the stand-in Tailchat: in memory, bounded, and every entry expires."""
 
 import secrets
 from collections import OrderedDict
@@ -9,7 +9,7 @@ from typing import Final, Generic, TypeVar
 
 from tailchat_gate.demo.users import User
 
-#: Entries of one kind; the oldest make room.
+#: The most entries of one kind; the oldest is dropped for a new one.
 LIMIT: Final = 1000
 CODE_SECONDS: Final = 600
 TOKEN_SECONDS: Final = 3600
@@ -25,7 +25,7 @@ T = TypeVar("T")
 class App:
     """An app of Tailchat's open platform; `redirect_uris` are compared character by character.
 
-    `bot`: whether it has the capability of that name.
+    `bot`: it has the capability "bot".
     """
 
     client_id: str
@@ -129,7 +129,7 @@ class Token:
 
 
 class Shelf(Generic[T]):
-    """Entries by key: at most LIMIT, the oldest dropped first, and none after it expired."""
+    """Entries by key, at most LIMIT; the oldest is dropped first, and each expires."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -163,7 +163,7 @@ class Shelf(Generic[T]):
         return [key for key, (value, _) in self._entries.items() if wanted(value)]
 
     def __len__(self) -> int:
-        """How many entries are stored, including expired ones."""
+        """The number of entries, including expired ones."""
         return len(self._entries)
 
 
@@ -180,11 +180,11 @@ class Store:
         self.apps = dict(apps)
         self.users = dict(users)
         self.clock = clock
-        #: Whose token of the gateway it is, by the token.
+        #: The sub of the owner of each token of the gateway.
         self.api_tokens: dict[str, str] = {}
-        #: The key of the tokens (Tailchat: SECRET; if unset, a word that everybody knows).
+        #: The key that signs these tokens (Tailchat: SECRET, which has a public default).
         self.secret = secrets.token_urlsafe(32)
-        #: What everybody may read of the server's settings (`config/client`).
+        #: The settings of the server that everybody may read (`config/client`).
         self.client_config: dict[str, object] = {
             "emailVerification": False,
             "disableUserRegister": False,
@@ -210,7 +210,7 @@ class Store:
         return None if uid is None else self.sessions.get(uid)
 
     def find(self, shelf: Shelf[Token], value: str) -> Token | None:
-        """Return a token that is known and not expired, and whose session, if required, exists."""
+        """Return a token that is known, not expired, and whose session still exists if it must."""
         token = shelf.get(value)
         if token is None or not token.ends_with_session:
             return token
@@ -233,7 +233,7 @@ class Store:
         self.users[sub] = replace(self.users[sub], **changes)  # type: ignore[arg-type]
 
     def revoke_user(self, sub: str) -> None:
-        """End every grant of a user, as its expiry after 14 days or an emptied Redis does."""
+        """End every grant of a user, as happens after 14 days or when Redis is emptied."""
         for grant_id in self.grants.keys_of(lambda grant: grant.sub == sub):
             self.revoke(grant_id)
 

@@ -1,4 +1,4 @@
-"""A stand-in Tailchat, which behaves on the wire under /open and /api as a real server does."""
+"""A stand-in Tailchat, which behaves under /open and /api as a real server does."""
 
 import json
 from collections import defaultdict
@@ -40,7 +40,7 @@ _NOT_FOUND: Final = {
     "code": 404,
     "type": "NOT_FOUND",
 }
-# Routes of the provider itself: with a trailing slash they reach it, but it does not know them.
+# Routes of the provider itself: it answers these with an error of its own after a trailing slash.
 _PROVIDER_ROUTES: Final = frozenset(
     (
         *(("GET", "/auth"), ("POST", "/token"), ("GET", "/me"), ("POST", "/me")),
@@ -53,14 +53,14 @@ _JWK_SET: Final = "application/jwk-set+json; charset=utf-8"
 class StandInTailchat:
     """One stand-in server; its state is in memory only.
 
-    `issuer`: its API_URL, used verbatim as `iss` (in Tailchat it may differ from the address in
-    use); "" for the origin of each request.
-    `apps`: the registered apps. `clock`: Unix seconds. `under_proxy`: whether to trust
-    X-Forwarded-Proto and -Host, which Tailchat's own compose file turns on.
+    `issuer` is its API_URL, used verbatim as `iss` (in Tailchat it may differ from the address in
+    use); "" for the origin of each request. `apps` are the registered apps. `clock` gives Unix
+    seconds. `under_proxy`: trust X-Forwarded-Proto and X-Forwarded-Host, as Tailchat's own compose
+    file does.
 
-    `faults` sets the faults; `seen` records the calls of discovery, jwks, token and me, and of the
-    gateway's actions by their names; `store.users` and `store.apps` may be changed while it runs;
-    `key` signs the id_tokens; `gateway` has the actions, `groups` and `messages` their state.
+    `faults` makes endpoints fail; `seen` records the calls of discovery, jwks, token and me, and of
+    the gateway's actions by their names. `store.users` and `store.apps` may be changed while it
+    runs. `key` signs the id_tokens; `gateway` has the actions, `groups` and `messages` their state.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class StandInTailchat:
         return self.seen["token"].count
 
     def app(self, *, everywhere: bool = False) -> web.Application:
-        """Return the application; it refuses peers on other machines, unless `everywhere`."""
+        """Return the application; unless `everywhere`, it refuses peers on other machines."""
         middlewares = () if everywhere else (only_loopback,)
         app = web.Application(client_max_size=2 * MAX_BODY, middlewares=middlewares)
         app.on_response_prepare.append(drop_content_type)
@@ -215,7 +215,11 @@ class StandInTailchat:
 
 
 def _challenge(call: Call, error: OAuthError, issuer: str) -> str:
-    """RFC 6750 section 3 at /me; at /token only after Basic (RFC 6749 section 5.2)."""
+    """Return the WWW-Authenticate field of an error, "" for none.
+
+    Errors at /me have one (RFC 6750 section 3), those at /token only if the client used
+    Authorization (RFC 6749 section 5.2).
+    """
     scheme = "Bearer" if call.path == "/me" else "Basic"
     asked_for = call.path == "/me" or (error.status == UNAUTHORIZED and call.authorization)
     if not asked_for or error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:

@@ -1,4 +1,4 @@
-"""The sample tool behind the gate: shows what it received, and responds as tools do."""
+"""The sample tool behind the gate: it shows what it received, and behaves as tools do."""
 
 import asyncio
 import json
@@ -12,9 +12,9 @@ from aiohttp import WSMsgType, web
 
 from tailchat_gate.demo.wire import render
 
-#: Bytes that one /download sends at most.
+#: The most bytes that one /download sends.
 MAX_DOWNLOAD: Final = 2**40
-#: Bytes of one WebSocket message.
+#: The largest WebSocket message, in bytes.
 MAX_MESSAGE: Final = 2**20
 EVENTS_SECONDS: Final = 1.0
 _CHUNK: Final = bytes(range(256)) * 256
@@ -22,9 +22,9 @@ _PREFIX: Final = "x-tailchat-"
 
 
 def identity(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return the identity from the gate: `X-Tailchat-*` by lower-case name, percent-decoded.
+    """Return the identity that the gate sent: the `X-Tailchat-*` headers, percent-decoded.
 
-    A missing header is a missing key. Invalid UTF-8 is replaced.
+    Keys are lower-case and without that prefix. Invalid UTF-8 is replaced.
     """
     return {
         name.lower().removeprefix(_PREFIX): unquote(value)
@@ -34,9 +34,10 @@ def identity(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 class SampleTool:
-    """The tool. `gate_prefix`: the prefix of the gate's own paths, for links to them.
+    """The tool.
 
-    `ticks`: seconds between two events of /events. `title` stands on its page.
+    `gate_prefix` is the prefix of the gate's own paths, for links to them, `ticks` the seconds
+    between two events of /events, and `title` the heading of the page.
     """
 
     def __init__(

@@ -36,9 +36,9 @@ def picture(sub: str) -> bytes:
 class User:
     """One account.
 
-    `sub`: 24 hexadecimal digits (Tailchat: a MongoDB ObjectId). `name`: the account's name on the
-    demo's own pages, plain ASCII. `claims`: what `/open/me` returns besides `sub`; a missing key is
-    also missing in the response. `kind`: normalUser, openapiBot or pluginBot; `temporary`: a guest.
+    `sub` has 24 hexadecimal digits (Tailchat: a MongoDB ObjectId). `name` is the plain ASCII name
+    on the demo's own pages. `claims` are the members of `/open/me` besides `sub`. `kind` is
+    normalUser, openapiBot or pluginBot. `temporary`: a guest.
     """
 
     sub: str
@@ -63,7 +63,7 @@ def _user(number: int, name: str, **claims: str | None) -> User:
 
 
 def _picture(number: int) -> str:
-    # Tailchat sends the placeholder unchanged; the app must fill it in.
+    # Tailchat sends this placeholder unchanged; the app has to replace it.
     return f"{{BACKEND}}/static/files/66{number:022x}/avatar.png"
 
 

@@ -20,10 +20,10 @@ from tailchat_gate.demo.faults import JSON
 from tailchat_gate.demo.oauth import MAX_BODY
 from tailchat_gate.syntax import COMPACT, base64url
 
-#: Characters of a stranger's text that a page shows.
+#: How many characters of a stranger's text a page shows.
 MAX_SHOWN: Final = 200
 
-# Characters that would reverse the text around a nickname, or that HTML cannot contain.
+# Characters that could reorder the text around a nickname, or that HTML cannot contain.
 _CONTROLS: Final = dict.fromkeys(
     (
         *(*range(0x20), *range(0x7F, 0xA0), 0x200E, 0x200F, 0x2028, 0x2029),
@@ -61,12 +61,12 @@ def _environment() -> Environment:
     return environment
 
 
-# Read at import, so that the event loop reads no file.
+# Read at import, because reading files would block the event loop.
 _TEMPLATES: Final = _environment()
 
 
 def render(template: str, **values: object) -> str:
-    """Return the page; every value is escaped."""
+    """Render a page; every value is escaped."""
     return _TEMPLATES.get_template(template).render(values)
 
 
@@ -175,7 +175,7 @@ async def read_body(request: web.Request) -> bytes | None:
 
 
 async def read_call(request: web.Request) -> Call:
-    """Return the parts of a request that a back-channel endpoint uses."""
+    """Read the parts of a request that the back channel uses."""
     fields = request.headers
     return Call(
         method=request.method,

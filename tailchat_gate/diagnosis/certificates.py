@@ -1,4 +1,4 @@
-"""How long certificates are still valid."""
+"""Checks how long certificates are still valid, and whether they are trusted."""
 
 import ssl
 from collections.abc import AsyncIterator, Iterator
@@ -23,19 +23,21 @@ from tailchat_gate.diagnosis.statement import (
 )
 
 CERTIFICATE: Final = "certificate"
-_RENEW: Final = "renew it, or look at why it was not renewed by itself"
+_RENEW: Final = "renew it, and find out why that did not happen automatically"
 _RENEW_OR_TRUST: Final = (
-    "renew it, have it contain the name that is asked for, or name its authority in the "
-    "configuration"
+    "renew it, add the requested name to it, or name its authority in the configuration"
 )
-#: OpenSSL's reasons where the first bytes are no TLS.
+#: OpenSSL's reasons when the peer's first bytes are not TLS.
 _NO_TLS: Final = frozenset(
     ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "PACKET_LENGTH_TOO_LONG")
 )
 
 
 def dates_of(whose: str, certificate: bytes, now: float) -> Iterator[Statement]:
-    """Say how long a certificate in DER is valid, if it is one; `now` in Unix seconds."""
+    """Say how long a DER certificate is valid; nothing if it cannot be read.
+
+    `whose` names its owner, `now` is in Unix seconds.
+    """
     try:
         end = x509.load_der_x509_certificate(certificate).not_valid_after_utc
     except ValueError:
@@ -43,8 +45,8 @@ def dates_of(whose: str, certificate: bytes, now: float) -> Iterator[Statement]:
     days = (end - datetime.fromtimestamp(now, UTC)).days
     text = f"{whose}: the certificate is valid until {end:%Y-%m-%d}"
     if days < 0:
-        # Where a key is pinned in its place.
-        text = f"{whose}: the certificate has ended on {end:%Y-%m-%d}"
+        # Only a warning: the connection was accepted, by a pinned key.
+        text = f"{whose}: the certificate expired on {end:%Y-%m-%d}"
         yield warning(CERTIFICATE, text, _RENEW)
     elif days < WARN_DAYS:
         yield warning(CERTIFICATE, f"{text}, which is in {days} days", _RENEW)
@@ -71,21 +73,21 @@ def _day(second: float) -> str:
 
 
 def refused(whose: str, error: ssl.SSLError) -> Statement:
-    """Say why a certificate, or what came in place of one, is not accepted."""
+    """Say why a TLS connection failed: a certificate that is not trusted, or no TLS at all."""
     if isinstance(error, ssl.SSLCertVerificationError):
         text = f"{whose}: the certificate is not trusted: {error.verify_message}"
         return wrong(CERTIFICATE, text, _RENEW_OR_TRUST)
     if error.reason in _NO_TLS:
-        text = f"{whose}: what listens there speaks no TLS"
-        return wrong(CERTIFICATE, text, "write http://, or have it speak TLS")
+        text = f"{whose}: the server there does not speak TLS"
+        return wrong(CERTIFICATE, text, "write http://, or switch on TLS there")
     said = (error.reason or str(error)).replace("_", " ").lower()
-    return wrong(CERTIFICATE, f"{whose}: no TLS connection: {said}", "look at its log")
+    return wrong(CERTIFICATE, f"{whose}: no TLS connection: {said}", "look at the server's log")
 
 
 async def tailchat(
     settings: Settings, resolver: AbstractResolver, now: float
 ) -> AsyncIterator[Statement]:
-    """Say how long Tailchat's certificates are valid: that for the gate, and that for browsers."""
+    """Say how long Tailchat's certificates are valid, as the gate and as browsers reach it."""
     tailchat = settings.tailchat
     back_url = tailchat.internal_url or tailchat.api_url
     for url in dict.fromkeys((back_url, tailchat.api_url)):
@@ -98,7 +100,7 @@ async def tailchat(
         try:
             answer = await get(f"{url}/open/jwks", resolver, context, proxy=proxy)
         except (UnreachableError, ssl.SSLError) as error:
-            # Of its own connection the check of the sign-in has said it.
+            # The check of the sign-in reports a failure of the gate's own connection.
             if isinstance(error, ssl.SSLError) and not is_ours:
                 yield refused(url, error)
             continue

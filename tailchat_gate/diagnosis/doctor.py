@@ -1,4 +1,4 @@
-"""All checks, in the order in which people read what they say."""
+"""Lists all checks, in the order in which `doctor` prints their statements."""
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -37,7 +37,7 @@ class TailchatCalls(NamedTuple):
 
 
 class SetUp(NamedTuple):
-    """The subject of the checks; `file` names the configuration, `clock` gives Unix seconds."""
+    """What the checks need; `file` names the configuration, `clock` gives Unix seconds."""
 
     loaded: Loaded
     file: str
@@ -48,7 +48,7 @@ class SetUp(NamedTuple):
 
 
 def tailchat_checks(set_up: SetUp) -> Iterator[Check]:
-    """Yield what is asked of Tailchat."""
+    """Yield the checks that ask Tailchat's API."""
     settings, calls = set_up.loaded.settings, set_up.tailchat
     names = set_up.dialer.names
     yield Check(REACHED, partial(sign_in.sign_in, settings, calls.sign_in, names))
@@ -60,7 +60,7 @@ def tailchat_checks(set_up: SetUp) -> Iterator[Check]:
 
 
 def network_checks(set_up: SetUp) -> Iterator[Check]:
-    """Yield what is asked over the network beside Tailchat's own API."""
+    """Yield the other checks over the network: names, certificates, the edge and the tools."""
     settings, now = set_up.loaded.settings, set_up.clock()
     known = set_up.dialer.names
     yield from names.name_checks(settings, known)
@@ -72,10 +72,10 @@ def network_checks(set_up: SetUp) -> Iterator[Check]:
 
 
 def local_checks(set_up: SetUp, running_gate: running.Running) -> Iterator[Check]:
-    """Yield what is asked of this machine, and what the gate that runs on it said of itself.
+    """Yield the checks of this machine and of the answer of the running gate.
 
     The store is not among them: it is read as its owner, which changes the user of the whole
-    process.
+    process, so its check runs alone.
     """
     loaded = set_up.loaded
     settings = loaded.settings

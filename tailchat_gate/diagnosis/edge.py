@@ -1,4 +1,4 @@
-"""Whether browsers reach this gate at server.public_url, with its cookies as it sets them."""
+"""Checks that server.public_url leads to this gate, and that its cookies arrive unchanged."""
 
 import hmac
 import os
@@ -35,7 +35,7 @@ from tailchat_gate.syntax import OWN_AGENT, base64url
 
 PUBLIC_URL: Final = "public-url"
 COOKIES: Final = "cookies"
-#: As of a person's tab: a program gets no login, and no cookie.
+#: The fields of a browser's navigation; the gate begins no login for other requests.
 _NAVIGATION: Final = {
     "Accept": "text/html",
     "Accept-Encoding": "identity",
@@ -44,22 +44,22 @@ _NAVIGATION: Final = {
     "Sec-Fetch-Site": "none",
     "User-Agent": OWN_AGENT,
 }
-_LEAD: Final = "have the proxy in front, or the name, lead there to the gate's server.listen"
+_LEAD: Final = "let the name, or the proxy in front, lead to the gate's server.listen"
 
 
 async def edge(settings: Settings, names: Names, now: float) -> AsyncIterator[Statement]:
-    """Begin a login as a browser does, without going on to Tailchat; say what came of it."""
+    """Begin a login as a browser does, without following it to Tailchat; say what answered."""
     public_url = settings.server.public_url
     if travels_in_clear(public_url):
         yield warning(
             COOKIES,
             f"{public_url} is http, so cookies are sent without Secure and can be read on the way",
-            "serve it over https, and write server.public_url so",
+            "serve it over https, and write https in server.public_url",
         )
-    # Never a tool's address: nobody goes there, and the gate seals it into the login.
+    # A random path, which the gate seals into the state of the login; nobody ever goes there.
     challenge = f"/{base64url(os.urandom(16))}"
     url = f"{public_url}{settings.server.prefix}/start?rd={challenge}"
-    # Reads files.
+    # In a thread, because it reads files.
     context = await in_thread(verifying_context) if public_url.startswith("https:") else None
     try:
         answer = await get(url, NamesResolver(names), context, _NAVIGATION)
@@ -71,7 +71,7 @@ async def edge(settings: Settings, names: Names, now: float) -> AsyncIterator[St
         host = urlsplit(public_url).hostname or ""
         is_nameless = str(error) == UNKNOWN_NAME or names.waits(host)
         needs = name_of(host) if is_nameless else RUNNING_GATE
-        remedy = f"see that browsers reach it; else {_LEAD}"
+        remedy = f"check that browsers reach it; else {_LEAD}"
         yield unknown(PUBLIC_URL, text, remedy)._replace(needs=needs)
         return
     for statement in certificates.dates_of(public_url, answer.certificate, now):
@@ -95,7 +95,7 @@ def _of_answer(settings: Settings, answer: FetchedResponse, challenge: str) -> S
         where = f" to {short_text(answer.location)}" if answer.location else ""
         text = f"{public_url} does not begin a login of this gate: status {answer.status}{where}"
         if answer.status in {HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE}:
-            said = wrong(PUBLIC_URL, text, f"see whether the gate runs; else {_LEAD}")
+            said = wrong(PUBLIC_URL, text, f"check whether the gate runs; else {_LEAD}")
             return said._replace(needs=RUNNING_GATE)
         return wrong(PUBLIC_URL, text, _LEAD)
     asked = parse_qs(urlsplit(answer.location).query)
@@ -106,11 +106,11 @@ def _of_answer(settings: Settings, answer: FetchedResponse, challenge: str) -> S
         found = asked.get(name, [""])[0]
         if found != expected:
             text = f"another gate answers at {public_url}: its {name} is {short_text(found)}"
-            return wrong(PUBLIC_URL, text, "let the running gate reload, or correct what is there")
+            return wrong(PUBLIC_URL, text, "reload the running gate, or correct the configuration")
     if not _is_sealed_here(settings, asked.get("state", [""])[0], challenge):
         text = f"another gate answers at {public_url}: it has none of session.secrets"
         remedy = (
-            "see where the name leads and what listens there, such as an older machine; gates "
+            "check where the name leads and what listens there, such as an older machine; gates "
             "behind one name need the same session.secrets"
         )
         return wrong(PUBLIC_URL, text, remedy)
@@ -118,10 +118,10 @@ def _of_answer(settings: Settings, answer: FetchedResponse, challenge: str) -> S
 
 
 def _is_sealed_here(settings: Settings, state: str, challenge: str) -> bool:
-    """Whether a gate with one of these session secrets has sealed this very login.
+    """Whether a gate with one of these session secrets has sealed this login.
 
-    The state of a login proves it, so that no address has to prove anything to a stranger. Sealed
-    with another purpose than sessions, it is no use as one.
+    The state of the login proves that, so the gate needs no address that proves its identity to
+    strangers. The state is sealed for another purpose than sessions, so it cannot be used as one.
     """
     own = [secret.get_secret_value().encode() for secret in settings.session.secrets]
     found = open_state(state, KeyRing(own, KEY_PURPOSE))
@@ -139,7 +139,7 @@ def _of_cookies(settings: Settings, fields: Sequence[str]) -> Statement:
             continue
     own = next((cookie[name] for name in cookie if name.startswith(names.login)), None)
     if own is None:
-        return wrong(COOKIES, f"the cookie {names.login} of a login is lost on the way", remedy)
+        return wrong(COOKIES, f"the login cookie {names.login} is lost on the way", remedy)
     changed = [
         attribute
         for attribute, wanted in (

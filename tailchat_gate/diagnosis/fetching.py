@@ -1,4 +1,4 @@
-"""The request that a check makes; `check` asks nothing of the kind, and so loads no client."""
+"""The HTTP request of a check; a module of its own, so that `check` need not load aiohttp."""
 
 import ssl
 from collections.abc import Mapping, Sequence
@@ -18,13 +18,13 @@ _PLAIN: Final = MappingProxyType({"User-Agent": OWN_AGENT, "Accept-Encoding": "i
 
 
 class UnreachableError(Exception):
-    """No response; the text says why."""
+    """There was no response; the text says why."""
 
 
 class FetchedResponse(NamedTuple):
-    """A response: `location` and the Set-Cookie fields as they came.
+    """A response: its Location field, its Set-Cookie fields, and the peer's certificate.
 
-    `certificate` is the peer's, in DER; b"" without TLS.
+    `certificate` is in DER, b"" without TLS.
     """
 
     status: int
@@ -43,14 +43,15 @@ async def get(
 ) -> FetchedResponse:
     """Return the response to one GET, without its body; redirects are not followed.
 
-    `tls` is for this call alone.
+    `tls` is changed, so it must not be used for another call.
     Raises UnreachableError, and ssl.SSLError for a certificate that is not accepted.
     """
     seen: list[bytes] = []
     if tls is not None:
-        # Not when the response is there: aiohttp may have given the connection back by then.
+        # Read during the handshake: when the response is there, aiohttp may have given the
+        # connection back.
         after_handshakes(tls, lambda peer: seen.append(peer.getpeercert(binary_form=True) or b""))
-    # Kept alive until the session closes: only then does aiohttp wait for the end of TLS.
+    # With keep-alive, because only then does aiohttp wait for the end of TLS.
     connector = aiohttp.TCPConnector(resolver=resolver, use_dns_cache=False)
     try:
         async with (

@@ -1,4 +1,4 @@
-"""Checks of this machine: its limits, and what would prevent a start on it."""
+"""Checks this machine: its limits, the store, and what would prevent a start."""
 
 import grp
 import os
@@ -40,16 +40,16 @@ SECRETS: Final = "secret-files"
 START: Final = "start"
 STORE: Final = "store"
 DESCRIPTORS: Final = "file-descriptors"
-#: Below this, a few hundred people with a page each can use up the descriptors.
+#: With fewer, a few hundred people with one page each can use up the descriptors.
 _FEW_DESCRIPTORS: Final = 4096
-#: Bytes without which locks soon cannot be written.
+#: With fewer free bytes on the disk, the store may soon be unable to write a lock.
 _LITTLE_ROOM: Final = 64 << 20
 
 
 class Obstacle(NamedTuple):
-    """What would prevent a start, with the key that names it.
+    """Something that would prevent a start, with the key that names it.
 
-    `missing`: a file, directory or group does not exist, as on a machine other than the gate's.
+    `missing`: a file, directory or group does not exist here, but may on the gate's machine.
     """
 
     key: str
@@ -58,10 +58,10 @@ class Obstacle(NamedTuple):
 
 
 def obstacles(settings: Settings) -> Iterator[Obstacle]:
-    """Check what a start opens: files, the directories of files and sockets, a group.
+    """Check the files, directories, sockets and the group that a start needs.
 
-    Write permission is not checked, because it depends on the gate's user. Free addresses are not
-    checked either, because a running gate uses them.
+    Permission to write is not checked, because it depends on the gate's user, nor whether addresses
+    are free, because a running gate uses them.
     """
     if settings.state.path and not settings.state.url:
         yield from _of_state("state.path", Path(settings.state.path))
@@ -77,16 +77,16 @@ def obstacles(settings: Settings) -> Iterator[Obstacle]:
         try:
             grp.getgrnam(server.unix_group)
         except KeyError:
-            problem = f"there is no group {server.unix_group} here"
+            problem = f"this machine has no group {server.unix_group}"
             yield Obstacle("server.unix_group", problem, missing=True)
 
 
 def _of_state(key: str, folder: Path) -> Iterator[Obstacle]:
-    """Check the directory of the stored locks."""
+    """Check the directory of the state."""
     if is_made(str(folder), os.environ) and not folder.exists():
         there = next(parent for parent in folder.parents if parent.exists())
         if not there.is_dir():
-            yield Obstacle(key, f"{there} is no directory")
+            yield Obstacle(key, f"{there} is not a directory")
         return
     file = folder / NAME
     yield from _of_file(key, file)
@@ -119,22 +119,22 @@ def _of_listener(key: str, where: object) -> Iterator[Obstacle]:
     except OSError:
         return
     if not is_socket:
-        yield Obstacle(key, f"{path} is there and is no socket")
+        yield Obstacle(key, f"{path} exists and is not a socket")
 
 
 def _of_parent(key: str, folder: Path) -> Iterator[Obstacle]:
     if folder.is_dir():
         return
     if folder.exists():
-        yield Obstacle(key, f"{folder} is no directory")
+        yield Obstacle(key, f"{folder} is not a directory")
     else:
-        yield Obstacle(key, f"there is no directory {folder} here", missing=True)
+        yield Obstacle(key, f"this machine has no directory {folder}", missing=True)
 
 
 async def configuration(
     loaded: Loaded, name: str, environ: Mapping[str, str]
 ) -> AsyncIterator[Statement]:
-    """Repeat what `check` warns of."""
+    """Repeat the warnings of `check`, except those about secrets."""
     settings = loaded.settings
     count = len(settings.route)
     routes = "1 route" if count == 1 else f"{count} routes"
@@ -161,9 +161,9 @@ async def start(settings: Settings) -> AsyncIterator[Statement]:
     """Say what would prevent a start."""
     found = await in_thread(lambda: list(obstacles(settings)))
     for one in found:
-        yield wrong(START, f"{one.key}: {one.problem}", "the gate does not start with that")
+        yield wrong(START, f"{one.key}: {one.problem}", "correct this, or the gate does not start")
     if not found:
-        yield ok(START, "files and directories of the configuration are there")
+        yield ok(START, "the files and directories of the configuration exist")
 
 
 async def store(state: State, environ: Mapping[str, str]) -> AsyncIterator[Statement]:
@@ -174,7 +174,7 @@ async def store(state: State, environ: Mapping[str, str]) -> AsyncIterator[State
     path = state.path
     if not path:
         text = "state.path is empty, so a restart forgets locks, grants and ended sessions"
-        yield warning(STORE, text, "name a directory that the gate can write to")
+        yield warning(STORE, text, "set state.path to a directory that the gate can write to")
         return
     for statement in await in_thread(partial(_of_store, Path(path), environ)):
         yield statement
@@ -184,22 +184,22 @@ async def _of_server(place: RedisPlace) -> Statement:
     try:
         found, policy = await peek_at(place), await evicts_at(place)
     except StoreError as error:
-        return wrong(STORE, str(error), "install the gate with that extra")
+        return wrong(STORE, str(error), "install the gate with its extra for Redis")
     except StoreFault as fault:
         remedy = "start the server, and check state.url and its password"
         return wrong(STORE, str(fault), remedy)._replace(lacks=STATE_SERVER)
     if found.lost:
-        remedy = "docs/operate/redis.md"
+        remedy = "see docs/operate/redis.md"
         return wrong(STORE, f"{place}: records are missing or damaged", remedy)
     if policy:
-        text = f"{place} deletes what it holds when it is full, used logins too ({policy})"
+        text = f"{place} deletes records when it is full, also of used logins ({policy})"
         return warning(STORE, text, "set its maxmemory-policy to noeviction")
     return ok(STORE, f"{place} answers")
 
 
 def _of_store(directory: Path, environ: Mapping[str, str]) -> list[Statement]:
     if is_made(str(directory), environ) and not directory.exists():
-        return [ok(STORE, f"{directory} is not there yet; the gate creates it")]
+        return [ok(STORE, f"{directory} does not exist yet; the gate creates it")]
     try:
         with as_owner(directory):
             return list(_of_directory(directory))
@@ -214,27 +214,29 @@ def _of_directory(directory: Path) -> Iterator[Statement]:
     loaded = engine.open(create=False)
     engine.close()
     for fault, problem in loaded.faults.items():
-        yield wrong(STORE, f"{directory}: {fault}: {problem}", "docs/operate/state.md")
+        yield wrong(STORE, f"{directory}: {fault}: {problem}", "see docs/operate/state.md")
     needed = [directory, *(path for path in (files.database,) if path.exists())]
     for path in needed:
         if not os.access(path, os.R_OK | os.W_OK, effective_ids=True):
-            yield wrong(STORE, f"{path} cannot be written", "give it to the gate's user")
+            yield wrong(STORE, f"{path} cannot be written", "make the gate's user its owner")
             return
     if files.exposed():
         text = f"every user of this machine can read {files.database}"
-        yield warning(STORE, text, f"`chmod o-r {files.database}`")
+        yield warning(STORE, text, f"run `chmod o-r {files.database}`")
     free = shutil.disk_usage(directory).free
     if free < _LITTLE_ROOM:
-        yield warning(STORE, f"{directory}: {free >> 20} MiB are free", "make room on that disk")
+        yield warning(
+            STORE, f"{directory}: only {free >> 20} MiB are free", "free space on that disk"
+        )
     if not loaded.faults:
         yield ok(STORE, f"{directory} can be read and written")
 
 
 async def descriptors(of_gate: int | None) -> AsyncIterator[Statement]:
-    """Say whether there are file descriptors enough; `of_gate` is the running gate's limit.
+    """Say whether the limit of file descriptors is high enough.
 
-    Without a running gate it is that of a process started here: the gate raises its own to the
-    hard limit.
+    `of_gate` is the running gate's limit. If it is None, the hard limit of this process counts, to
+    which a gate raises its own.
     """
     whose = "the running gate"
     limit = of_gate

@@ -1,4 +1,4 @@
-"""Whether this machine knows the names of the hosts that a configuration names."""
+"""Checks that this machine can look up the host names in a configuration."""
 
 import asyncio
 import socket
@@ -26,13 +26,13 @@ from tailchat_gate.proxy.upstream.resolver import Names
 from tailchat_gate.syntax import WILDCARD
 
 DNS: Final = "dns"
-#: Addresses of one name that a line shows.
+#: How many addresses of one name a line shows.
 _MOST_SHOWN: Final = 4
-_MEND: Final = "mend the name, or the name servers of this machine"
+_REPAIR: Final = "correct the name, or repair the name servers of this machine"
 
 
 class HostName(NamedTuple):
-    """A host name of the configuration: the key that has it, and whether the gate connects."""
+    """A host name in the configuration, and its key; `is_ours`: the gate itself connects to it."""
 
     name: str
     key: str
@@ -40,7 +40,7 @@ class HostName(NamedTuple):
 
 
 def host_names(settings: Settings) -> tuple[HostName, ...]:
-    """Return each host name once; addresses and wildcards are none."""
+    """Return the host names without duplicates; IP addresses and wildcards are left out."""
     found: dict[str, HostName] = {}
     for host in _host_names(settings):
         known = found.get(host.name)
@@ -50,7 +50,7 @@ def host_names(settings: Settings) -> tuple[HostName, ...]:
 
 
 def name_checks(settings: Settings, names: Names) -> Iterator[Check]:
-    """Yield a check for each host, so that a name that is not answered delays no other."""
+    """Yield a check for each host, so that a slow lookup delays no other."""
     for host in host_names(settings):
         yield Check(DNS, partial(look_up, host, names))
 
@@ -58,16 +58,16 @@ def name_checks(settings: Settings, names: Names) -> Iterator[Check]:
 async def look_up(
     host: HostName, names: Names, seconds: float = CALL_SECONDS
 ) -> AsyncIterator[Statement]:
-    """Say which addresses a name has."""
+    """Say which addresses a name has; the lookup may take `seconds`."""
     refusal = wrong if host.is_ours else warning
-    remedy = _MEND if host.is_ours else "see that browsers know it"
+    remedy = _REPAIR if host.is_ours else "check that browsers can look it up"
     about = f"{host.key}: this machine cannot look up {host.name}"
     said, is_general = None, True
     try:
         async with asyncio.timeout(seconds):
             infos = await names.addresses(host.name, 0)
     except TimeoutError:
-        said = refusal(DNS, f"{about}: no name server answers", _MEND)
+        said = refusal(DNS, f"{about}: no name server answers", _REPAIR)
     except OSError as error:
         said = refusal(DNS, f"{about}: {error.strerror}", remedy)
         is_general = error.errno == socket.EAI_AGAIN
@@ -102,13 +102,13 @@ def _host_names(settings: Settings) -> Iterator[HostName]:
 
 
 def called_host(tailchat: Tailchat) -> str:
-    """Return the host that calls to Tailchat look up: that of their proxy, where there is one."""
+    """Return the host to look up for calls to Tailchat: Tailchat's, or that of the proxy."""
     back = tailchat.internal_url or tailchat.api_url
     return _host(proxy_for(tailchat.proxy, back) or back)
 
 
 def _host(url: str) -> str:
-    # A proxy of the environment may have a user and a password.
+    # Without user and password, which a proxy from the environment may have.
     return urlsplit(url).hostname or ""
 
 

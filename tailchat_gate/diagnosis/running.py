@@ -1,4 +1,4 @@
-"""Whether the gate runs, and what it says of itself at its admin listener."""
+"""Checks whether a gate runs, by what its admin listener answers."""
 
 import http.client
 import json
@@ -27,13 +27,14 @@ _OK: Final = 200
 _MAX_FDS: Final = re.compile(rb"^process_max_fds ([0-9.e+]+)$", re.MULTILINE)
 
 Ask = Callable[[str], tuple[int, bytes]]
-"""Return status and body of a page of the admin listener. Raises OSError, HTTPException."""
+"""Gets a page of the admin listener; returns status and body. Raises OSError, HTTPException."""
 
 
 class Running(NamedTuple):
-    """The answer of a running gate: `status` is that of `/status`; None without an answer.
+    """What a running gate answered: `status` is the JSON of `/status`, None without an answer.
 
-    `problem` is why none did. `descriptors` is the limit of its process, None if it is not known.
+    `problem` says why there is none. `descriptors` is the limit of its file descriptors, None if it
+    is not known.
     """
 
     status: dict[str, Any] | None = None
@@ -43,7 +44,7 @@ class Running(NamedTuple):
 
 
 async def look(ask: Ask) -> Running:
-    """Ask the gate that runs, if any."""
+    """Ask the running gate, if there is one."""
     return await in_thread(lambda: _look(ask))
 
 
@@ -52,11 +53,11 @@ def _look(ask: Ask) -> Running:
         code, body = ask("/status")
         status = json.loads(body) if code == _OK else None
         if not isinstance(status, dict) or not isinstance(status.get("configuration"), dict):
-            return Running(problem=f"something else answers there: status {code}")
+            return Running(problem=f"another program answers there: status {code}")
         is_ready = ask("/readyz")[0] == _OK
         found = _MAX_FDS.search(ask("/metrics")[1])
     except ValueError:
-        return Running(problem="something else does")
+        return Running(problem="another program does")
     except (OSError, http.client.HTTPException) as error:
         said = error.strerror if isinstance(error, OSError) else None
         return Running(problem=said or type(error).__name__)
@@ -65,13 +66,13 @@ def _look(ask: Ask) -> Running:
 
 
 async def gate(where: str, running: Running, file: str) -> AsyncIterator[Statement]:
-    """Say whether a gate runs with this file, and which faults it knows of.
+    """Say whether a gate runs with this file, and which faults it reports.
 
     `where` is its admin address, "" for none.
     """
     if not where:
-        text = "server.admin_listen is off, so nobody can ask a running gate how it is"
-        yield unknown(GATE, text, "turn it on, on an address of this machine")
+        text = "server.admin_listen is off, so a running gate cannot be asked"
+        yield unknown(GATE, text, "set it to an address of this machine")
         return
     if running.status is None:
         text = f"no gate answers at server.admin_listen, {where}: {running.problem}"
@@ -90,9 +91,10 @@ def _of_status(running: Running, file: str) -> list[Statement]:
         found.append(wrong(GATE, "the running gate takes no requests: it is stopping", ""))
     used = about.get("file")
     if isinstance(used, str) and Path(used).resolve() != Path(file).resolve():
-        found.append(warning(GATE, f"the gate at this address runs with {used}", "name that file"))
+        text = f"the gate at this address runs with {used}"
+        found.append(warning(GATE, text, "name that file with --config"))
     if about.get("problems"):
-        text = "the running gate refused this file, and serves with an earlier one"
+        text = "the running gate refused this file and serves with an earlier configuration"
         found.append(wrong(GATE, text, "`tailchat-gate reload` says why"))
     if status.get("version") != __version__:
         text = f"the running gate is version {status.get('version')}, this command {__version__}"

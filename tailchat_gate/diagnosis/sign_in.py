@@ -1,4 +1,4 @@
-"""Whether people can sign in at Tailchat, whom that lets in, and what the bot sees of groups."""
+"""Checks of Tailchat: whether people can sign in, who can get an account, and the bot's groups."""
 
 from collections.abc import AsyncIterator
 from typing import Final, NamedTuple
@@ -46,21 +46,20 @@ _GROUPS: Final = "group/getUserGroups"
 _BASIC_INFO: Final = "group/getGroupBasicInfo"
 REGISTRATION: Final = "registration"
 PEOPLE: Final = "people"
-#: Without these no sign-in succeeds.
+#: If one of these is wrong, no sign-in succeeds.
 _INDISPENSABLE: Final = frozenset((REACHED, CLIENT, CALLBACK, SECRET))
-#: What an admin may want so.
-_MAY_BE_SO: Final = frozenset((ISSUER,))
-#: An id that no app has.
+#: Findings that only warn, because an admin may have intended them.
+_ONLY_WARN: Final = frozenset((ISSUER,))
+#: A sub that no account has.
 _NOBODY: Final = "0" * 24
 
 
 class Seen(NamedTuple):
-    """The groups that the bot sees; `problem` says why it sees none, "" if it does.
+    """The groups that the bot sees.
 
-    `is_outage`: because Tailchat gives no answer.
-
-    `remedy` is what to do about it, `existing` are the ids of groups that exist although the bot
-    is not in them.
+    `problem` says why they cannot be read, "" if they can, and `remedy` what to do about it.
+    `is_outage`: Tailchat did not answer. `existing` has the ids of configured groups that exist
+    although the bot is not in them.
     """
 
     views: tuple[GroupView, ...] = ()
@@ -71,7 +70,7 @@ class Seen(NamedTuple):
 
 
 async def look(settings: Settings, api: TailchatApi, bot: Bot) -> Seen:
-    """Return the groups that the bot sees."""
+    """Ask Tailchat for the groups of the bot."""
     found = await bot.call(_GROUPS, {}, limit=settings.tailchat.groups_max_bytes)
     views = read_views(found.data, bot.sub) if isinstance(found, Done) else None
     if views is None:
@@ -91,7 +90,7 @@ async def _exists(api: TailchatApi, group: str) -> bool:
 
 
 async def key(api: TailchatApi, now: float) -> AsyncIterator[Statement]:
-    """Say whether anybody can make Tailchat's tokens."""
+    """Say whether Tailchat's key is public, so that anybody can forge its tokens."""
     public = await has_public_key(api, now)
     if isinstance(public, CannotTell):
         text = f"Tailchat does not say whether its key is public: {public.why}"
@@ -118,7 +117,10 @@ async def groups(
         yield wrong(BOT, seen.problem, seen.remedy)._replace(needs=needs)
         return
     else:
-        text = f"nothing here needs the bot; without it commands take no names: {seen.problem}"
+        text = (
+            "only commands need the bot here, to find people by their names; it cannot be used: "
+            f"{seen.problem}"
+        )
         yield unknown(BOT, text, seen.remedy)._replace(needs=needs)
         return
     if uses_groups:
@@ -127,14 +129,14 @@ async def groups(
     if uses_panel:
         problem = await panel.problem_now()
         if problem:
-            yield wrong(PANEL, f"access.panel: {problem}", "compare its ids with the group's")
+            yield wrong(PANEL, f"access.panel: {problem}", "compare its ids with those in Tailchat")
         else:
             yield ok(PANEL, "the bot can write into access.panel")
 
 
 def _of_groups(settings: Settings, seen: Seen) -> list[Statement]:
     found = [
-        wrong(GROUPS, fault, "`tailchat-gate tailchat-groups` lists what there is")
+        wrong(GROUPS, fault, "`tailchat-gate tailchat-groups` lists the groups and roles")
         for fault in faults_of(settings.groups, seen.views, seen.existing)
     ]
     found += [
@@ -145,9 +147,9 @@ def _of_groups(settings: Settings, seen: Seen) -> list[Statement]:
 
 
 def as_sentence(statement: Statement) -> str:
-    """Return a statement as one sentence, with its next step.
+    """Return a statement as one sentence: its name, its text and the next step.
 
-    What is said of routes and groups begins with their names.
+    Texts about routes and groups begin with the name of those instead.
     """
     is_named = statement.name in {REGISTRATION, GROUPS}
     text = statement.text if is_named else f"{statement.name}: {statement.text}"
@@ -155,7 +157,7 @@ def as_sentence(statement: Statement) -> str:
 
 
 def ends_sign_ins(statement: Statement) -> bool:
-    """Whether no sign-in can succeed because of what a statement says."""
+    """Whether a statement means that no sign-in can succeed."""
     if statement.mark is not Mark.WRONG:
         return False
     refused = statement.name in {CLOCK, ISSUER} and REFUSED in statement.text
@@ -163,11 +165,14 @@ def ends_sign_ins(statement: Statement) -> bool:
 
 
 async def sign_in(settings: Settings, check: SignInCheck, names: Names) -> AsyncIterator[Statement]:
-    """Say of each question of the check what was found; `names` look up Tailchat's host."""
+    """Run the check of the sign-in; say what it found, or that a step was not checked.
+
+    `names` looks up Tailchat's host.
+    """
     tailchat = settings.tailchat
     good = {
         REACHED: f"{tailchat.internal_url or tailchat.api_url} answers",
-        ISSUER: "Tailchat's issuer is what a sign-in has to come from",
+        ISSUER: "Tailchat's issuer is the one that a sign-in has to come from",
         UNDER_PROXY: "Tailchat sends browsers to addresses like tailchat.api_url",
         CLOCK: "Tailchat's clock and the one here agree",
         CLIENT: f"Tailchat knows the app {tailchat.client_id}",
@@ -195,12 +200,12 @@ async def sign_in(settings: Settings, check: SignInCheck, names: Names) -> Async
 
 def of_finding(name: str, finding: Finding) -> Statement:
     """Return the statement of a finding."""
-    mark = Mark.WARNING if finding.name in _MAY_BE_SO else Mark.WRONG
+    mark = Mark.WARNING if finding.name in _ONLY_WARN else Mark.WRONG
     return Statement(name, mark, finding.problem, finding.remedy)
 
 
 async def registration(check: RegistrationCheck) -> AsyncIterator[Statement]:
-    """Say which routes strangers may enter, as Tailchat says of its registration."""
+    """Say which routes are open to strangers, because they can register in Tailchat."""
     found = await check.run()
     if isinstance(found, CannotTell):
         yield warning(REGISTRATION, f"Tailchat cannot be asked: {found.why}")._replace(
@@ -214,11 +219,11 @@ async def registration(check: RegistrationCheck) -> AsyncIterator[Statement]:
 
 
 async def people(settings: Settings, inquiry: Inquiry) -> AsyncIterator[Statement]:
-    """Say whether Tailchat tells the gate about people: bans, names, addresses."""
+    """Say whether Tailchat answers the gate's questions about people: bans, names, addresses."""
     if not settings.tailchat.people_refresh:
         yield warning(
             PEOPLE,
-            "tailchat.people_refresh is off, so a banned person stays until the session ends",
+            "tailchat.people_refresh is off, so a banned person stays in until the session ends",
             "set tailchat.people_refresh",
         )
         return

@@ -1,4 +1,4 @@
-"""What a check says, and how checks run."""
+"""The statements of checks, and how checks run."""
 
 import asyncio
 import threading
@@ -9,16 +9,16 @@ from typing import Final, NamedTuple, TypeVar
 
 _T = TypeVar("_T")
 
-#: What checks need, for `needs` and `lacks`; a name is one of its own, by `name_of`.
+#: Words for `needs` and `lacks` of a statement; `name_of` makes one for each host name.
 TAILCHAT: Final = "tailchat"
 NAME_SERVERS: Final = "name servers"
 RUNNING_GATE: Final = "gate"
 STATE_SERVER: Final = "store"
-#: In the place of `about`: the statement has nothing that its cause does not have.
+#: A value of `about`: the statement only repeats what its cause says.
 REPEATED: Final = "repeated"
 
-#: Seconds for one check. A call to Tailchat takes CALL_SECONDS at most, and none makes more than
-#: three that hang.
+#: Seconds for one check. A call to Tailchat takes at most CALL_SECONDS, and a check makes at most
+#: three calls that hang.
 CHECK_SECONDS: Final = 16.0
 CALL_SECONDS: Final = 5.0
 
@@ -33,11 +33,11 @@ class Mark(StrEnum):
 
 
 class Statement(NamedTuple):
-    """What one check found: `name` is from a closed list, `remedy` the next step, if any.
+    """What a check found: `name` is from a closed list, `remedy` is the next step, "" for none.
 
-    `needs` is what the check needed and did not get, `lacks` what others do not get because of what
-    this statement says: words of `joined`, which makes one statement of both. `about` tells
-    statements of one name apart there.
+    The rest is for `joined`, which merges the statements of one outage: `needs` names what the
+    check needed and did not get, `lacks` what other checks cannot get because of this finding, and
+    `about` distinguishes statements with the same name.
     """
 
     name: str
@@ -55,34 +55,34 @@ class Statement(NamedTuple):
 
 
 def name_of(host: str) -> str:
-    """Return what a check lacks that cannot look up a name."""
+    """Return the word of `needs` and `lacks` for the lookup of a host name."""
     return f"name {host}"
 
 
 def ok(name: str, text: str) -> Statement:
-    """Return that something is as it should be."""
+    """Make a statement that something is as it should be."""
     return Statement(name, Mark.OK, text)
 
 
 def warning(name: str, text: str, remedy: str = "") -> Statement:
-    """Return that something is probably not as it should be."""
+    """Make a statement that something is probably not as it should be."""
     return Statement(name, Mark.WARNING, text, remedy)
 
 
 def wrong(name: str, text: str, remedy: str = "") -> Statement:
-    """Return that something is wrong."""
+    """Make a statement that something is wrong."""
     return Statement(name, Mark.WRONG, text, remedy)
 
 
 def unknown(name: str, text: str, remedy: str = "") -> Statement:
-    """Return that something cannot be told from here."""
+    """Make a statement that something could not be found out."""
     return Statement(name, Mark.UNKNOWN, text, remedy)
 
 
 def joined(found: Sequence[Statement]) -> list[Statement]:
-    """Return statements with one for each outage, which names what was not checked because of it.
+    """Merge the statements of each outage into one, which names the checks that it held up.
 
-    It is that of the cause, else the first of those that give the same reason.
+    The one that stays is that of the cause, or else the first with the same reason.
     """
     lacking = {one.lacks for one in found if one.lacks}
     causes: dict[str, int] = {}
@@ -101,12 +101,12 @@ def joined(found: Sequence[Statement]) -> list[Statement]:
 
 
 def _reason(statement: Statement) -> str:
-    """Return what statements of one outage have in common, where none tells of it alone."""
+    """Return what the statements of one outage have in common: the need and the last clause."""
     return f"{statement.needs}: {statement.text.rpartition(': ')[2]}"
 
 
 def _cause(index: int, found: Sequence[Statement], causes: Mapping[str, int]) -> int:
-    """Return which statement says why this one is what it is; there may be some between."""
+    """Follow the needs of a statement to the index of the one that is their first cause."""
     seen = set()
     while (needs := found[index].needs) and index not in seen:
         seen.add(index)
@@ -115,7 +115,7 @@ def _cause(index: int, found: Sequence[Statement], causes: Mapping[str, int]) ->
 
 
 def _with(cause: Statement, others: Sequence[Statement]) -> Statement:
-    """Return the statement of a cause with the names of the checks that it held up."""
+    """Add the names of the checks that it held up to the statement of a cause."""
     marks = {one.mark for one in (cause, *others)}
     names = dict.fromkeys(
         f"{one.name} {one.about}".rstrip() for one in others if one.about != REPEATED
@@ -125,16 +125,16 @@ def _with(cause: Statement, others: Sequence[Statement]) -> Statement:
 
 
 class Check(NamedTuple):
-    """One check: the name for what goes wrong with itself, and what yields its statements."""
+    """One check: `run` yields its statements, `name` is for a failure of the check itself."""
 
     name: str
     run: Callable[[], AsyncIterator[Statement]]
 
 
 async def run_checks(checks: Sequence[Check], seconds: float = CHECK_SECONDS) -> list[Statement]:
-    """Run checks at once; return what they said, in the order of `checks`.
+    """Run checks concurrently; return their statements in the order of `checks`.
 
-    One that hangs is ended after `seconds`, and what it had said until then stays. Raises nothing.
+    A check that hangs is cancelled after `seconds`; its statements until then stay. Raises nothing.
     """
     found: list[list[Statement]] = [[] for _ in checks]
     await asyncio.gather(
@@ -147,19 +147,19 @@ async def _run(check: Check, said: list[Statement], seconds: float) -> None:
     try:
         async with asyncio.timeout(seconds):
             async for statement in check.run():
-                said.append(statement)  # noqa: PERF401 - what was said before the end stays
+                said.append(statement)  # noqa: PERF401 - statements before a failure stay
     except TimeoutError:
         said.append(wrong(check.name, f"this check was not done within {seconds:g} seconds"))
     except Exception as error:  # noqa: BLE001 - the other checks go on
-        # Not the error's text: it may quote what it is about.
+        # Not the error's text, which may quote a secret.
         fault = type(error).__name__
         said.append(unknown(check.name, f"not checked, because of a fault inside: {fault}"))
 
 
 async def in_thread(work: Callable[[], _T]) -> _T:
-    """Return what `work` returns, which may block, as a dead disk does.
+    """Run `work` in a thread and return its result; it may block forever, as on a dead disk.
 
-    Not in the loop's executor: the end of the process waits for its threads.
+    The loop's executor is not used, because the end of the process would wait for its threads.
     """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[_T] = loop.create_future()

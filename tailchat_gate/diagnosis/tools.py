@@ -1,4 +1,4 @@
-"""Whether tools answer, how long their certificates last, and who reaches them beside the gate."""
+"""Checks that tools answer, that their certificates last, and that nobody gets around the gate."""
 
 import asyncio
 import ssl
@@ -37,17 +37,17 @@ from tailchat_gate.proxy.upstream.resolver import Names
 
 AROUND: Final = "around"
 _Address = IPv4Address | IPv6Address
-#: Of proc(5): local addresses in hexadecimal, their words in this machine's order of bytes.
+#: Tables of proc(5), with addresses in hexadecimal, as 32-bit words in this machine's byte order.
 _TABLES: Final = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
 _LISTEN: Final = "0A"
 _WORD: Final = 8
 _REMEDY: Final = (
-    "let the tool listen where only the gate reaches it, keep others out by a firewall, or have it "
-    "check X-Tailchat-Assertion"
+    "let the tool listen where only the gate reaches it, keep others out by a firewall, or let the "
+    "tool check X-Tailchat-Assertion"
 )
 TOOL: Final = "tool"
 _FAULT: Final = 500
-#: Listens at every address.
+#: Addresses that listen on every address of the machine.
 _UNSPECIFIED: Final = ("0.0.0.0", "::")  # noqa: S104 - compared only
 
 _PROBLEMS: Final = {
@@ -61,7 +61,7 @@ _PROBLEMS: Final = {
 
 
 class Listener(NamedTuple):
-    """A socket of this machine, or of this container, that takes connections."""
+    """A listening TCP socket of this machine or container."""
 
     address: _Address
     port: int
@@ -74,7 +74,7 @@ class Listener(NamedTuple):
 async def who_else(
     label: str, address: HttpAddress | UnixAddress, names: Names
 ) -> AsyncIterator[Statement]:
-    """Say who reaches a tool beside the gate."""
+    """Say who else can connect to a tool, around the gate."""
     if isinstance(address, UnixAddress):
         statement = await in_thread(lambda: of_socket(label, Path(address.path)))
         if statement is not None:
@@ -84,7 +84,7 @@ async def who_else(
         async with asyncio.timeout(CALL_SECONDS):
             infos = await names.addresses(address.host, address.port)
     except OSError:
-        return  # said already where it is asked whether the tool answers
+        return  # the check whether the tool answers reports it
     found = [ip_address(info[4][0].partition("%")[0]) for info in infos]
     if all(one.is_loopback for one in found):
         listeners = await in_thread(lambda: tuple(read_listeners()))
@@ -101,12 +101,13 @@ def of_socket(label: str, path: Path) -> Statement | None:
         return None
     if mode & stat.S_IWOTH:
         text = f"{label}: every user of this machine can connect to the socket"
-        return warning(AROUND, text, f"`chmod o-w {path}`, or a directory that others cannot enter")
-    return ok(AROUND, f"{label}: others of this machine cannot connect to the socket")
+        remedy = f"run `chmod o-w {path}`, or move it to a directory that others cannot enter"
+        return warning(AROUND, text, remedy)
+    return ok(AROUND, f"{label}: other users of this machine cannot connect to the socket")
 
 
 def of_loopback(label: str, port: int, listeners: tuple[Listener, ...]) -> Statement:
-    """Say where else than on loopback a tool of this machine listens."""
+    """Say whether a tool on this machine also listens on addresses other than loopback."""
     there = [one for one in listeners if one.port == port]
     outside = sorted({str(one) for one in there if not one.address.is_loopback})
     if outside:
@@ -114,26 +115,26 @@ def of_loopback(label: str, port: int, listeners: tuple[Listener, ...]) -> State
         text = f"{label}: port {port} is open beyond this machine, at {where}"
         return warning(AROUND, text, _REMEDY)
     if not there:
-        text = f"{label}: from here it cannot be told where it listens"
+        text = f"{label}: this machine does not show where the tool listens"
         return unknown(AROUND, text)._replace(needs=label, about=label.partition(":")[0])
-    return ok(AROUND, f"{label}: it listens for this machine alone")
+    return ok(AROUND, f"{label}: it listens on this machine alone")
 
 
 def of_network(label: str, addresses: list[_Address]) -> Statement:
-    """Say which networks an address is in."""
+    """Say whether a tool's addresses are public or in a private network."""
     public = [str(one) for one in addresses if one.is_global]
     if public:
         text = f"{label}: {public[0]} is a public address, so anybody may reach it around the gate"
         return warning(AROUND, text, _REMEDY)
     return ok(
         AROUND,
-        f"{label}: {addresses[0]} is in a private network; who is in it may reach it around the "
+        f"{label}: {addresses[0]} is in a private network, whose machines may reach it around the "
         "gate",
     )
 
 
 def read_listeners() -> Iterator[Listener]:
-    """Yield the listening TCP sockets that this process can see; none where /proc has none."""
+    """Yield the listening TCP sockets in /proc; none on a system without it."""
     for table in _TABLES:
         try:
             lines = table.read_text("ascii").splitlines()[1:]
@@ -155,19 +156,19 @@ def _address(text: str) -> _Address:
 
 
 class Tool(NamedTuple):
-    """A tool of the configuration, with the first of its routes."""
+    """An address of a tool in the configuration, with the first route that leads there."""
 
     address: HttpAddress | UnixAddress
     route: RouteSettings
 
     @property
     def label(self) -> str:
-        """What statements call it."""
+        """How statements name it."""
         return f"{self.route.name}: {self.address}"
 
 
 def tools(settings: Settings) -> tuple[Tool, ...]:
-    """Return each tool once."""
+    """Return the tools of all routes without duplicates."""
     found: dict[str, Tool] = {}
     for route in settings.route:
         for address in map(upstream_address, route.backends):
@@ -190,12 +191,12 @@ async def answers(
     now: float,
     listeners: Iterable[TcpAddress | UnixAddress] = (),
 ) -> AsyncIterator[Statement]:
-    """Say whether a tool answers a request without identity, and about its certificate.
+    """Say whether a tool answers an anonymous request, and how long its certificate is valid.
 
-    `listeners` are the gate's own addresses: a name may lead to one of them.
+    `listeners` are the gate's own addresses, to which the tool's name may lead by mistake.
     """
     loop = asyncio.get_running_loop()
-    # Reads files.
+    # In a thread, because it reads files.
     backend = await in_thread(partial(Backend.of_route, tool.route, tool.address))
     began = loop.time()
     try:
@@ -219,7 +220,7 @@ async def answers(
     itself = next((one for one in listeners if _leads_to(probe, one)), None)
     if itself is not None:
         text = f"{tool.label} leads to {itself}, where the gate itself listens: requests loop"
-        yield wrong(TOOL, text, "correct the route's upstream, or the name that it has")
+        yield wrong(TOOL, text, "correct the route's upstream, or where its name leads")
         return
     for statement in certificates.dates_of(tool.label, probe.certificate, now):
         yield statement
@@ -227,7 +228,7 @@ async def answers(
 
 
 def _leads_to(probe: Probe, listener: TcpAddress | UnixAddress) -> bool:
-    """Whether a connection within this machine has reached an address of the gate."""
+    """Whether a probe, from an address of this machine to the same one, reached a gate listener."""
     here, there = probe.ends
     if not isinstance(listener, TcpAddress) or here[:1] != there[:1] or not there:
         return False
@@ -238,7 +239,7 @@ def _leads_to(probe: Probe, listener: TcpAddress | UnixAddress) -> bool:
 def _of_start(tool: Tool, start: bytes, seconds: float) -> Statement:
     status = status_of(start)
     if not status:
-        remedy = "correct the route's upstream: it may be another port, or speak https"
+        remedy = "correct the route's upstream: the tool may use another port, or https"
         return wrong(TOOL, f"{tool.label} does not answer with HTTP/1.1", remedy)
     text = f"{tool.label} answers with {status}, after {1000 * seconds:.0f} ms"
     if status >= _FAULT:

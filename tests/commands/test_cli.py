@@ -143,7 +143,7 @@ async def test_check_tells_of_directories_that_a_start_would_miss(tmp_path: Path
 
     assert code == 0
     for key in ("state.path", "log.audit_file"):
-        assert f"warning: {key}: there is no directory {gone} here; " in err
+        assert f"warning: {key}: this machine has no directory {gone}; " in err
     assert started == 1
     assert "No such file or directory" in told
 
@@ -225,13 +225,16 @@ async def test_another_program_at_the_admin_address_is_no_gate(
         code, out, err = await asyncio.to_thread(invoke, command, "--config", path)
     assert code != 0
     assert "no gate answers at" in out + err
-    assert "something else does" in out + err
+    assert "another program does" in out + err
 
 
 @pytest.mark.parametrize(
     ("left", "said"),
     [
-        (True, "Connection refused; a gate that has ended left this socket; start the gate"),
+        (
+            True,
+            "Connection refused; the socket is left over from a gate that has ended; start",
+        ),
         (False, "No such file or directory; start the gate"),
     ],
     ids=["stale", "none"],

@@ -352,7 +352,7 @@ async def test_tools_that_do_not_answer_as_they_should(
     assert "answers with 503" in said["broken"][1]
     assert certificates["plain"] == (
         "wrong",
-        f"plain: {upstreams['plain']}: what listens there speaks no TLS",
+        f"plain: {upstreams['plain']}: the server there does not speak TLS",
     )
     assert "certificate has expired" in certificates["old"][1]
     assert found.marks("around") <= {"ok", "unknown"}

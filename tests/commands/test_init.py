@@ -325,7 +325,7 @@ def test_secrets_are_not_put_where_others_read(tmp_path: Path, mode: int) -> Non
     done = _init(tmp_path, "--docker", *ANSWERS, "--client-id", "tc_1", "--tool", "http://wiki:80")
 
     assert done.exit_code == 1
-    assert f"{tmp_path}/secrets: open to other users; mode 0700 keeps them out" in done.output
+    assert f"{tmp_path}/secrets: other users can enter it; set its mode to 0700" in done.output
     assert list((tmp_path / "secrets").iterdir()) == []
 
 

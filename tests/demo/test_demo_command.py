@@ -99,7 +99,7 @@ async def test_the_demo_signs_somebody_in_and_ends_on_ctrl_c() -> None:
     assert code == 0
     assert "warning" not in err
     assert "Traceback" not in err
-    assert "nothing is left of it" in rest
+    assert "has deleted its files" in rest
 
 
 async def test_the_demo_shows_a_refusal_a_request_and_an_approval() -> None:

@@ -217,5 +217,5 @@ async def test_a_lock_is_never_written_where_the_running_gate_does_not_look(home
 
     assert process.returncode == 1
     assert f"the running gate keeps its state in {home}, not in " in said.decode()
-    assert "--state names the directory" in said.decode()
+    assert "give the directory by --state" in said.decode()
     assert not (home / "other").exists()

@@ -162,7 +162,7 @@ async def test_explain_says_who_it_explains_for(run: Run, stand_in: StandInTailc
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("Nobody#1", "nobody in Tailchat has the name Nobody#1; capitals count"),
+        ("Nobody#1", "nobody in Tailchat has the name Nobody#1; check its capital letters"),
         ("plain bob#7", "nobody in Tailchat has the name plain bob#7"),
     ],
 )
@@ -199,7 +199,7 @@ async def test_odd_answer_locks_nobody(
     stand_in.faults.actions[SEARCH] = Response(200, answer)
     code, _, errors = await run("lock", NAME)
 
-    assert (code, "cannot be used" in errors) == (1, True)
+    assert (code, "cannot be read" in errors) == (1, True)
     assert not list((config.parent / "state").iterdir())
 
 

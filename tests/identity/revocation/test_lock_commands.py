@@ -76,7 +76,7 @@ def test_what_the_commands_write(run: Run, path: Path) -> None:
     assert re.fullmatch(r"sub:66000000000000000000000a is locked until 20\d\d-.* UTC\n", told[0])
     assert told[1:] == [
         "token:backup is locked until unlocked\n",
-        "sub:66000000000000000000000a is not locked any more\n",
+        "sub:66000000000000000000000a is no longer locked\n",
         "sub:66000000000000000000000a is signed out\n",
         "everybody is signed out\n",
     ]
@@ -322,7 +322,7 @@ def test_an_id_that_nobody_can_have_is_refused(
     for done in (short, upper):
         assert done.exit_code == 2
         assert "is not a Tailchat id, which has 24 hex digits" in done.stderr
-        assert "nobody can have it; an ID is on the page /oauth2/userinfo" in done.stderr
+        assert "nobody can have it; people see their ID on the page" in done.stderr
     assert "in lower case" in upper.stderr
     assert not (path / NAME).exists() or StoredEntries(path).read() == []
     for sub in ("0" * 24, "f" * 24, "0123456789abcdef01234567"):
