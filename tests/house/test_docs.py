@@ -270,6 +270,23 @@ def test_every_decision_has_the_same_sections() -> None:
     check_each(sorted((ROOT / "docs/adr").glob("0*.md")), check)
 
 
+def test_decisions_name_only_files_that_exist() -> None:
+    """A module or test that a page of docs/adr names is there, also after it was moved."""
+    there = [
+        f"/{path.relative_to(ROOT)}"
+        for folder in ("tailchat_gate", "tests", "bench", "fuzz", "docs")
+        for path in (ROOT / folder).rglob("*.py")
+    ]
+
+    def check(path: Path) -> None:
+        named = set(
+            re.findall(r"`(\w+/[\w/]+\.py|test_\w+\.py)`", path.read_text(encoding="utf-8"))
+        )
+        assert {name for name in named if not any(p.endswith(f"/{name}") for p in there)} == set()
+
+    check_each(sorted((ROOT / "docs/adr").glob("0*.md")), check)
+
+
 def test_troubleshooting_quotes_pages_as_they_are() -> None:
     """What a person is said to see is the heading of a page."""
     document = (ROOT / "docs/operate/troubleshooting.md").read_text(encoding="utf-8")
