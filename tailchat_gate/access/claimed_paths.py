@@ -1,4 +1,4 @@
-"""Whether a path that a field names may be used, and how the field is rewritten; pure."""
+"""Judges the paths that a request names in its fields, and rewrites these fields; pure."""
 
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
@@ -15,27 +15,27 @@ from tailchat_gate.request.readings import MAX_READINGS, TooManyReadingsError, r
 from tailchat_gate.request.target import Host, Target, read_target
 from tailchat_gate.syntax import DEFAULT_PORTS
 
-#: Folders of the request's own path that a relative name may be meant below.
+#: How many folders of the request's own path may be the base of a relative name.
 _MAX_FOLDERS: Final = 6
-#: An account of Swift is "/v1/NAME".
+#: The folders of an account in Swift: "/v1/NAME".
 _ACCOUNT_FOLDERS: Final = 2
 _DEFAULT_PORTS: Final = frozenset(map(str, DEFAULT_PORTS.values()))
-#: Claimed values where the tool gets all as they came.
+#: No rewritten values: the tool gets the fields as they were sent.
 AS_SENT: Final[Mapping[bytes, bytes]] = MappingProxyType({})
 
 
 class Claimed(NamedTuple):
-    """The rules that the paths in a request's fields meet, and the fields as the tool sees them."""
+    """The rules for the paths in a request's fields, and the fields' values for the tool."""
 
     rules: tuple[Rule, ...]
     values: Mapping[bytes, bytes]
 
 
 class Asked(NamedTuple):
-    """The request that names paths: on which host, for what and by which methods.
+    """The request that names paths.
 
-    `forwarded`: the gate itself passes it to the tool, so that it can be put into its view.
-    `public_port`: what visitors name with the host, where a proxy in front may have left it out.
+    `forwarded`: the gate itself forwards it, so that it can rewrite paths for the tool.
+    `public_port`: the port that visitors use, which a proxy in front may have removed from Host.
     """
 
     host: Host
@@ -46,10 +46,10 @@ class Asked(NamedTuple):
 
 
 class _Judge:
-    """Finds what the paths in one request's fields meet.
+    """Finds the rules for the paths in one request's fields.
 
-    All of them together have as many readings as one path may: a few hundred bytes of fields
-    would cost more than a hundred requests otherwise.
+    All of them together may have as many readings as one path. Otherwise a few hundred bytes of
+    fields would cost more than a hundred requests.
     """
 
     def __init__(self, table: RouteTable, host: str) -> None:
@@ -68,17 +68,16 @@ class _Judge:
         return table.match_each(found, host, path, others) if found and others else found
 
     def touched(self, path: str, methods: frozenset[str]) -> list[Rule]:
-        """Return the rules at every place that some reading of a path leads to."""
+        """Return the rules at every place to which some reading of a path leads."""
         return self._table.touched(self._host, path, methods)
 
 
 def judge_claims(
     table: RouteTable, match: Match, fields: FieldSection, claims: Iterable[Claim], asked: Asked
 ) -> Claimed:
-    """Return the routes and rules for the claims of a request that `match` serves.
+    """Return the rules and rewritten values for the claims of a request that `match` serves.
 
-    Raises RefusedError for what no rule can be found for: another host, another tool, a path
-    that no route offers.
+    Raises RefusedError for another host, another tool, and a path that no route offers.
     """
     rules: list[Rule] = []
     seen: dict[bytes, list[tuple[Claim, bytes]]] = {}
@@ -99,7 +98,7 @@ def judge_claims(
 
 
 def _methods(claim: Claim, asked: Asked) -> frozenset[str]:
-    """Return the methods by which a claimed path is used."""
+    """Return the methods that amount to the use of a claimed path."""
     if claim.purpose is Purpose.READ:
         return frozenset(("GET",))
     if claim.purpose is Purpose.MOVE:
@@ -118,11 +117,11 @@ def _check_authority(claim: Claim, asked: Asked) -> None:
 
 
 def _relative(judge: _Judge, route: Route, claim: Claim, asked: Asked) -> list[Rule]:
-    """Return the rules of all that a name within the tool's own space may stand for.
+    """Return the rules for every path that a name within the tool's own space may stand for.
 
-    S3 takes it from the root of its address, Swift from the account, whose folders begin the
-    path of the request: there a route has to offer it. What other servers would take it for counts
-    as well. The name is not rewritten: it is in the tool's view, and often signed.
+    S3 takes it relative to its root, Swift relative to the account, whose folders begin the
+    request's path: a route must offer that path. The rules for the readings of other servers apply
+    as well. The name is not rewritten, because it is already the tool's own, and often signed.
     """
     own = read_target(route.upstream_target(asked.target.raw).decode("ascii"), None).path
     folders = own.split("/")[1:-1][:_MAX_FOLDERS]

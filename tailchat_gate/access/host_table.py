@@ -1,4 +1,4 @@
-"""Which places of one host a path leads to, by each of its readings."""
+"""Finds the places of one host to which the readings of a path lead."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple, TypeVar
@@ -18,26 +18,26 @@ from tailchat_gate.request.readings import (
 )
 from tailchat_gate.syntax import COMMON_METHODS
 
-#: Bytes that judged paths take, over all hosts and methods together; and one of them.
+#: The most bytes of cached judgements of paths, for all hosts and methods, and of one of them.
 MAX_KEPT: Final = 4 << 20
 _LARGEST_KEPT: Final = 1024
-#: The objects of one.
+#: The bytes of a judgement's objects.
 _OBJECTS: Final = 512
-#: Paths that are refused for their readings, in bytes: to refuse one again costs nothing.
+#: The most bytes of cached paths with too many readings, which are cheap to refuse again.
 _KEPT_REFUSALS: Final = 512 << 10
 _LARGEST_REFUSAL: Final = 16 << 10
 
 _T = TypeVar("_T")
 #: A table, a method as that table distinguishes it, and a path.
 _Key = tuple["HostTable", str, str]
-#: A match, or None where no route serves a path.
+#: A match, or None if no route serves a path.
 _Found = tuple[Match | None]
 
 
 class PathMatch(NamedTuple):
-    """One reading of a path, and what it meets: a match of each place that it may lead to.
+    """One reading of a path, and a match for each place to which it may lead.
 
-    There is none where the reading leads to no route at all, and then nobody may have the path.
+    Without a match the reading leads to no route at all, and the path is refused to everybody.
     """
 
     reading: str
@@ -45,9 +45,9 @@ class PathMatch(NamedTuple):
 
 
 class _Spot(NamedTuple):
-    """One reading of a path: the place it leads to, and all whose rules it meets, that one first.
+    """One reading of a path: the place to which it leads, and all places whose rules apply.
 
-    `by_name`: it is read so only by a tool that adds or drops names, such as an ending.
+    `by_name`: only a tool that adds or drops names, such as an ending, reads it so.
     """
 
     reading: str
@@ -57,9 +57,9 @@ class _Spot(NamedTuple):
 
 
 class HostTable:
-    """The places of one host: those of its own routes, of wildcards that cover it, of any host.
+    """The places of one host, in layers: its own routes, wildcards that cover it, any host.
 
-    A place of an earlier layer comes before those of later ones at the same path.
+    At the same path, a place of an earlier layer wins.
     """
 
     def __init__(self, layers: Sequence[Layer], kept: "PathCache") -> None:
@@ -73,8 +73,8 @@ class HostTable:
             self.methods |= COMMON_METHODS
         self._kept = kept
         self._plain: Final = PlainPaths(key for layer in self._layers for key in layer.lookups())
-        # With one place at "/" every reading of every path meets the same rules. A confined route
-        # is judged all the same: "/../x" leads above what takes the place of its path.
+        # With a single place at "/", the same rules apply to every path. But a confined route must
+        # be judged, because "/../x" would lead out of the replacement of its path.
         root = self._at("/")
         alone = root is not None and not root.is_confined
         alone = alone and all(layer.exact.keys() == {"/"} for layer in self._layers)
@@ -82,7 +82,7 @@ class HostTable:
         self._only = self._root.only if self._root else None
 
     def match(self, path: str, method: str) -> Match | None:
-        """Return the route for a raw path, and the rules that the request meets."""
+        """Return the route for a raw path, and the rules that apply to the request."""
         if self._only is not None:
             return self._only
         if self._root is not None:
@@ -95,7 +95,7 @@ class HostTable:
         return found[0]
 
     def _found(self, told: str, path: str, method: str) -> _Found:
-        """Return what is known of paths of this form, or else what is judged of this one."""
+        """Return the judgement of this path or of one with the same form."""
         form = self._plain.form(path)
         if form is None:
             return (self._judge(path, method),)
@@ -106,7 +106,7 @@ class HostTable:
         return found
 
     def told_apart(self, methods: Iterable[str]) -> set[str]:
-        """Return the methods as this table distinguishes them: of any number, only few differ."""
+        """Return the methods as this table distinguishes them, which are few."""
         return {method if method in self.methods else ODD_METHOD for method in methods}
 
     def path_matches(self, path: str, method: str) -> list[PathMatch]:
@@ -122,16 +122,16 @@ class HostTable:
         )
 
     def touched(self, path: str, method: str) -> list[Rule]:
-        """Return the rules at every place that some reading of a path leads to.
+        """Return the rules at every place to which some reading of a path leads.
 
-        They are also told where another reading leads to no route, so that `match` finds none.
+        Unlike `match`, returns them even if another reading leads to no route.
         """
         spots = self._spots(path, self._exact(path))
         groups = {group for spot in spots for group in spot.groups}
         return [rule for group in groups for rule in group.match(method).rules]
 
     def taken(self, path: str) -> frozenset[str]:
-        """Return the methods that every reading of a raw path takes, among those by name."""
+        """Return the known methods that the places of every reading of a raw path take."""
         met = {self._root} if self._root else set()
         if self._root is None:
             met.update(group for _, groups in self._met(path, ODD_METHOD) for group in groups)
@@ -148,14 +148,14 @@ class HostTable:
         rules: list[Rule] = []
         for _, groups in self._met(path, method):
             if not groups:
-                # Some server would serve what no route offers: refuse it to everybody.
+                # Some server would serve something that no route offers: refuse it to everybody.
                 return None
             for group in groups:
                 rules += group.match(method).rules
         return Match(serving.match(method).route, strictest(rules))
 
     def _met(self, path: str, method: str) -> Iterator[tuple[str, tuple[RouteGroup, ...]]]:
-        """Yield each reading of a path with the places that it may lead to, none for no route."""
+        """Yield each reading of a path with the places to which it may lead, () for no route."""
         serving = self._exact(path)
         route = None if serving is None else serving.match(method).route
         confined = route is not None and route.is_confined
@@ -163,19 +163,19 @@ class HostTable:
             if serving is None or route is None:
                 yield reading, ()
             elif by_name:
-                # What stands above a confined route is no part of what its tool sees of a path.
+                # A confined route's tool does not see the part of a path above the route.
                 seen = _inside(groups, serving.path) if confined else groups
                 if seen and route.settings.name_variants:
                     yield reading, seen
             elif confined and (exact is not serving or "/../" in f"{reading}/"):
-                # A ".." that stays inside here may lead out behind the replacement of a path:
+                # A ".." that stays inside the route may lead out after the path is replaced:
                 # "/app/../app/x" becomes "/tool/../app/x".
                 yield reading, ()
             else:
                 yield reading, groups
 
     def _spots(self, path: str, serving: RouteGroup | None) -> Sequence[_Spot]:
-        """Return the readings of a path; once for all methods that are asked for in a row."""
+        """Return the readings of a path; cached for further methods of the same path."""
         last = self._kept.last
         if last is not None and last[0] is self and last[1] == path:
             return last[2]
@@ -189,7 +189,7 @@ class HostTable:
             spots = self._read(path, most, by_name=by_name)
         except TooManyReadingsError:
             if most < MAX_READINGS:
-                text = "too many paths that can be read in many ways"
+                text = "too many paths that can be read in many ways; slow down"
                 raise RefusedError(text, Reason.RATE_LIMITED) from None
             meter.count(MAX_READINGS)
             self._kept.refused.keep(key, True)  # noqa: FBT003 - what is kept
@@ -209,14 +209,14 @@ class HostTable:
         return spots
 
     def _spot(self, reading: str) -> _Spot:
-        # Servers differ on whether case counts: the rules of both answers are met. Without
-        # the first, "/PUBLIC" would go to the route at "/" by the rule of "/public".
+        # Servers differ on whether case matters, so the rules for both apply. Otherwise "/PUBLIC"
+        # would go to the route at "/" by the rule of "/public".
         exact = self._exact(reading)
         folded = self._longest_prefix(self._folded_at, reading.lower())
         return _Spot(reading, exact, (exact, *folded) if exact is not None and folded else ())
 
     def _near(self, reading: str) -> Iterator[_Spot]:
-        """Yield the places whose paths differ from a reading in the endings of names alone."""
+        """Yield the places whose paths differ from a reading only in the endings of names."""
         lower = reading.lower()
         for cut in _cuts(lower, self._longest):
             if groups := (*self._folded_at(cut), *self._near_at("stems", cut)):
@@ -229,7 +229,7 @@ class HostTable:
         exact = self._exact(reading)
         nearest = 0 if exact is None else len(exact.path)
         for prefix in self._prefixes(lower):
-            # What has a place of its own is no file that lacks its ending.
+            # A path with its own place is no file without its ending.
             no_group = prefix == whole or len(prefix) > nearest
             if no_group and (groups := self._near_at("stems", prefix)):
                 yield _Spot(prefix, None, groups, by_name=True)
@@ -244,8 +244,8 @@ class HostTable:
         return at("/")
 
     def _prefixes(self, path: str) -> Iterator[str]:
-        """Yield what a path begins with, by whole segments, the longest first; not "/"."""
-        # No route is deeper than this many segments: a path of a thousand slashes costs no more.
+        """Yield the starts of a path that end with a segment, the longest first, without "/"."""
+        # Longer ones than the deepest route are skipped, so that many slashes cost no time.
         prefix = "/".join(path.split("/", self._depth + 1)[: self._depth + 1])
         while prefix:
             yield prefix
@@ -266,12 +266,12 @@ class HostTable:
 
 
 class PathCache:
-    """Caches judgements of paths by table, method and path; bounded as a whole.
+    """Caches the judgements of paths of all tables; bounded.
 
-    `paths` are those that came again, `forms` the forms of plain ones. A stranger who sends new
-    paths all the time makes them be judged again, which costs time and no memory. `last` is the
-    path that was read last, at which table and what came of it; `refused` are paths with too many
-    readings; `meter` bounds how many paths with many readings a client may send.
+    `paths` has paths that came more than once, `forms` the forms of plain paths. A stranger who
+    always sends new paths costs time, but no memory. `last` is the path read last, with its table
+    and readings. `refused` has paths with too many readings. `meter` limits the readings that one
+    client may cause.
     """
 
     def __init__(self) -> None:
@@ -297,13 +297,13 @@ def _cost_of_refusal(key: bytes, _refused: object) -> int:
 
 
 def strictest(rules: Iterable[Rule]) -> tuple[Rule, ...]:
-    """Return rules each once; one that refuses the method stands alone, nothing is before it."""
+    """Return each rule once; only NO_METHOD if it is among them."""
     distinct = tuple(dict.fromkeys(rules))
     return (NO_METHOD,) if NO_METHOD in distinct else distinct
 
 
 def _visible(layers: Iterable[RouteGroups], key: str) -> tuple[RouteGroup, ...]:
-    """Return the places of all layers by a key, of each path the first."""
+    """Return the places of all layers under a key, for each path that of the first layer."""
     found: dict[str, RouteGroup] = {}
     for groups in layers:
         for group in groups.get(key, ()):
@@ -312,16 +312,16 @@ def _visible(layers: Iterable[RouteGroups], key: str) -> tuple[RouteGroup, ...]:
 
 
 def _inside(groups: Iterable[RouteGroup], folder: str) -> tuple[RouteGroup, ...]:
-    """Return the places at or below a folder, in any case."""
+    """Return the places at or below a folder, ignoring case."""
     below = folder.lower().rstrip("/")
     return tuple(group for group in groups if inside(group.path.lower(), below) or not below)
 
 
 def _cuts(path: str, longest: int) -> Iterator[str]:
-    """Yield the starts of a path, no longer than `longest`, that end before a dot in a name.
+    """Yield the starts of a path, no longer than `longest`, that end before a dot in a segment.
 
-    "/admin.json" begins with "/admin", which tools serve it as. In a name with more behind it
-    only an ending that begins with a letter counts: "/v1.1/x" is no file of "/v1".
+    Tools may serve "/admin.json" as "/admin". In a segment that is not the last, only an ending
+    that begins with a letter counts: "/v1.1/x" is no file of "/v1".
     """
     position = path.find(".", 0, longest + 1)
     while position >= 0:

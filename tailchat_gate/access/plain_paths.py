@@ -1,4 +1,4 @@
-"""Finds the parts of a plain path that can decide which places it leads to."""
+"""Reduces plain paths to the parts that decide which routes they lead to, for a cache."""
 
 from collections.abc import Iterable
 from typing import Final
@@ -7,12 +7,12 @@ from tailchat_gate.request.readings import is_plain, names_script
 
 
 class PlainPaths:
-    """Tells which plain paths lead to the same places, by the keys under which these are found.
+    """Maps plain paths that lead to the same places to one form.
 
-    `keys` are the paths of places in lower case, and whatever else a path or the start of one is
-    looked up as: by whole segments, or by all before a dot in a segment. So of a path with one
-    reading only the segments count that begin some key, and the one behind them. What is behind
-    that one, and it itself where it is no key and has no dot, may be any name that is in no key.
+    `keys` are all texts under which a place is found, in lower case: paths, and paths up to a dot
+    in a segment. In a path with one reading, only the segments that begin some key count, and the
+    next one. That one, if it is no key and has no dot, and all further segments can be replaced by
+    any name that is in no key.
     """
 
     def __init__(self, keys: Iterable[str]) -> None:
@@ -26,9 +26,9 @@ class PlainPaths:
         self._any_name: Final = name
 
     def form(self, path: str) -> str | None:
-        """Return a path that leads to the same places, one for very many; None where none is known.
+        """Return a path that stands for all that lead to the same places, None if there is none.
 
-        It has as many readings as `path`: one.
+        Like `path` itself, it has one reading.
         """
         if not is_plain(path) or names_script(path):
             return None
@@ -40,7 +40,7 @@ class PlainPaths:
             node = lower if end < 0 else lower[:end]
         stop = len(path) if end < 0 else end
         if stop == start + 1:
-            # An empty name, which ends the path.
+            # An empty segment, which ends the path.
             return path
         matters = node in self._keys or "." in path[start:stop]
         kept = path[:stop] if matters else path[: start + 1] + self._any_name

@@ -11,7 +11,7 @@ from tailchat_gate.people.memberships import Members
 from tailchat_gate.reasons import Reason
 
 Groups = Mapping[str, Iterable[str]]
-#: Of a configuration whose groups have subs alone.
+#: For a configuration without groups from Tailchat.
 NO_MEMBERS: Final = Members()
 NO_GRANTS: Final = GrantState(lambda: 0.0)
 
@@ -19,7 +19,7 @@ NO_GRANTS: Final = GrantState(lambda: 0.0)
 class Listed(NamedTuple):
     """The persons (by sub) and machines (by token) that the entries of a list name.
 
-    `groups` are the names of groups that have members from Tailchat too.
+    `groups` are the names of groups that also have members from Tailchat.
     """
 
     subs: frozenset[str] = frozenset()
@@ -34,10 +34,10 @@ NOBODY: Final = Listed()
 class Rule:
     """Who may enter: everybody, any signed-in person, or the persons and machines named.
 
-    Who is in `denied_subs` or `denied_tokens` is let in by nothing but `public`, and then counts
-    as nobody. `refuses_method` is the rule of a place that does not take a request's method,
-    `preflight` of one where browsers may ask, as nobody, what a page of another origin may send.
-    `route` is the name by which `grants` let persons in for a while, "" where none can.
+    Only `public` lets those in `denied_subs` and `denied_tokens` in, as anonymous visitors.
+    `refuses_method`: the place does not take the request's method. `preflight`: browsers may send
+    anonymous CORS preflights. `route` is the name under which `grants` let persons in for a while,
+    "" if none can.
     """
 
     public: bool = False
@@ -68,7 +68,7 @@ class Decision:
 
 #: Let in as an anonymous visitor, signed in or not.
 AS_NOBODY: Final = Decision(allowed=True, reason=Reason.PUBLIC)
-#: Let in anonymously, to ask what another page may send (Fetch, "CORS-preflight request").
+#: Let in anonymously, for a preflight (Fetch, "CORS-preflight request").
 PREFLIGHT: Final = Decision(allowed=True, reason=Reason.PREFLIGHT)
 _SIGNED_IN: Final = Decision(allowed=True, reason=Reason.SIGNED_IN)
 _TOKEN: Final = Decision(allowed=True, reason=Reason.TOKEN)
@@ -82,7 +82,7 @@ NO_ROUTE: Final = Decision(allowed=False, reason=Reason.NO_ROUTE)
 
 
 def listed(entries: Iterable[str], groups: Groups) -> Listed:
-    """Return whom the entries of a list name: `group:NAME`, `sub:ID`, `token:NAME`.
+    """Return the persons and machines that a list names: `group:NAME`, `sub:ID`, `token:NAME`.
 
     Raises ValueError for any other entry and for an unknown group.
     """
@@ -115,17 +115,16 @@ def make_rule(
     everywhere: Listed = NOBODY,
     members: Members = NO_MEMBERS,
 ) -> Rule:
-    """Return the rule that a route's `allow` and `deny` lists state.
+    """Return the rule for a route's `allow` and `deny` lists.
 
-    An entry of `allow` may be `public` or `signed-in` too. `everywhere` are those denied on all
-    routes. Raises ValueError for an entry that cannot be read, an unknown group, an empty `allow`,
-    or a denied group with members from Tailchat: a rule that cannot be read must not exist, and a
-    list that sometimes cannot tell would let in.
+    An entry of `allow` may also be `public` or `signed-in`. `everywhere` are those denied on all
+    routes. Raises ValueError for an unknown entry or group, an empty `allow`, and a denied group
+    with members from Tailchat, which would let its members in while Tailchat does not answer.
     """
     if not allow:
         raise ValueError("an empty allow list")
     named = listed((entry for entry in allow if entry not in {PUBLIC, SIGNED_IN}), groups)
-    # Shared with the other routes if this one denies no further people: the list may be long.
+    # A route that denies nobody else shares the list with the other routes, as it may be long.
     denied = everywhere
     if deny:
         own = listed(deny, groups)
@@ -151,10 +150,9 @@ def make_rule(
 def decide(rules: Sequence[Rule], sub: str | None, token: str = "") -> Decision:
     """Return the decision for the person `sub` (None = not signed in) or the machine `token`.
 
-    `token` is the name of a machine's verified token, "" for none; who shows one is a machine,
-    signed in or not. `rules` are those of every reading of the path; each must allow, so the
-    strictest counts. A person who is signed in is let in by `public` as well, but counts as
-    signed in; a machine likewise.
+    `token` is the name of a machine's verified token, "" for none; with a token, `sub` is ignored.
+    `rules` are those for every reading of the path, and each must allow. `public` also lets
+    signed-in persons and machines in, under their own names.
     """
     if not rules:
         return NO_ROUTE
@@ -168,26 +166,26 @@ def decide(rules: Sequence[Rule], sub: str | None, token: str = "") -> Decision:
             return _of_denied(rules)
         if not (rule.public or rule.signed_in or sub in rule.subs):
             refusal = _by_groups(rule, sub)
-            # A certain refusal comes before an uncertain one.
+            # A certain refusal takes precedence over an uncertain one.
             if refusal is not None and (refusal is not _GROUPS_UNKNOWN or decision is _SIGNED_IN):
                 decision = refusal
     return decision
 
 
 def takes_preflights(rules: Sequence[Rule]) -> bool:
-    """Whether every reading of a path meets a route that takes anonymous preflights."""
+    """Whether the rules for every reading of a path take anonymous preflights."""
     return bool(rules) and all(rule.public or rule.preflight for rule in rules)
 
 
 def takes_tokens(rules: Sequence[Rule]) -> bool:
-    """Whether a machine may get in where an anonymous visitor may not."""
+    """Whether each of the rules lets some machine in, or everybody."""
     return bool(rules) and all(rule.public or rule.tokens for rule in rules)
 
 
 def _by_groups(rule: Rule, sub: str) -> Decision | None:
-    """Return the refusal of a person whom a rule does not list; None if a group lets them in.
+    """Return the refusal of a person whom a rule does not list, None if it lets them in.
 
-    Or a grant, which counts even where the gate cannot tell who is in a group.
+    A grant or a group may do that; a grant also while the gate does not know who is in a group.
     """
     if rule.route and rule.grants.has(sub, rule.route):
         return None
@@ -218,5 +216,5 @@ def _of_machine(rules: Sequence[Rule], token: str) -> Decision:
 
 
 def _of_denied(rules: Sequence[Rule]) -> Decision:
-    """Decide for a person whom a rule denies: as for an anonymous visitor."""
+    """Decide about a denied person or machine: they may enter only as anonymous visitors."""
     return AS_NOBODY if all(rule.public for rule in rules) else _DENY_LISTED

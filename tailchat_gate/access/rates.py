@@ -1,9 +1,9 @@
-"""Rate limits: how soon the next request of a key may come; pure, the time is an argument.
+"""Rate limits: whether the next request of a key may pass; pure, the time is an argument.
 
-A bucket holds one number, the moment at which it will be full again: the generic cell rate
-algorithm of ITU-T I.371. A whole period's requests may come at once; then the bucket fills evenly,
-by one request each `seconds / count`. The moments of several gates add up, so that gates which
-share a store share their buckets too (`serving/shared_rates.py`).
+A bucket holds one number, the time at which it will be full again: the generic cell rate algorithm
+of ITU-T I.371. All requests of a period may come at once; after that the bucket regains one request
+every `seconds / count`. Charges of several gates can be added up, so gates that share a store share
+their buckets (`serving/shared_rates.py`).
 """
 
 from collections import Counter
@@ -15,24 +15,24 @@ from tailchat_gate.bounded import BoundedCache
 from tailchat_gate.config.values.quantities import Rate
 from tailchat_gate.request.context import RequestContext
 
-#: The limits by their keys in the configuration, which are a metric's labels too.
+#: The limits by their keys in the configuration, which are also labels of a metric.
 LOGINS: Final = "logins"
 PERSON: Final = "requests_per_person"
 TOKEN: Final = "requests_per_token"  # noqa: S105 - the name of a key
 ROUTE: Final = "rate"
 CLIENT: Final = "rate_per_client"
 NAMES: Final = (LOGINS, PERSON, TOKEN, ROUTE, CLIENT)
-#: Buckets that are kept, of those that strangers fill and of all others: 250 bytes each. Beyond
-#: that, those that were used least lately are forgotten, and are full when they come again.
+#: The most buckets of strangers, and of all others, 250 bytes each. The least recently used are
+#: dropped, which makes them full again.
 MOST: Final = 65_536
-#: Sums of seconds are exact to less than this; without it a period's last request might not pass.
+#: More than the rounding error of seconds, which could keep a period's last request from passing.
 _PRECISION: Final = 1e-6
 
 
 class Bucket:
-    """The requests of one key; `stranger`: anybody can make such keys up.
+    """The requests of one key; `stranger`: anybody can make up such keys.
 
-    `taken` counts those that other gates have not been told of.
+    `taken` counts the requests that are not in the shared store yet.
     """
 
     __slots__ = ("due", "key", "limit", "stranger", "taken")
@@ -41,7 +41,7 @@ class Bucket:
         self.limit: Final = limit
         self.key: Final = key
         self.stranger: Final = stranger
-        #: When the bucket is full again, by the clock of the requests; past: it is full.
+        #: When the bucket is full again, by the clock of the requests.
         self.due = 0.0
         self.taken = 0
 
@@ -62,7 +62,7 @@ class Buckets:
     def forget(self, sub: str) -> None:
         """Forget the buckets of a person."""
         tail = f":{sub}"
-        # A token may be named like a sub.
+        # A token may have the same name as a sub.
         found = [
             bucket
             for bucket in self.known.values()
@@ -81,18 +81,18 @@ class RateLimit:
     __slots__ = ("_ahead", "_buckets", "_prefix", "interval", "name")
 
     def __init__(self, buckets: Buckets, name: str, rate: Rate, *, of: str = "") -> None:
-        """`of` is the route, "" for a limit of all."""
+        """`of` is the name of the route, "" for a limit on all."""
         self.name: Final = name
         self._buckets = buckets
-        #: The seconds in which one more request may come.
+        #: The seconds after which the bucket regains a request.
         self.interval: Final = rate.seconds / rate.most
-        #: So far ahead of the time the moment of a bucket may be, and one more request may come.
+        #: A request may pass while `due` is at most this many seconds in the future.
         self._ahead: Final = rate.seconds - self.interval + _PRECISION
-        # With the rate, so that a bucket of another one is not read by this one.
+        # With the rate, so that a changed rate gets new buckets.
         self._prefix: Final = f"{name}:{of}:{rate.most}/{rate.seconds:g}:"
 
     def bucket(self, key: str, *, stranger: bool = False) -> Bucket:
-        """Return the bucket of a key; `stranger`: anybody can make such keys up."""
+        """Return the bucket of a key; `stranger`: anybody can make up such keys."""
         named = self._prefix + key
         kept = self._buckets.strangers if stranger else self._buckets.known
         found = kept.get(named)
@@ -106,24 +106,24 @@ class RateLimit:
         return bucket.due - now - self._ahead
 
     def take(self, bucket: Bucket, now: float) -> None:
-        """Count a request that may pass."""
+        """Count a request that passes."""
         bucket.due = max(bucket.due, now) + self.interval
         changed = self._buckets.changed
         if changed is not None:
             if not bucket.taken:
                 if len(changed) >= MOST:
-                    # The store is slow, and strangers are many: this gate alone counts this one.
+                    # The store is slow and there are many strangers: only this gate counts it.
                     return
                 changed.append(bucket)
             bucket.taken += 1
 
     def refuse(self, wait: float) -> int:
-        """Count a request that may not pass; return the value of Retry-After."""
+        """Count a refused request; return the value of Retry-After."""
         self._buckets.refused[self.name] += 1
         return max(ceil(wait), 1)
 
     def enter(self, key: str, now: float, *, stranger: bool = False) -> int:
-        """Count a request; return 0 if it may pass, and else the value of Retry-After."""
+        """Count a request; return 0 if it may pass, else the value of Retry-After."""
         bucket = self.bucket(key, stranger=stranger)
         wait = self.wait(bucket, now)
         if wait > 0:
@@ -156,10 +156,9 @@ class RequestRates:
         self._routes = routes
 
     def enter(self, context: RequestContext) -> int:
-        """Count a request by who sends it and its route.
+        """Count a request for all of its limits, if all let it pass.
 
-        Returns 0 if it may pass, and else the value of Retry-After; only a request that all of its
-        limits let pass counts.
+        Returns 0 if it may pass, else the value of Retry-After.
         """
         now = context.started
         entered, longest, refused_by = [], 0.0, None
@@ -167,7 +166,7 @@ class RequestRates:
             limit = bucket.limit
             wait = limit.wait(bucket, now)
             if wait > longest:
-                # Of several limits, the one that makes it wait longest says how long.
+                # Of several limits, the one with the longest wait counts.
                 longest, refused_by = wait, limit
             entered.append(bucket)
         if refused_by is not None:
@@ -186,7 +185,7 @@ class RequestRates:
             yield self._person.bucket(sub)
         of_all, of_client = self._routes.get(context.route, _NO_RATES)
         if of_client is not None:
-            # A sub and a token's name are not addresses, and not each other: of a fixed form.
+            # Subs, names of tokens and addresses must not collide.
             who = f"token {token}" if token else sub
             network = context.client_address.network
             yield of_client.bucket(who or network, stranger=not who)

@@ -1,4 +1,4 @@
-"""What would let a refused person or machine in: a configuration line, or a command."""
+"""Finds what would let a refused person or machine in: a line of the configuration or a command."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,7 +16,7 @@ from tailchat_gate.reasons import KEPT_OUT, Reason, RefusedError
 
 
 class Remedy(NamedTuple):
-    """A line that lets a person or machine in: `table` of the file, or "" for a command."""
+    """A line that lets a person or machine in: for the `table` of the file, "" for a command."""
 
     table: str
     line: str
@@ -33,7 +33,7 @@ class RefusedRequest(NamedTuple):
     lock: Lock | None = None
 
 
-#: Refusals that the rules, the locks and what Tailchat says of the account explain alone.
+#: Refusals that only depend on the rules, the locks and what Tailchat says about the account.
 _EXPLAINED: Final = KEPT_OUT | {
     *(Reason.DENIED, Reason.DENY_LISTED, Reason.GROUPS_UNKNOWN, Reason.LOCKED),
     *(Reason.MAINTENANCE, Reason.TOKEN_ELSEWHERE, Reason.TOKEN_EXPIRED, Reason.TOKEN_UNKNOWN),
@@ -43,7 +43,7 @@ _EXPLAINED: Final = KEPT_OUT | {
 def reason_now(table: RouteTable, refused: RefusedRequest, kept_out: str | None) -> str | None:
     """Return why the same request would be refused now, None if it would be let in.
 
-    `kept_out` is what keeps its person or machine out whatever the rules say, None for nothing.
+    `kept_out` is a reason that holds whatever the rules say, None if there is none.
     """
     if refused.reason not in _EXPLAINED:
         return refused.reason
@@ -62,7 +62,7 @@ def reason_now(table: RouteTable, refused: RefusedRequest, kept_out: str | None)
 
 
 def remedies(settings: Settings, table: RouteTable, refused: RefusedRequest) -> tuple[Remedy, ...]:
-    """Return what would let them in, nothing where only Tailchat can."""
+    """Return what would let them in, () if only Tailchat can."""
     return tuple(dict.fromkeys(_remedies(settings, table, refused)))
 
 
@@ -87,7 +87,7 @@ def _remedies(settings: Settings, table: RouteTable, refused: RefusedRequest) ->
 
 
 def _met(table: RouteTable, refused: RefusedRequest) -> Iterator[Route]:
-    """Yield the routes whose rules the request meets."""
+    """Yield the routes whose rules apply to the request."""
     try:
         found = explain_match(table, refused.host, refused.path, (refused.method,))
     except RefusedError:
@@ -97,7 +97,7 @@ def _met(table: RouteTable, refused: RefusedRequest) -> Iterator[Route]:
 
 
 def _refusing(table: RouteTable, refused: RefusedRequest) -> Iterator[Route]:
-    """Yield those whose rules refuse."""
+    """Yield the routes whose rules refuse the request."""
     sub, token = _sub_and_token(refused.who)
     for route in _met(table, refused):
         if not decide((route.rule,), sub, token).allowed:
@@ -125,7 +125,7 @@ def _allowing(settings: Settings, route: Route, who: str) -> Iterator[Remedy]:
 
 
 def _undenying(settings: Settings, place: str, denied: Sequence[str], who: str) -> Iterator[Remedy]:
-    """Yield the lists without the entries that deny them."""
+    """Yield the lists without the entries that deny `who`."""
     entry = who if who.startswith(TOKEN) else SUB + who
     if entry in denied:
         yield Remedy(place, f"deny = {_listed(one for one in denied if one != entry)}")

@@ -9,8 +9,8 @@ from tailchat_gate.config.model import RouteSettings
 from tailchat_gate.config.values.identifier import CONNECT, TRACE
 from tailchat_gate.syntax import COMMON_METHODS
 
-#: Stands for every method that no route names and that is not common. It may be taken for one that
-#: is: PHP hands a script whatever came, Django and Werkzeug turn "delete" into "DELETE".
+#: Stands for every method that is neither common nor named by a route. A tool may take it for
+#: another one: Django and Werkzeug turn "delete" into "DELETE".
 ODD_METHOD: Final = ""
 
 
@@ -37,19 +37,19 @@ class Route:
         return prefix.encode("ascii") + rest if prefix or rest[:1] == b"/" else b"/" + rest
 
     def passes_on(self, method: str) -> bool:
-        """Whether requests of a method that is not every proxy's go to the upstream.
+        """Whether requests with a method are forwarded to the upstream.
 
-        A proxy that is asked for a tunnel to elsewhere is not this one, and TRACE shows a script
-        what it could not read (RFC 9110 sections 9.3.6 and 9.3.8).
+        CONNECT is not, because the gate is no proxy to other servers. TRACE is only if configured,
+        because it shows scripts fields that they cannot read (RFC 9110 sections 9.3.6 and 9.3.8).
         """
         return method != CONNECT and (method != TRACE or self.settings.trace)
 
     @property
     def is_confined(self) -> bool:
-        """Whether what lies above the route's path is out of its upstream's sight.
+        """Whether no reading of a path may lead out of the route.
 
-        Where the path is replaced, or cut off before a directory, no reading of a path may lead
-        out of the route: behind the replacement it would lead to what no route offers.
+        If the route's path is replaced, or cut off before a directory, ".." would lead out of the
+        replacement, to something that no route offers.
         """
         return self.settings.upstream_path is not None or self.settings.backends[0].startswith(
             "file:"
@@ -58,7 +58,7 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """The route that serves a request, and the rules of every reading of its path and method."""
+    """The route that serves a request, and the rules for every reading of its path and method."""
 
     route: Route
     rules: tuple[Rule, ...]
@@ -67,9 +67,9 @@ class Match:
 class RouteGroup:
     """The routes at one host and path.
 
-    One of them may name no methods and takes those that the others do not name. GET stands for
-    HEAD as well, unless a route names HEAD. A method that none takes is refused here, and never
-    falls back to a shorter path or another host, where a stricter rule could be escaped by it.
+    One of them may name no methods, and takes those that the others do not name. GET includes HEAD,
+    unless a route names HEAD. A method that none takes is refused here. It must not fall back to a
+    shorter path or another host, because that could evade a stricter rule.
     """
 
     def __init__(self, routes: Sequence[Route]) -> None:
@@ -87,7 +87,7 @@ class RouteGroup:
             self._other = self._odd = Match(routes[0], (NO_METHOD,))
         else:
             self._other = Match(rest, (rest.rule,))
-            # What a tool may take for any method meets the rule of each.
+            # A tool may take an odd method for any other one, so every rule applies.
             rules = dict.fromkeys((rest.rule, *(route.rule for route in named.values())))
             self._odd = Match(rest, tuple(rules))
 
@@ -103,13 +103,13 @@ class RouteGroup:
 
     @property
     def only(self) -> Match | None:
-        """The one match of every method; None where routes name methods."""
+        """The match for every method, None if routes name methods."""
         return None if self._named else self._other
 
     def match(self, method: str) -> Match:
-        """Return the route that takes a method here and the rules that it meets.
+        """Return the route that takes a method here, and the rules that apply.
 
-        Where none does, the rule is NO_METHOD and the route one of those that do not take it.
+        If none does, the rule is NO_METHOD, and the route any of them.
         """
         found = self._named.get(method)
         if found is None:
@@ -119,15 +119,15 @@ class RouteGroup:
 
 RouteGroups = Mapping[str, tuple[RouteGroup, ...]]
 
-#: Files that servers answer a folder with, whatever their ending.
+#: The names of files that servers send for a folder, without their ending.
 _INDEXES: Final = frozenset(("default", "index"))
 
 
 class Layer:
     """The places of the routes that name one host, by path.
 
-    `folded` has them by their paths in lower case; `stems` by those without an ending of a name,
-    "/page" for "/page.html"; `indexes` by the folder that an index file stands for.
+    `folded` has them by paths in lower case; `stems` by such paths without the ending of a name,
+    "/page" for "/page.html"; `indexes` by the folder for which an index file is sent.
     """
 
     def __init__(self, routes: Sequence[Route]) -> None:
@@ -144,12 +144,12 @@ class Layer:
         self.methods: Final = frozenset(method for group in groups for method in group.methods)
 
     def lookups(self) -> frozenset[str]:
-        """Return all that paths in lower case, and starts of them, are looked up as."""
+        """Return all keys, in lower case, under which paths and starts of paths are looked up."""
         return frozenset((*self.folded, *self.stems, *self.indexes))
 
 
 def layers_of(routes: Iterable[Route]) -> Mapping[str, Layer]:
-    """Return the places of routes by the host they name, "" for any."""
+    """Return the places of routes by the host that they name, "" for any host."""
     by_host: dict[str, list[Route]] = {}
     for route in routes:
         by_host.setdefault(route.settings.host or "", []).append(route)
@@ -165,7 +165,7 @@ def _grouped(pairs: Iterable[tuple[str, RouteGroup]]) -> RouteGroups:
 
 
 def _stems(group: RouteGroup) -> Iterator[str]:
-    """Yield the paths, in lower case, that lack the end of one name from a dot on."""
+    """Yield the paths, in lower case, in which one segment is cut at a dot."""
     path = group.path.lower()
     position = path.find(".")
     while position >= 0:

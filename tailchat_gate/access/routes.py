@@ -1,4 +1,4 @@
-"""The route table: finds the routes a request meets, and explains the match."""
+"""The route table: finds the route and the rules for a request, and explains the match."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -33,12 +33,13 @@ _MAX_KEPT_HOSTS: Final = 4096
 
 
 class RouteTable:
-    """Finds the route of a request in time that does not grow with the number of routes.
+    """Finds the route of a request in a time that does not grow with the number of routes.
 
-    A path is cut at its segment boundaries from the right and each prefix looked up, so that
-    "/public" never matches "/publicx" (CVE-2026-32716's class), whatever is configured. Of the
-    routes whose host fits, the longest path counts; at one path, a whole host name before the
-    longest wildcard before a route for any host; at one path and host, the method.
+    It looks up the path and each of its prefixes at a segment boundary, the longest first, so that
+    "/public" never matches "/publicx" (CVE-2026-32716's class). Of the routes whose host fits, the
+    longest path wins; at one path, a whole host name wins over a wildcard, the longest wildcard
+    over a shorter one, and both over a route for any host; at one path and host, the method
+    decides.
     """
 
     def __init__(
@@ -51,10 +52,11 @@ class RouteTable:
         grants: GrantState = NO_GRANTS,
         added: bytes = b"",
     ) -> None:
-        """Take the routes, who is denied on all, and by tokens' names the only routes of each.
+        """`denied` are the entries denied on all routes.
 
-        `members` knows who is in groups by Tailchat's word, `grants` who may use a route for a
-        while. `added` are header lines of every response of a tool.
+        `confined` maps the name of a token to the only routes that it may use. `members` knows who
+        is in the groups that Tailchat defines, `grants` who may use a route for a while. `added`
+        are header lines for every response of a tool.
         """
         everywhere = listed(denied, groups)
         self.routes: Final = tuple(
@@ -76,13 +78,13 @@ class RouteTable:
             own = [layers[host]] if host else []
             return HostTable([*own, *above.covering(name), any_host], kept)
 
-        #: Counts what one client has read, where it is told who asks.
+        #: Limits the readings that one client may cause.
         self.meter: Final = kept.meter
         self._any_host = table("")
         self._patterns = HostPatterns({host: table(host) for host in layers if host})
-        #: By whole host names that were asked for.
+        #: Tables by the host names of requests.
         self._by_host: dict[str, HostTable] = {}
-        #: Whether a route names methods, so that the method of a request counts.
+        #: Whether a route names methods, so that a request's method matters.
         self.names_methods: Final = any(route.settings.methods for route in self.routes)
 
     @property
@@ -92,26 +94,26 @@ class RouteTable:
 
     @property
     def in_order(self) -> tuple[Route, ...]:
-        """The routes so that the first one that fits a request is the one that serves it.
+        """The routes in an order in which the first that fits a request serves it.
 
-        A route whose host and path fit and whose methods do not is passed over only for the
-        routes with the same host and path.
+        A route that fits but for its methods is skipped only for routes with the same host and
+        path.
         """
         return tuple(sorted(self.routes, key=_specificity))
 
     def match(self, host: str, path: str, method: str) -> Match | None:
-        """Return the route for a raw path on a host, and the rules that the request meets.
+        """Return the route for a raw path on a host, and the rules that apply to the request.
 
-        `host` is in lower case, without port and trailing dot; `method` as sent. None where no
-        route serves the path; the rule is NO_METHOD where routes do, but not with this method.
-        Raises TooManyReadingsError for a path made to be read in many ways.
+        `host` is in lower case, without port and trailing dot; `method` as sent. Returns None if no
+        route serves the path; the rule is NO_METHOD if routes do, but not with this method. Raises
+        TooManyReadingsError, and RefusedError for a client that causes too many readings.
         """
         return (self._by_host.get(host) or self._table(host)).match(path, method)
 
     def match_each(
         self, match: Match, host: str, path: str, methods: Iterable[str]
     ) -> Match | None:
-        """Return `match` with the rules that further methods meet, which a tool may go by."""
+        """Return `match` with the rules for further methods, which a tool may obey instead."""
         table = self._table(host)
         rules: list[Rule] = [*match.rules]
         for method in table.told_apart(methods):
@@ -122,19 +124,19 @@ class RouteTable:
         return Match(match.route, strictest(rules))
 
     def path_matches(self, host: str, path: str, method: str) -> list[PathMatch]:
-        """Return what each reading of a raw path meets, the path itself first; as `match` does."""
+        """Return the matches of each reading of a raw path, the path itself first; see `match`."""
         self.meter.asker = None
         return self._table(host).path_matches(path, method)
 
     def touched(self, host: str, path: str, methods: Iterable[str]) -> list[Rule]:
-        """Return the rules at every place that some reading of a raw path leads to."""
+        """Return the rules at every place to which some reading of a raw path leads."""
         table = self._table(host)
         return [
             rule for method in table.told_apart(methods) for rule in table.touched(path, method)
         ]
 
     def methods(self, host: str, path: str) -> frozenset[str]:
-        """Return the methods that every reading of a raw path takes, among those by name."""
+        """Return the known methods that the places of every reading of a raw path take."""
         return self._table(host).taken(path)
 
     def _table(self, host: str) -> HostTable:
@@ -154,7 +156,7 @@ def _rule(
 ) -> Rule:
     """Return the rule of a route, without the tokens that are confined to other routes.
 
-    In the rule, so that it holds for every reading of a path.
+    The rule must leave them out, so that this holds for every reading of a path.
     """
     rule = make_rule(settings.allow, groups, settings.deny, everywhere, members)
     if settings.preflight:
@@ -166,9 +168,9 @@ def _rule(
 
 
 def _granting(settings: RouteSettings, rule: Rule, grants: GrantState) -> Rule:
-    """Return the rule of a route with its grants, where there can be any.
+    """Return the rule of a route with its grants, if it can have any.
 
-    Rules of two routes differ then: a grant is for one of them.
+    This makes the rules of two routes differ, as a grant is for one route.
     """
     if not takes_grants(settings) or rule.public or rule.signed_in:
         return rule
@@ -184,10 +186,10 @@ def _specificity(route: Route) -> tuple[object, ...]:
 
 
 class ExplainedMatch(NamedTuple):
-    """Routes at one place whose rules a request meets, and one of its readings that leads there.
+    """Routes at one place whose rules apply to a request, and one reading that leads there.
 
-    `routes` is empty where a reading leads to no route, or out of one that is confined to its
-    path. `taken` is False where the place does not take `method`.
+    `routes` is empty if the reading leads to no route, or out of a route that is confined to its
+    path. `taken` is False if the place does not take `method`.
     """
 
     routes: tuple[Route, ...]
@@ -199,9 +201,9 @@ class ExplainedMatch(NamedTuple):
 def explain_match(
     table: RouteTable, host: str, path: str, methods: Iterable[str]
 ) -> tuple[ExplainedMatch, ...]:
-    """Return the places that a raw path on a host meets, each once, the path as sent first.
+    """Return the places to which a raw path on a host may lead, each once, the path itself first.
 
-    `methods` are the request's own and further ones that it claims. Raises TooManyReadingsError.
+    `methods` are the request's own method and those that it claims. Raises TooManyReadingsError.
     """
     found: dict[tuple[object, ...], ExplainedMatch] = {}
     for method in methods:
@@ -220,7 +222,7 @@ def explain_match(
 
 
 def _ruling(table: RouteTable, match: Match) -> Iterator[Route]:
-    """Yield the routes at the place of a match whose rules are those of the match."""
+    """Yield the routes at the place of a match whose rules are in the match."""
     here = (match.route.settings.host, match.route.settings.path)
     for route in table.routes:
         if (route.settings.host, route.settings.path) == here and (
