@@ -10,9 +10,9 @@ from tailchat_gate.access.policy import decide
 from tailchat_gate.access.routes import RouteTable
 from tailchat_gate.config.model import RouteSettings
 from tailchat_gate.reasons import RefusedError
-from tailchat_gate.request.claims import FIELDS, MAX_CLAIMS, Claim, claimed_paths
+from tailchat_gate.request.claims import FIELDS, MAX_CLAIMS, claimed_paths
 from tailchat_gate.request.fields import FieldSection
-from tailchat_gate.request.target import read_host, read_target
+from tailchat_gate.request.target import Claim, read_host, read_target
 
 _NAMES = tuple(sorted(FIELDS))
 _TABLE = RouteTable(

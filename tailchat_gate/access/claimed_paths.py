@@ -9,10 +9,10 @@ from tailchat_gate.access.route import Match, Route
 from tailchat_gate.access.routes import RouteTable
 from tailchat_gate.config.values.path import inside
 from tailchat_gate.reasons import Reason, RefusedError
-from tailchat_gate.request.claims import REWRITTEN, Claim, Purpose
+from tailchat_gate.request.claims import REWRITTEN
 from tailchat_gate.request.fields import FieldSection
 from tailchat_gate.request.readings import MAX_READINGS, TooManyReadingsError, readings
-from tailchat_gate.request.target import Host, Target, read_target
+from tailchat_gate.request.target import Claim, Host, Purpose, Target, read_target
 from tailchat_gate.syntax import DEFAULT_PORTS
 
 #: How many folders of the request's own path may be the base of a relative name.

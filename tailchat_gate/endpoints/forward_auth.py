@@ -19,8 +19,9 @@ from tailchat_gate.reasons import Reason, RefusedError
 from tailchat_gate.request.authorization import TOKEN_FIELD, TokenWay
 from tailchat_gate.request.context import RequestContext
 from tailchat_gate.request.fields import FieldSection
-from tailchat_gate.request.forwarded_request import QUESTION_FIELDS, Original, original_of
+from tailchat_gate.request.forwarded_request import QUESTION_FIELDS, original_of
 from tailchat_gate.request.head import RequestHead
+from tailchat_gate.request.target import Original
 from tailchat_gate.responses.refusals import Refusals
 
 # Globals: see reasons.py.

@@ -10,10 +10,9 @@ from typing import Final, NamedTuple
 from tailchat_gate.reasons import RefusedError
 from tailchat_gate.syntax import BASE64URL, TCHAR_OCTETS, TOKEN_OCTETS
 
-#: Schemes whose credentials are in every request that they are meant for: those of IANA's registry
-#: less Negotiate, and those that tools have in use. A scheme that is not among them, such as NTLM,
-#: Negotiate or Kerberos, may authenticate the connection (RFC 4559 section 6), after which the
-#: server takes whatever comes on it for that person's.
+#: Schemes that authenticate single requests: IANA's registry without Negotiate, and others that
+#: tools use. Any other scheme, such as NTLM, Negotiate or Kerberos, may authenticate the whole
+#: connection (RFC 4559 section 6), so that the server takes every request on it for that person's.
 PER_REQUEST: Final = frozenset(
     (
         *(b"basic", b"bearer", b"concealed", b"digest", b"dpop", b"gnap", b"hoba", b"mutual"),
@@ -25,30 +24,30 @@ PER_REQUEST: Final = frozenset(
     )
 )
 _SCHEME: Final = re.compile(rb"[ \t,]*+([%b]*+)" % TCHAR_OCTETS)
-#: A quoted string; one that nobody closed is taken to the end, and not looked at again from each
-#: escaped quote in it, which would take time that grows with its square.
+#: A quoted string; an unclosed one extends to the end, because trying again at each escaped quote
+#: would take quadratic time.
 _QUOTED: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+(")?')
-#: A word at the start of a list element that is no parameter: the name of a scheme.
+#: A token at the start of a list element that is no parameter: the name of a scheme.
 _CHALLENGED: Final = re.compile(
     rb"(?:^|,)[ \t]*+(%b)(?![%b]|[ \t]*+=)" % (TOKEN_OCTETS, TCHAR_OCTETS)
 )
 
-#: What every token of the gate begins with, so that one is known wherever it turns up.
+#: The start of every token of the gate, by which it can be recognised anywhere.
 PREFIX: Final = "tg_"
 #: The field of the gate's own for a token, in lower case.
 TOKEN_FIELD: Final = b"x-tailchat-token"
 _START: Final = PREFIX.encode("ascii")
 _TOKEN: Final = _START + f"[{BASE64URL}]+".encode("ascii")
-#: Wider than the grammar: what was meant as a token of the gate must not reach a tool.
+#: Wider than the grammar, because a malformed token of the gate must not reach a tool either.
 _MEANT: Final = re.compile(rb"(?i:\bbearer)[ \t\"':=]*" + _START)
 _PRESENTED: Final = re.compile(rb"(?i:bearer) +(" + _TOKEN + rb")")
 _BASIC: Final = re.compile(rb"(?i:\bbasic)[ \t\"':,=]*+([A-Za-z0-9+/_-]++)")
 _PRESENTED_BASIC: Final = re.compile(rb"(?i:basic) +([A-Za-z0-9+/]+={0,2})")
 _TOKEN_ALONE: Final = re.compile(_TOKEN)
-#: A token in the place of the user name, as servers of git take theirs. What only begins like one
-#: may be the name of a tool's user.
+#: A token as the user name, as git servers accept theirs. It must be whole, since a tool's user may
+#: have a name with the same start.
 _AS_USER: Final = re.compile(_START + f"[{BASE64URL}]{{43}}".encode("ascii"))
-#: What comes before a token where it was copied with what stands around it.
+#: Characters that may have been copied with a token.
 _AROUND: Final = b" \t\"'"
 _URL_SAFE: Final = bytes.maketrans(b"-_", b"+/")
 
@@ -59,9 +58,9 @@ def credentials_bind(values: Iterable[bytes]) -> bool:
 
 
 def challenge_binds(value: bytes) -> bool:
-    """Whether a WWW-Authenticate value asks for credentials that may."""
+    """Whether a WWW-Authenticate value asks for credentials that may authenticate a connection."""
     plain = _QUOTED.sub(lambda match: b"" if match[1] else b'"', value)
-    # A quote that nobody closed may hide a challenge from one reader and not from another.
+    # An unclosed quote may hide a challenge from some parsers.
     return b'"' in plain or any(
         name.lower() not in PER_REQUEST for name in _CHALLENGED.findall(plain)
     )
@@ -81,18 +80,18 @@ class TokenWay(Enum):
 
 
 class Presented(NamedTuple):
-    """A token of the gate's own, b"" for one that is malformed, and how it came."""
+    """A token of the gate, b"" if it is malformed, and how it was presented."""
 
     token: bytes
     way: TokenWay
 
 
 def read_token(authorization: Sequence[bytes], own: Sequence[bytes]) -> Presented | None:
-    """Return the token that a request presents, None where there is none.
+    """Return the token that a request presents, None if there is none.
 
-    `authorization` and `own` are its values of Authorization and of TOKEN_FIELD. Raises
-    RefusedError where a token stands beside another credential in the same field, or beside
-    another token: there is no telling which of them a tool would read, or which was meant.
+    `authorization` and `own` are the values of Authorization and TOKEN_FIELD. Raises RefusedError
+    for a second token, and for another credential in the same field, because it is unknown which of
+    them is meant, and which a tool would read.
     """
     found = [
         Presented(token, way)
@@ -109,11 +108,10 @@ def read_token(authorization: Sequence[bytes], own: Sequence[bytes]) -> Presente
 
 
 def read_bearer(values: Sequence[bytes]) -> bytes | None:
-    """Return the token of the gate's own that Authorization values hold as Bearer.
+    """Return the gate's token in Authorization with the scheme Bearer, b"" if it is malformed.
 
-    None where there is none: any other credentials are between the client and the tool. b"" for
-    one that is malformed; whether any other is good is not asked here. Raises RefusedError where
-    such a token stands beside another Authorization field.
+    Returns None for any other credentials, which are the tool's business. Does not check whether
+    the token is valid. Raises RefusedError for a token beside another Authorization field.
     """
     if not any(map(_MEANT.search, values)):
         return None
@@ -123,15 +121,15 @@ def read_bearer(values: Sequence[bytes]) -> bytes | None:
 
 
 def _read_basic(values: Sequence[bytes]) -> bytes | None:
-    """Return the token that Authorization values hold as Basic, as read_bearer.
+    """Return the gate's token in Authorization with the scheme Basic; see read_bearer.
 
-    It is the password, for any user name, or the user name, for any password but another token.
+    It is the password, with any user name, or the user name, with any password but another token.
     """
     if not any(_is_meant(text) for value in values for text in _BASIC.findall(value)):
         return None
     _check_alone(values)
     match = _PRESENTED_BASIC.fullmatch(values[0])
-    # A decoder that is told to be strict still takes padding that is too long.
+    # Even a strict b64decode accepts excess padding.
     if match is None or len(match[1]) % 4:
         return b""
     try:
@@ -147,7 +145,7 @@ def _read_basic(values: Sequence[bytes]) -> bytes | None:
 
 
 def _is_meant(text: bytes) -> bool:
-    """Whether Basic credentials hold a token, decoded as loosely as some server may do it."""
+    """Whether Basic credentials have a token for the most lenient decoder."""
     whole = text.translate(_URL_SAFE)
     # A group of one character decodes to nothing (RFC 4648 section 4).
     whole = whole[: len(whole) - (len(whole) % 4 == 1)]
@@ -160,7 +158,7 @@ def _begins_as_token(password: bytes) -> bool:
 
 
 def _read_field(values: Sequence[bytes]) -> bytes | None:
-    """Return the token in the gate's own field; what does not look like one is dropped as ever."""
+    """Return the token in the gate's own field, None for other values, which are dropped anyway."""
     if not any(_START in value for value in values):
         return None
     if len(values) > 1:

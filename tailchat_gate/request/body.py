@@ -25,20 +25,20 @@ class LengthBody:
 
     @property
     def complete(self) -> bool:
-        """Whether all of it has come."""
+        """Whether all of it has arrived."""
         return not self.remaining
 
     @property
     def trailers(self) -> RawFields:
-        """Nothing: trailers need chunks."""
+        """(), because trailers need chunks."""
         return ()
 
     def needs_more_than(self, size: int) -> bool:
-        """Whether so many further bytes cannot complete it."""
+        """Whether `size` further bytes cannot complete it."""
         return size < self.remaining
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
-        """Take bytes; return the content among them, and what lies behind the body."""
+        """Take bytes; return the content among them, and the bytes after the body."""
         size = len(data)
         if size <= self.remaining:
             self.remaining -= size
@@ -48,11 +48,11 @@ class LengthBody:
 
 
 class ChunkedBody:
-    """A body in chunks, its extensions thrown away; `trailers` are there once it is complete.
+    """A body in chunks, whose extensions are ignored; `trailers` is set once it is complete.
 
-    `max_bytes` bounds the content (0 = no limit). Every chunk must be followed by CRLF and every
-    line end with it: what two parsers could cut in two ways is refused. `padded`: blanks behind a
-    size are passed over, as old servers write them, and `mended` tells of it.
+    `max_bytes` bounds the content (0 = no limit). Every chunk and every line must end with CRLF, so
+    that no two parsers can split it differently. `padded`: blanks after a size are accepted, since
+    old servers write them; then `mended` is set.
     """
 
     __slots__ = ("_awaits_end", "_in_trailers", "_left", "_max_bytes", "_padded", "_partial",
@@ -63,24 +63,24 @@ class ChunkedBody:
         self._padded = padded
         self.mended = False
         self._received = 0
-        #: Bytes of the present chunk that are still to come.
+        #: Bytes of the current chunk that are still to come.
         self._left = 0
-        #: Whether the CRLF behind a chunk's data is still to come.
+        #: Whether the CRLF after a chunk's data is still to come.
         self._awaits_end = False
         self._in_trailers = False
-        #: The start of a line.
+        #: The incomplete last line.
         self._partial = b""
         self.complete = False
         self.trailers: RawFields = ()
 
     def needs_more_than(self, size: int) -> bool:
-        """Whether so many further bytes cannot complete it; the least is not computed."""
+        """Whether `size` further bytes surely cannot complete it."""
         return not self.complete and size < max(self._left, 1)
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
-        """Take bytes; return the content among them, and what lies behind the body.
+        """Take bytes; return the content among them, and the bytes after the body.
 
-        Raises RefusedError; the content before the fault is lost then, with the request.
+        Raises RefusedError, and then drops the content before the fault.
         """
         content: list[bytes] = []
         data, self._partial = self._partial + data, b""
@@ -109,7 +109,7 @@ class ChunkedBody:
         return b"".join(content), data[position:]
 
     def _line(self, data: bytes, position: int) -> int:
-        """Read a size line, or the trailers; return the position behind, -1 where not whole."""
+        """Read a size line or the trailers; return the position after it, -1 if incomplete."""
         if self._in_trailers:
             return self._read_trailers(data, position)
         end = data.find(_CRLF, position)
@@ -153,7 +153,7 @@ Body = LengthBody | ChunkedBody
 
 
 def body_of(section: FieldSection, max_bytes: int) -> Body | None:
-    """Return the reader of the body that a section announces, None where it announces none.
+    """Return the reader of the body that a section announces, None if it announces none.
 
     `max_bytes` bounds the content (0 = no limit). Raises RefusedError for a longer length.
     """

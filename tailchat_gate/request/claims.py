@@ -1,8 +1,7 @@
-"""Methods and paths that a request names besides its request line; tools may obey them."""
+"""Methods and paths that a request names outside its request line, and that tools may obey."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from enum import Enum
 from types import MappingProxyType
 from typing import Final, NamedTuple
 from urllib.parse import unquote_plus
@@ -10,18 +9,18 @@ from urllib.parse import unquote_plus
 from tailchat_gate.reasons import Reason, RefusedError
 from tailchat_gate.request.field_names import fold
 from tailchat_gate.request.fields import FieldSection
-from tailchat_gate.request.target import Host, Target, read_host, read_target
+from tailchat_gate.request.target import Claim, Purpose, read_host, read_target
 from tailchat_gate.syntax import HTTP_URL_OCTETS, SCHEME
 
 #: Fields by which frameworks let a POST claim another method.
 _FIELDS: Final = frozenset((b"x-http-method", b"x-http-method-override", b"x-method-override"))
-#: The parameter that does the same, each of its letters plain or escaped. PHP drops spaces before
-#: a name, takes a dot or a space in it for "_" and ends it at a NUL.
+#: The parameter that does the same, each of its letters plain or escaped. PHP drops spaces before a
+#: name, replaces a dot or a space in it by "_" and ends it at a NUL.
 _PARAMETER: Final = re.compile(
     r"(?i)[?&;](?:\+|%20)*(?:[_.]|%5f|%2e)"
     + "".join(f"(?:{one}|%{ord(one):02x}|%{ord(one.upper()):02x})" for one in "method")
-    # What is taken for a name is passed over even where no "=" follows: looked at again from each
-    # ";" in it, a query of such names would take time that grows with its square.
+    # A name is skipped even if no "=" follows; trying again at each ";" in it would take quadratic
+    # time.
     + "(?:%00[^=&]*+)?(?:=([^&;]*+))?"
 )
 
@@ -30,10 +29,10 @@ _NOTHING: Final[frozenset[str]] = frozenset()
 
 
 def claimed_methods(fields: FieldSection, query: str) -> frozenset[str]:
-    """Return the methods, in capitals, that a request claims beside the one of its request line.
+    """Return the methods, in capitals, that a request claims beside that of its request line.
 
-    `query` begins with "?" or is "". Some tools take a method from a form's field as well, which
-    nobody sees without reading bodies.
+    `query` begins with "?" or is "". Methods that some tools read from a form's field are not
+    found, because the gate reads no bodies.
     """
     claimed = fields.claimed
     if claimed is None:
@@ -51,36 +50,6 @@ def _in_fields(fields: FieldSection) -> frozenset[str]:
     values = [value.decode("latin-1") for name, value in fields.pairs if fold(name) in _FIELDS]
     methods = (method.strip().upper() for value in values for method in value.split(","))
     return frozenset(filter(None, methods))
-
-
-class Purpose(Enum):
-    """A tool's action on a path that a field names."""
-
-    WRITE = "write"
-    READ = "read"
-    MOVE = "move"
-    #: What the request itself does: it names the state that has to be in force.
-    SAME = "same"
-
-
-class Claim(NamedTuple):
-    """A path that a field names: `name` is the field's, in lower case.
-
-    `authority` is that of a URL, None for a path alone; `scheme` in lower case then. `target` is
-    the path, with a query if there is one. `relative`: it is a name within the tool's own space,
-    which begins at its root, or with `in_account` at the account of the request. `start` and
-    `end` are where it stands in the field's value.
-    """
-
-    name: bytes
-    purpose: Purpose
-    target: Target
-    authority: Host | None
-    scheme: str
-    relative: bool
-    in_account: bool
-    start: int
-    end: int
 
 
 class _Spot(NamedTuple):
@@ -115,7 +84,7 @@ def _tags(value: bytes) -> Iterator[_Spot]:
 
 
 def _parts(value: bytes) -> Iterator[_Spot]:
-    """Yield the uploads that a final one is put together of (tus, concatenation)."""
+    """Yield the parts of a final upload (tus, concatenation)."""
     match = _FINAL.match(value)
     if match is not None:
         yield from (_Spot(*word.span()) for word in _WORD.finditer(value, match.end()))
@@ -124,7 +93,7 @@ def _parts(value: bytes) -> Iterator[_Spot]:
 class _Field(NamedTuple):
     purpose: Purpose
     spots: Callable[[bytes], Iterator[_Spot]] = _whole
-    #: A path without a host is one within the tool's space, and one of its own view.
+    #: Whether a path without a host is a name within the tool's own space.
     relative: bool = True
     in_account: bool = False
 
@@ -157,22 +126,22 @@ FIELDS: Final[Mapping[bytes, _Field]] = MappingProxyType(
         ),
     }
 )
-#: Fields that put a name of FIELDS into another account, of which no path tells.
+#: Fields that move a name of FIELDS to another account, which no path shows.
 ELSEWHERE: Final = frozenset(
     (b"destination-account", b"x-copy-from-account", b"x-symlink-target-account")
 )
-#: Those that a tool reads as addresses of its own, which are put into its view.
+#: Fields with URLs or paths of the tool, which are rewritten as the tool sees them.
 REWRITTEN: Final = frozenset((b"destination", b"if", b"upload-concat"))
 NAMES: Final = frozenset(FIELDS) | ELSEWHERE
-#: More in one request are no honest client's; each is judged as a path of a request is.
+#: The most claims of an honest client; each is judged like a request's path.
 MAX_CLAIMS: Final = 16
 
 
 def claimed_paths(fields: FieldSection) -> tuple[Claim, ...]:
-    """Return the paths that a request names in its fields. Raises RefusedError.
+    """Return the paths that a request names in its fields.
 
-    What cannot be read is refused, and so is a field that came twice: tools differ on which of
-    the two counts.
+    Raises RefusedError for a malformed field, and for one that came twice, because tools differ on
+    which of them counts.
     """
     found = fields.paths
     if found is None:

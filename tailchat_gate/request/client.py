@@ -1,4 +1,4 @@
-"""Who sent a request: the address and scheme, from the socket's peer and from trusted proxies."""
+"""The address and scheme of a request's client, from the socket and from trusted proxies."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,13 +10,12 @@ from tailchat_gate.bounded import BoundedCache
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
-#: A chain longer than this is not walked further; the rest was written by the client anyway.
+#: The most addresses of a chain that are read; the client itself wrote the rest anyway.
 MAX_HOPS: Final = 32
-#: Leading bits of IPv6 addresses of which one host has all, and so many networks one site: an
-#: interface's identifier has the other 64 (RFC 4291 section 2.5.1), and a site, as many a
-#: household, is given a /48 (RFC 6177). Connections, requests and rates are counted by host: the
-#: tenants of one provider must not share a limit. What strangers could crowd out for all, logins
-#: at Tailchat, is counted by site.
+#: The leading bits that the IPv6 addresses of one host, and of one site, have in common: a host may
+#: have a /64 (RFC 4291 section 2.5.1), a site a /48 (RFC 6177). Connections, requests and rates are
+#: counted by host, because the tenants of one provider must not share a limit. Logins at Tailchat,
+#: which strangers could crowd out for all, are counted by site.
 HOST_BITS: Final = 64
 SITE_BITS: Final = 48
 _MAX_CACHED_CHAINS: Final = 4096
@@ -27,11 +26,11 @@ _SCHEMES: Final = ("http", "https")
 
 @dataclass(frozen=True, slots=True)
 class ClientAddress:
-    """The visitor's `address` and `scheme`, and the chain of addresses known to be true.
+    """The visitor's `address` and `scheme`, and the proven chain of addresses.
 
-    `forwarded_for` is the value for X-Forwarded-For: the visitor first, then each trusted proxy
-    up to the socket's peer. `by_proxy`: the peer is a trusted proxy. `network` is what counts as
-    one client (`network_of`).
+    `forwarded_for` is the value for X-Forwarded-For: the visitor first, then each trusted proxy up
+    to the socket's peer. `by_proxy`: the peer is a trusted proxy. `network` is the key under which
+    the client is counted (`network_of`).
     """
 
     address: str
@@ -45,10 +44,10 @@ class ClientAddress:
 
 
 def network_of(address: str, bits: int) -> str:
-    """Return what counts as one client: an IPv4 address, or the network of an IPv6 address.
+    """Return the key under which a client is counted: an IPv4 address or an IPv6 network.
 
-    `address` may be such a network, which is smaller, and is returned as it is where it is neither.
-    An IPv4 address that is written as one of IPv6 is that IPv4 address.
+    `bits` is the length of the network. `address` may already be a smaller network. An IPv4 address
+    mapped into IPv6 counts as IPv4. Any other text is returned unchanged.
     """
     parsed = _parse(address.partition("/")[0]) if ":" in address else None
     if isinstance(parsed, IPv6Address):
@@ -61,9 +60,8 @@ class ClientResolver:
     """Turns a peer and its forwarding fields into a ClientAddress.
 
     X-Forwarded-* are believed only from a peer inside `trusted`, and the chain is read from the
-    right, past trusted hops, so that nothing the visitor wrote to its left counts (the mistake
-    behind several advisories). With no believed scheme the scheme is that of `public_url`: the
-    admin's word for how visitors reach the gate.
+    right, past trusted hops, so that nothing that the visitor wrote to its left counts (the mistake
+    in several advisories). Without a believed scheme it is `default_scheme`.
     """
 
     def __init__(self, trusted: Sequence[Network], *, default_scheme: str) -> None:
@@ -72,8 +70,8 @@ class ClientResolver:
         self._cache: BoundedCache[tuple[str, str, str], ClientAddress] = BoundedCache(
             _MAX_CACHED_CHAINS
         )
-        # A proxy in front is the peer of every request; to judge its address each time took
-        # a seventh of what a question at /oauth2/auth costs.
+        # A proxy in front is the peer of every request; judging its address each time took a
+        # seventh of the time of a forward-auth request.
         self._peers: BoundedCache[str, bool] = BoundedCache(_MAX_CACHED_PEERS)
         self._direct: BoundedCache[str, ClientAddress] = BoundedCache(_MAX_CACHED_PEERS)
 
@@ -88,8 +86,8 @@ class ClientResolver:
     def direct(self, peer: str) -> ClientAddress:
         """Return the ClientAddress of a peer whose forwarding fields are not believed.
 
-        It is the same object for each connection of that peer, as long as it is kept, so that
-        what is made of a header section for a ClientAddress serves all of them.
+        It is the same object for all connections of the peer while it is cached, so that header
+        lines made for a ClientAddress serve all of them.
         """
         client = self._direct.get(peer)
         if client is None:
@@ -103,10 +101,10 @@ class ClientResolver:
         """Return the ClientAddress behind a trusted peer.
 
         `chain` is the X-Forwarded-For value (several fields joined by commas) and `scheme` the
-        X-Forwarded-Proto value, "" where absent.
+        X-Forwarded-Proto value, "" if absent.
         """
         if len(chain) > _MAX_CHAIN_LENGTH:
-            # Whole entries: half of an address is another address.
+            # Cut between entries, because a part of an address is another address.
             chain = chain[-_MAX_CHAIN_LENGTH - 1 :].partition(",")[2]
         # Of several values ("https, http") the nearest proxy's own is the last.
         last = scheme.rpartition(",")[2].strip().lower()
@@ -119,7 +117,7 @@ class ClientResolver:
         return client
 
     def forget(self) -> None:
-        """Drop the cache: no further client will be looked up."""
+        """Clear the caches, because no further client will be looked up."""
         self._cache.clear()
         self._peers.clear()
 
@@ -153,5 +151,5 @@ def _parse(text: str) -> Address | None:
         return None
     if isinstance(address, IPv4Address):
         return address
-    # A zone ("%eth0") is free text, and means something on the sender's host alone.
+    # A zone ("%eth0") is free text, which only means something on the sender's host.
     return address.ipv4_mapped or IPv6Address(int(address))

@@ -1,4 +1,4 @@
-"""What is known of one request while it is answered; the record step tells it to the operator."""
+"""What is known about one request while it is answered, and is recorded at its end."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -6,12 +6,11 @@ from typing import Final
 
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.client import ClientAddress
-from tailchat_gate.request.forwarded_request import Original
 from tailchat_gate.request.head import NO_HEAD, RequestHead
 from tailchat_gate.request.recorded import Trace
-from tailchat_gate.request.target import Target
+from tailchat_gate.request.target import Original, Target
 
-#: The last two digits of an id, each made once: to format a number takes ten times as long.
+#: The last two digits of an id, formatted in advance, which is ten times as fast.
 _LAST_DIGITS: Final = tuple([f"{number:02x}" for number in range(256)])
 _UNKNOWN_CLIENT: Final = ClientAddress("", "http", "")
 
@@ -21,11 +20,11 @@ class RequestContext:
     """One request: filled in step by step, so that a refusal at any step can be recorded.
 
     `started` and `seconds` are seconds of a monotonic clock. `route`, `sub` and `token` (a machine
-    token's name) are "" where no route was met, nobody is signed in, or no machine came.
-    `upstream_at` is when the request went to the upstream, 0 for at once; `first_byte_at` is when
-    the first bytes came from there, and `connect_seconds` is 0 where no connection was opened.
-    `upstream` is the address of its socket. `limit` is the key of the rate that refused it.
-    `stream`: the response lasts as long as somebody reads it, so that its time is not the tool's.
+    token's name) are "" if there is none. `upstream_at` is when the request went to the upstream, 0
+    for at once; `first_byte_at` is when the first bytes of the response came. `connect_seconds` is
+    0 if no connection was opened. `upstream` is the address of the upstream's socket. `limit` is
+    the key of the rate limit that refused the request. `stream`: the response lasts as long as the
+    client reads it, so its duration says nothing about the tool.
     """
 
     request_id: str
@@ -54,14 +53,14 @@ class RequestContext:
         return replace(self, head=replace(self.head, fields=self.head.fields.apart()))
 
     def connected(self, now: float) -> None:
-        """Note that a connection to the upstream was opened for this request."""
-        # At least something: 0 means that there was a connection already.
+        """Record that a connection to the upstream was opened for this request."""
+        # Above 0, which stands for a connection that was already open.
         self.connect_seconds = max(now - (self.upstream_at or self.started), 1e-9)
         self.upstream_at = now
 
     @property
     def trace_id(self) -> str:
-        """The id of the trace that the request belongs to, "" for none."""
+        """The id of the request's trace, "" for none."""
         return "" if self.trace is None else self.trace.trace_id
 
     @property
@@ -81,12 +80,12 @@ class RequestContext:
 
     @property
     def host(self) -> str:
-        """The host that was asked for, lower-case."""
+        """The requested host, lower-case."""
         return self.head.fields.host.name
 
     @property
     def path(self) -> str:
-        """The path that was asked for, as sent."""
+        """The requested path, as sent."""
         return self.head.target.path
 
 

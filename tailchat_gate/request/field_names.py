@@ -1,7 +1,7 @@
-"""Names of fields: which are one name to a tool, which only the gate may set, which order others.
+"""Names of fields: which ones only the gate may set, and which ones tools or proxies obey.
 
-The list is for requests that the gate forwards and for those that a proxy in front forwards after
-it has asked: docs/headers.md tells it, and docs/adr/0015-request-fields.md why it is as it is.
+They hold for requests that the gate forwards, and for those that a proxy forwards after
+forward-auth. docs/headers.md lists them; docs/adr/0015-request-fields.md has the reasons.
 """
 
 import re
@@ -12,9 +12,8 @@ from typing import Final
 _ODD: Final = re.compile(rb"[^a-z0-9]")
 _PLAIN: Final = re.compile(rb"[A-Za-z0-9-]+")
 
-#: What an order to the gate itself must have, on the admin listener. A page cannot send it to
-#: another origin: the browser first sends a preflight request (Fetch standard), which the gate
-#: never allows.
+#: A field that orders to the admin listener must have. A page cannot send it to another origin,
+#: because the browser first sends a preflight (Fetch standard), which the gate never allows.
 ORDER_HEADER: Final = "X-Tailchat-Gate"
 
 #: Fields of the connection, not of the message (RFC 9110 section 7.6.1).
@@ -31,18 +30,18 @@ HOP_BY_HOP: Final = frozenset(
     )
 )
 
-#: What the gate itself tells a tool: no key lets a visitor's own value through. A name that ends
-#: in "*" stands for all that begin with what is before it, here and in CLAIMS.
+#: Fields that only the gate sets for tools: no setting passes a visitor's own value. A name that
+#: ends in "*" stands for all names with that start, here and in CLAIMS.
 OWN: Final = (
     *("x-tailchat-*", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"),
     *("x-forwarded-port", "forwarded", "x-request-id"),
 )
 
-#: W3C Trace Context: the gate writes these itself, and a proxy that asks it may send them too.
+#: W3C Trace Context: the gate writes these itself; a forward-auth proxy may send them too.
 TRACE_CONTEXT: Final = frozenset((b"traceparent", b"tracestate"))
 
-#: What servers, frameworks and tools take from a proxy in front, by what they take it for. It is
-#: dropped unless a route's `pass_fields` names it.
+#: Fields that servers, frameworks and tools believe from a proxy in front, by their meaning.
+#: Dropped unless a route's `pass_fields` names them.
 CLAIMS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
         "path": (
@@ -82,8 +81,8 @@ CLAIMS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
 )
 
 
-#: What a reply can tell a server in front or the browser beyond its own tool, by whom it tells.
-#: It is dropped unless a route's `pass_response_fields` names it: docs/adr/0020 has the reasons.
+#: Response fields by which a tool can affect more than itself, by who obeys them. Dropped unless a
+#: route's `pass_response_fields` names them: docs/adr/0020 has the reasons.
 ORDERS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
         "server": (
@@ -96,7 +95,7 @@ ORDERS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         ),
     }
 )
-#: How the reply itself is buffered, and nothing else; event streams behind nginx need it.
+#: Affects only the buffering of the response itself; event streams behind nginx need it.
 HARMLESS_ORDER: Final = b"x-accel-buffering"
 
 
@@ -106,12 +105,12 @@ def fold(name: bytes) -> bytes:
 
 
 def is_plain(name: bytes) -> bool:
-    """Whether a name has letters, digits and "-" alone, so that it folds onto no other."""
+    """Whether a name only has letters, digits and "-", so that no other name folds to it."""
     return _PLAIN.fullmatch(name) is not None
 
 
 class NamePatterns:
-    """A set of names, some of them by how they begin."""
+    """A set of names, some of them given by their start and "*"."""
 
     __slots__ = ("_starts", "_whole")
 
@@ -131,7 +130,7 @@ _ORDER_NAMES: Final = NamePatterns(*(name for names in ORDERS.values() for name 
 
 
 def is_order(folded: bytes) -> bool:
-    """Whether the folded name of a reply's field is one of ORDERS."""
+    """Whether the folded name of a response field is one of ORDERS."""
     return folded in _ORDER_NAMES and folded != HARMLESS_ORDER
 
 

@@ -1,4 +1,4 @@
-"""The header section of a request: read once, strictly, and kept while clients repeat it."""
+"""The header section of a request: read once, strictly, and cached while clients repeat it."""
 
 import copy
 import re
@@ -9,20 +9,20 @@ from tailchat_gate.reasons import Reason, RefusedError
 from tailchat_gate.request.authorization import TOKEN_FIELD, TokenWay, credentials_bind, read_token
 from tailchat_gate.request.client import ClientAddress
 from tailchat_gate.request.shapes import Shape, Values
-from tailchat_gate.request.target import Host, read_host
+from tailchat_gate.request.target import Claim, Host, Original, read_host
 from tailchat_gate.syntax import CONTENT_LENGTH, FIELD_VALUE_OCTETS, TOKEN_OCTETS
 
-#: Field lines of RFC 9112 section 5, whole: a token, a colon at once behind it, no control byte
-#: but the tab, CR and LF only as the pair that ends a line. Obsolete folding has no place in it.
+#: Complete field lines (RFC 9112 section 5): a token, a colon right after it, no control byte but
+#: the tab, CR and LF only as the pair that ends a line. Obsolete line folding does not match.
 _LINES: Final = re.compile(b"(?:" + TOKEN_OCTETS + b":" + FIELD_VALUE_OCTETS + rb"\r\n)*+")
 _FIELD: Final = re.compile(rb"([^:]++):[ \t]*+([^\r]*+)\r\n")
 _TOKEN: Final = re.compile(TOKEN_OCTETS)
 _CHUNKED: Final = b"chunked"
 _NO_OPTIONS: Final[frozenset[bytes]] = frozenset()
 _new: Final = object.__new__
-#: What nearly every request of a page is.
+#: The values of nearly every request that a page sends.
 _SAME_ORIGIN: Final = [b"same-origin"]
-#: What nearly every client sends, read before.
+#: The options in common values of Connection.
 _CONNECTION: Final = {
     b"keep-alive": frozenset((b"keep-alive",)),
     b"close": frozenset((b"close",)),
@@ -34,7 +34,7 @@ RawFields = Sequence[tuple[bytes, bytes]]
 
 
 class HeadLimits(NamedTuple):
-    """Limits of a request: bytes of its target, its header section, its cookies; a count."""
+    """Limits of a request: bytes of its target, header section and cookies; number of fields."""
 
     target_bytes: int
     header_bytes: int
@@ -45,11 +45,10 @@ class HeadLimits(NamedTuple):
 class FieldSection:
     """The fields of one request, and what they say about the message itself.
 
-    `shape` has their names, `sent_values` their values, without the white space around them.
-    `length` is the Content-Length, None where there is none; `chunked` the only other framing
-    there is. `connection` and `upgrade` are lower-case. Whatever is made of a section on the way
-    through (`sent`, `visitor`, `forwarded`, `claimed`) is kept on it, because a client repeats its
-    fields from request to request.
+    `shape` has their names, `sent_values` their values without surrounding white space. `length` is
+    the Content-Length, None if there is none; `chunked` is the only other framing. `connection` and
+    `upgrade` are lower-case. Results of later steps (`sent`, `visitor`, `forwarded`, `claimed`) are
+    cached here, because a client repeats its fields from request to request.
     """
 
     __slots__ = (
@@ -69,18 +68,18 @@ class FieldSection:
         #: Whether a body follows.
         self.has_body = False
         self.connection = _NO_OPTIONS
-        #: Whether the client wants its connection to stay, by whether its version is 1.0
-        #: (RFC 9112 section 9.3).
+        #: Whether the client wants its connection to stay open, for HTTP/1.1 and for HTTP/1.0 (RFC
+        #: 9112 section 9.3).
         self.keep_alive = (True, False)
         self.upgrade = b""
-        #: The machine token presented, None where there is none.
+        #: The presented machine token, None if there is none.
         self.bearer: bytes | None = None
         self.token_way: TokenWay | None = None
-        #: Whether Authorization or the gate's own field for a token came at all.
+        #: Whether it has Authorization or the gate's own field for a token.
         self.has_credentials = False
-        #: Whether its credentials may authenticate the whole connection.
+        #: Whether the credentials may authenticate the whole connection.
         self.binds = False
-        #: Whether the script of a service worker is asked for.
+        #: Whether the script of a service worker is requested.
         self.worker_script = False
         #: Whether a page of another origin may have sent it, for access/browser_origin.py to judge.
         self.other_page = False
@@ -89,35 +88,35 @@ class FieldSection:
         self._read()
 
     def forget(self) -> None:
-        """Drop what others have cached.
+        """Drop the results that other modules have cached here.
 
-        Each has an attribute of its own, since most are read once in every request. What is typed
-        Any is of a module that imports this one; only the one that keeps it reads it.
+        Each has its own attribute, since most are read once in every request.
         """
         #: Further methods that the request claims: cached by request/claims.py.
         self.claimed: frozenset[str] | None = None
         #: Further paths that the request names: cached by request/claims.py.
-        self.paths: tuple[Any, ...] | None = None
+        self.paths: tuple[Claim, ...] | None = None
         #: The client behind a trusted proxy: (peer, ClientAddress), cached by the gate.
         self.forwarded: tuple[str, ClientAddress] | None = None
-        #: The request that a proxy asks about, in a tuple; cached by request/forwarded_request.py.
-        self.original: tuple[Any] | None = None
-        #: Who was found by the cookies or the token, and by whom: cached by identity/.
-        self.visitor: tuple[Any, Any] | None = None
-        #: The field lines for the upstream, and for which client and route they were made.
+        #: The original request of forward-auth; cached by request/forwarded_request.py.
+        self.original: tuple[Original | None] | None = None
+        #: (finder, what it found by the cookies or the token): cached by identity/. Only the finder
+        #: reads it, and knows the type.
+        self.visitor: tuple[object, Any] | None = None
+        #: The field lines for the upstream, and the client and route for which they were made.
         self.sent = b""
         self.sent_for: tuple[object, object, object] | None = None
 
     def apart(self) -> "FieldSection":
-        """Return the same fields without what others have cached on them."""
+        """Return the same fields without the cached results of other modules."""
         found = copy.copy(self)
         found.forget()
         return found
 
     def with_values(self, values: Values, length: int | None = None) -> "FieldSection":
-        """Return a section of the same shape that says the same about its message.
+        """Return a section with other values that have the same meaning for the message.
 
-        Cookies and length, of which that does not speak, are those of `values`.
+        Its cookies are those of `values`, its length is `length`.
         """
         made = _new(FieldSection)
         made.shape = shape = self.shape
@@ -143,7 +142,7 @@ class FieldSection:
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """The fields as text by their names in any case; of a repeated one the first."""
+        """The fields as text by names in any case; the first value of a repeated field."""
         return _Headers(self.shape.places, self.sent_values)
 
     def values(self, name: bytes) -> list[bytes]:
@@ -166,7 +165,7 @@ class FieldSection:
             self.binds = credentials_bind(credentials)
         sites = found(b"sec-fetch-site")
         self.other_page = bool(sites or found(b"origin")) and sites != _SAME_ORIGIN
-        # Browsers send the first of them; the second says the same where they send it.
+        # All browsers send the first field, some the second.
         self.worker_script = bool(found(b"service-worker")) or b"serviceworker" in found(
             b"sec-fetch-dest"
         )
@@ -180,7 +179,7 @@ class FieldSection:
         self.expects_continue = b",".join(found(b"expect")).lower() == b"100-continue"
         codings, lengths = found(b"transfer-encoding"), found(b"content-length")
         if codings and lengths:
-            # A client that sends both hopes that parsers differ (RFC 9112 section 6.1).
+            # Request smuggling relies on parsers that differ here (RFC 9112 section 6.1).
             raise RefusedError("both Content-Length and Transfer-Encoding")
         if codings:
             self.chunked = _read_codings(codings)
@@ -190,7 +189,7 @@ class FieldSection:
 
 
 class _Headers(Mapping[str, str]):
-    """Field values by name, whatever its case; decoded only when they are read."""
+    """Field values by name, ignoring case; decoded only when they are read."""
 
     __slots__ = ("_places", "_values")
 
@@ -209,7 +208,7 @@ class _Headers(Mapping[str, str]):
 
 
 def split_fields(raw: bytes) -> list[tuple[bytes, bytes]]:
-    """Return names and values of field lines, each with its CRLF. Raises RefusedError."""
+    """Return names and values of field lines, each with CRLF. Raises RefusedError."""
     if _LINES.fullmatch(raw) is None:
         raise RefusedError("a header field that is malformed")
     return [(name, value.rstrip(b" \t")) for name, value in _FIELD.findall(raw)]
@@ -227,7 +226,10 @@ def _read_options(values: list[bytes]) -> frozenset[bytes]:
 
 
 def _read_codings(values: list[bytes]) -> bool:
-    """Return True for exactly one coding, chunked (RFC 9112 sections 6.1 and 7)."""
+    """Return True for the one coding "chunked" (RFC 9112 sections 6.1 and 7), else raise.
+
+    Raises RefusedError.
+    """
     codings = [coding.strip(b" \t").lower() for coding in b",".join(values).split(b",")]
     if codings == [_CHUNKED]:
         return True
@@ -237,7 +239,7 @@ def _read_codings(values: list[bytes]) -> bool:
 
 
 def read_length(values: Sequence[bytes]) -> int:
-    """Return the one length; a repeated one is refused, alike or not (RFC 9112 section 6.3)."""
+    """Return the one Content-Length; raises RefusedError, also for equal ones (RFC 9112 6.3)."""
     match = CONTENT_LENGTH.fullmatch(values[0]) if len(values) == 1 else None
     if match is None:
         raise RefusedError("a Content-Length that is not one number")

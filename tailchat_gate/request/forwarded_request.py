@@ -1,23 +1,22 @@
-"""The request that a proxy in front asks about, read from what that proxy sends; pure.
+"""The original request about which a forward-auth proxy asks, read from its subrequest; pure.
 
 Three dialects are read. Traefik, Caddy and most nginx configurations send X-Forwarded-Method,
 -Host and -Uri; nginx's ingress controller sends X-Original-Method and -URL; Envoy sends the
-request itself, its path behind that of the question.
+original request itself, its path appended to that of the handler.
 """
 
-from dataclasses import dataclass, field
 from typing import Final
 
 from tailchat_gate.reasons import RefusedError
 from tailchat_gate.request.fields import FieldSection
 from tailchat_gate.request.head import RequestHead
 from tailchat_gate.request.readings import readings
-from tailchat_gate.request.target import Host, Target, read_host, read_target
+from tailchat_gate.request.target import Host, Original, Target, read_host, read_target
 from tailchat_gate.syntax import HTTP_URL, METHOD
 
-#: By this a proxy says that its tool gets what the question has of the visitor's fields.
+#: With this field a proxy says that its tool gets the visitor's fields as in the subrequest.
 UNSTRIPPED: Final = b"x-tailchat-unstripped"
-#: What a question is made of.
+#: The fields that a proxy adds to the subrequest.
 QUESTION_FIELDS: Final = frozenset(
     (
         *(UNSTRIPPED, b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto"),
@@ -28,31 +27,12 @@ QUESTION_FIELDS: Final = frozenset(
 _CONNECT: Final = "CONNECT"
 
 
-@dataclass(frozen=True, slots=True)
-class Original:
-    """The visitor's request to the proxy; `method` is "" if the proxy does not name it.
-
-    `websocket`: a WebSocket is asked for. Upgrade itself ends at the proxy, its key does not, and
-    where HTTP/2 has no such key, the method tells. `as_sent`: the question is the request itself.
-    `unstripped`: the proxy passes on what it leaves of the visitor's fields on the question.
-    `by_nginx`: only nginx asks so, for which every status but 2xx, 401 and 403 is a fault.
-    """
-
-    method: str
-    host: Host
-    target: Target
-    websocket: bool = False
-    as_sent: bool = False
-    unstripped: bool = False
-    by_nginx: bool = field(default=False, compare=False)
-
-
 def original_of(head: RequestHead, question: str) -> Original | None:
-    """Return the request that is asked about, None where none is named.
+    """Return the original request, None if the subrequest names none.
 
-    `question` is the path of the question itself. Only a trusted proxy's word counts, which the
-    caller has to see to. Raises RefusedError for what no proxy sends, and where two dialects
-    name different requests: one of them is then the visitor's own.
+    `question` is the path of the handler. The caller must make sure that a trusted proxy sent it.
+    Raises RefusedError for a malformed one, and if two dialects name different requests, of which
+    one would be the visitor's.
     """
     raw = head.target.raw
     start = f"{question}/".encode("ascii")
@@ -69,11 +49,11 @@ def original_of(head: RequestHead, question: str) -> Original | None:
 
 
 def _check_inside(path: str, question: str) -> None:
-    """Raise RefusedError for a path that some reading leads out of the question's.
+    """Raise RefusedError for a path that some reading leads out of the handler's.
 
-    Where a proxy in front keeps the question from visitors it reads "/oauth2/auth/..%2Fuserinfo"
-    as "/oauth2/userinfo", which is for them, and passes it on as it came: the visitor's page would
-    read the identity headers of the answer.
+    A proxy that keeps visitors from the handler may read "/oauth2/auth/..%2Fuserinfo" as
+    "/oauth2/userinfo" and pass it on unchanged. A page could then read the response's identity
+    headers.
     """
     start = f"{question}/"
     if not all(reading.startswith(start) for reading in readings(path)):
@@ -81,10 +61,10 @@ def _check_inside(path: str, question: str) -> None:
 
 
 def _host_as_sent(fields: FieldSection) -> Host:
-    """Return the Host of a question that is the request itself.
+    """Return the Host of a subrequest that is the original request itself.
 
-    That one is the visitor's, and a proxy whose block answers for several names routes by none of
-    them: where it writes X-Forwarded-Host for its tool, both must name the same host.
+    A visitor chose it, and a proxy need not route by it. If the proxy writes X-Forwarded-Host, both
+    must name the same host.
     """
     named = _one(fields, b"x-forwarded-host")
     if named and read_host([named]).name != fields.host.name:
@@ -137,13 +117,13 @@ def _original(
         target,
         _is_websocket(method, fields),
         unstripped=unstripped,
-        # Of the proxies, it alone cannot drop a family of names.
+        # nginx is the only proxy that cannot drop names by their start.
         by_nginx=by_nginx or unstripped,
     )
 
 
 def _is_websocket(method: str, fields: FieldSection) -> bool:
-    """Whether a WebSocket is asked for; over HTTP/2 without a key (RFC 8441 section 5)."""
+    """Whether a WebSocket is requested; over HTTP/2 without a key (RFC 8441 section 5)."""
     return method == _CONNECT or bool(fields.values(b"sec-websocket-key"))
 
 
@@ -155,7 +135,7 @@ def _method(fields: FieldSection, name: bytes) -> str:
 
 
 def _one(fields: FieldSection, name: bytes) -> str:
-    """Return the one value of a field as text, "" where there is none."""
+    """Return the one value of a field as text, "" if there is none. Raises RefusedError."""
     values = fields.values(name)
     if len(values) > 1:
         raise RefusedError("a forwarding field that came twice")

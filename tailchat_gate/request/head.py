@@ -20,32 +20,32 @@ from tailchat_gate.syntax import (
 
 _END: Final = b"\r\n\r\n"
 _CRLF: Final = b"\r\n"
-#: RFC 9112 section 3: single spaces, nothing else that separates.
+#: RFC 9112 section 3: single spaces between the parts, and nothing else.
 _LINE: Final = re.compile(rb"(%b) ([%b]++) (HTTP/[0-9]\.[0-9])" % (TOKEN_OCTETS, VCHAR_OCTETS))
-#: What nearly every request line is; its groups are the method, the target, its path and query.
+#: The form of nearly every request line; groups: method, target, its path and its query.
 _PLAIN_LINE: Final = re.compile(
     rb"(%b) (%b) HTTP/1\.1" % (TOKEN_OCTETS, ORIGIN_FORM.encode("ascii"))
 )
 _METHODS: Final = {method.encode("ascii"): method for method in COMMON_METHODS}
-#: What stands nowhere in a head; a CR at the very end may be half of a CRLF.
+#: Bytes that no head has; a CR at the very end may be half of a CRLF.
 _BARE: Final = re.compile(BARE_LINE_END_OCTETS + rb"|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _FIRST: Final = re.compile(rb"[\r%b]" % TCHAR_OCTETS)
 _VERSIONS: Final = {b"HTTP/1.1": False, b"HTTP/1.0": True}
-#: Around the target: method, version, two spaces, an empty line before and half of a line's end.
+#: Bytes beside the target: method, version, two spaces, an empty line before, half a line end.
 _LINE_OVERHEAD: Final = MAX_METHOD + 13
-#: Bytes of request lines that are cached, and of one of them, with all that is made of it.
+#: The most bytes of cached request lines, and of one of them, including all objects.
 _KEPT_LINES: Final = 4 << 20
 _LARGEST_LINE: Final = 24 << 10
 
 
-# Here and elsewhere: final for the type checker, because what is frozen takes five times as long
-# to make, and a field of a named tuple three times as long to read.
+# Here and elsewhere only final for the type checker: a frozen object takes five times as long to
+# make, and a field of a named tuple three times as long to read.
 @dataclass(slots=True, eq=False)
 class RequestLine:
     """A request line: `method` as sent, whether the version is 1.0, and the target.
 
-    `target` is None for what only makes sense beside a Host field: absolute-form and the like,
-    whose bytes are in `raw`. `sent` is the line for an upstream that is sent the same target.
+    `target` is None if it must be compared with the Host field (absolute-form); its bytes are in
+    `raw`. `sent` is the line for an upstream that gets the same target.
     """
 
     method: Final[str]
@@ -63,24 +63,23 @@ class RequestHead:
     http10: Final[bool]
     target: Final[Target]
     fields: Final[FieldSection]
-    #: The request line for an upstream, with its CRLF; b"" where it is to be made.
+    #: The request line for an upstream, with CRLF; b"" if it has to be made.
     line: Final[bytes] = b""
 
     @property
     def keep_alive(self) -> bool:
-        """Whether the client wants its connection to stay."""
+        """Whether the client wants its connection to stay open."""
         return self.fields.keep_alive[self.http10]
 
 
-#: Stands where a request could not be read.
+#: For a request that could not be read.
 NO_HEAD: Final = RequestHead("", False, NO_TARGET, FieldSection(()))  # noqa: FBT003 - a tuple
 
 
 class RequestReader:
-    """Reads the heads of requests; caches what repeats.
+    """Reads the heads of requests; caches lines and sections that repeat.
 
-    Nothing is kept of what does not parse, and nothing of what came only once. `often` is how
-    often a form of header section comes before it is read the plain way.
+    `often` is how often a shape of header section must come before it is read by a pattern.
     """
 
     def __init__(self, limits: HeadLimits, often: int = OFTEN) -> None:
@@ -91,14 +90,14 @@ class RequestReader:
         self._sections = SectionReader(limits, often)
 
     def read(self, data: bytes) -> tuple[RequestHead, int] | None:
-        """Return the head at the start of `data` and its length, or None where it is not whole.
+        """Return the head at the start of `data` and its length, None if it is incomplete.
 
-        `data` is all that has come since the last request. Raises RefusedError, also for the
-        start of what can no longer become a head.
+        `data` is all that has arrived since the last request. Raises RefusedError, also for an
+        incomplete head that can no longer become valid.
         """
         middle = data.find(_CRLF)
         if middle > 0 and data.endswith(_END):
-            # Most likely one head and nothing else, which needs no search for its end.
+            # Most likely exactly one head, whose end need not be searched.
             fields = self._sections.known(data[middle + 2 : -2])
             if fields is not None:
                 return self._head(self._line(data[:middle]), fields), len(data)
@@ -123,7 +122,7 @@ class RequestReader:
         return RequestHead(line.method, line.http10, target, fields, line.sent)
 
     def forget(self) -> None:
-        """Drop the caches: no further head will be read."""
+        """Clear the caches, because no further head will be read."""
         self._lines.clear()
         self._sections.forget()
 
@@ -142,7 +141,7 @@ class RequestReader:
         if known is None or len(sent) > self._limits.target_bytes:
             return None
         text = path.decode("ascii")
-        # As text: of bytes, the question whether some are in others costs a TypeError inside.
+        # As text, because `in` raises and catches a TypeError inside for bytes.
         if ENCODED_NUL in text:
             return None
         target = Target(sent, text, query.decode("ascii"))
@@ -172,7 +171,7 @@ class RequestReader:
         )
 
     def _check_start(self, data: bytes) -> None:
-        """Refuse the start of a head as soon as it cannot become one, not when time is up."""
+        """Refuse an incomplete head as soon as it cannot become valid. Raises RefusedError."""
         if _FIRST.match(data) is None and data:
             raise RefusedError("bytes that are not HTTP")
         start = 2 if data.startswith(_CRLF) else 0
@@ -191,5 +190,5 @@ class RequestReader:
 
 
 def _cost_of_line(raw: bytes, _line: RequestLine) -> int:
-    """Return about how many bytes a line takes: its objects, and its target in four forms."""
+    """Return about how many bytes a line takes: its objects, and the target in four forms."""
     return 640 + 5 * len(raw)

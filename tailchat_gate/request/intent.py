@@ -1,8 +1,8 @@
 """Whether a request is a page that a person opens, a call by a program, or an upgrade; pure.
 
-And what a browser says of itself in bytes that cannot be read as a request: it chooses how the
-refusal is said, a page or JSON and in which language, and whether a head that is too large is a
-person's order to clear the cookies that make it so; it decides nothing else.
+Also reads some fields of bytes that are no valid request. They only decide the form of the refusal
+(page or JSON, and the language), and whether a head that is too large is the order to clear
+cookies.
 """
 
 import re
@@ -15,24 +15,24 @@ from tailchat_gate.request.fields import FieldSection
 from tailchat_gate.request.target import query_pairs
 from tailchat_gate.syntax import HOST_PREFIX, LANGUAGE_COOKIE, READ_METHODS
 
-#: More is not looked at: what is longest in a head that is too long need not be searched.
+#: The most bytes that are searched.
 _MOST: Final = 65_536
 _WANTED: Final = re.compile(
     rb"\n(accept|accept-language|host|origin|sec-fetch-(?:dest|mode|site)):[ \t]*([^\r\n]{1,1024})",
     re.IGNORECASE,
 )
-#: What a visitor chose, wherever it stands among cookies that may be too many.
+#: The cookie of the chosen language, anywhere among the cookies.
 _CHOSEN: Final = re.compile(
     rf"[ ;:]((?:{HOST_PREFIX})?{LANGUAGE_COOKIE}=[A-Za-z-]{{2,16}})(?=[;\r])".encode("ascii")
 )
-#: Every browser calls itself one of these.
+#: Every browser has one of these in its User-Agent.
 _BROWSER: Final = re.compile("mozilla|opera|webkit|gecko|chrom|safari|trident", re.IGNORECASE)
-#: What a browser adds by itself, and other programs do not send.
+#: Fields that browsers add and other programs do not send.
 _OF_BROWSERS: Final = (
     *("Cookie", "Origin", "Referer", "Sec-Fetch-Dest", "Sec-Fetch-Mode", "Sec-Fetch-Site"),
     *("Sec-Purpose", "Upgrade-Insecure-Requests", "X-Requested-With"),
 )
-#: Methods of WebDAV and CalDAV that their clients begin with (RFC 4918, 3253, 4791).
+#: Methods of WebDAV and CalDAV, whose clients start with them (RFC 4918, 3253, 4791).
 _WEBDAV: Final = frozenset(
     (
         *("PROPFIND", "PROPPATCH", "MKCOL", "COPY", "MOVE", "LOCK", "UNLOCK"),
@@ -41,15 +41,15 @@ _WEBDAV: Final = frozenset(
 )
 _HTML: Final = frozenset(("text/html", "application/xhtml+xml"))
 
-#: Fields by which browsers say that they fetch or render a page before anybody asks for it.
+#: Fields by which browsers say that they prefetch or prerender a page.
 _LOOKS_AHEAD: Final = ("Sec-Purpose", "Purpose", "X-Purpose", "X-Moz")
 
 
 def glimpse(sent: bytes) -> Mapping[str, str]:
-    """Return some fields of the first head in `sent`, as they stand; one that is repeated, as one.
+    """Return some fields of the first head in `sent`, repeated ones joined.
 
-    Those that say how to answer, which host was asked for, and which page sent the request; of the
-    cookies that of the language alone.
+    They say how to answer, which host was requested and which page sent the request. Of the
+    cookies, only that of the language is returned.
     """
     head = sent[:_MOST].partition(b"\r\n\r\n")[0]
     found: dict[str, str] = {}
@@ -73,7 +73,7 @@ _WAIT: Final = "wait"
 
 
 class Intent(Enum):
-    """The receiver of the answer: a person's tab, a frame in a page, a program, or an upgrade."""
+    """Who gets the response: a person's tab, a frame in a page, a program, or an upgrade."""
 
     NAVIGATION = "navigation"
     FRAME = "frame"
@@ -82,9 +82,9 @@ class Intent(Enum):
 
 
 def is_long_poll(headers: Mapping[str, str], query: str) -> bool:
-    """Whether a request asks to be answered once there is news (RFC 7240 section 4.3 and usage).
+    """Whether a request waits for news (RFC 7240 section 4.3, and common parameters).
 
-    Nothing else tells one from a request of a slow tool.
+    Nothing else distinguishes it from a request to a slow tool.
     """
     if "wait=" in headers.get("Prefer", ""):
         return True
@@ -92,12 +92,12 @@ def is_long_poll(headers: Mapping[str, str], query: str) -> bool:
 
 
 def read_intent(method: str, headers: Mapping[str, str]) -> Intent:
-    """Return the receiver of a request's answer; `headers` ignores the case of names.
+    """Return who gets a request's response; `headers` ignores the case of names.
 
-    Only a page navigation may be redirected to a login: a fetch or an image that is redirected
-    fails in a way its page cannot see, a frame must not show Tailchat's pages, a POST would lose or
-    repeat its body. Fetch Metadata (Sec-Fetch-*) decides where the browser sends it; for others the
-    Accept field must ask for HTML by name, so that curl and scripts (`*/*`) get a plain 401.
+    Only a page navigation may be redirected to a login: a redirected fetch or image fails in a way
+    that its page cannot see, a frame must not show Tailchat's pages, and a POST would lose or
+    repeat its body. Fetch Metadata (Sec-Fetch-*) decides if the browser sends it; otherwise Accept
+    must name HTML, so that curl and scripts (`*/*`) get a plain 401.
     """
     if "Upgrade" in headers:
         return Intent.UPGRADE
@@ -112,29 +112,29 @@ def read_intent(method: str, headers: Mapping[str, str]) -> Intent:
     return Intent.CALL
 
 
-#: What a navigation is for; any other destination is a script's (Fetch Metadata).
+#: The destinations of navigations; any other one is a script's (Fetch Metadata).
 _DESTINATIONS: Final = MappingProxyType(
     {"document": Intent.NAVIGATION, "frame": Intent.FRAME, "iframe": Intent.FRAME}
 )
 
 
 def is_sibling(headers: Mapping[str, str]) -> bool:
-    """Whether a page of the same site asks: only into its frames do Lax cookies go."""
+    """Whether a page of the same site sent it; browsers send Lax cookies only to its frames."""
     return headers.get("Sec-Fetch-Site", "") in {"same-origin", "same-site"}
 
 
 def is_from_elsewhere(headers: Mapping[str, str]) -> bool:
-    """Whether a page of another site asks: Lax cookies go to a tab that it opens, no further.
+    """Whether a page of another site sent it; Lax cookies only go to tabs that it opens.
 
-    A browser that sends no Fetch Metadata cannot tell one site from another.
+    Unknown, and so False, for a browser without Fetch Metadata.
     """
     return headers.get("Sec-Fetch-Site", "") == "cross-site"
 
 
 def is_own_form(headers: Mapping[str, str], origin: str) -> bool:
-    """Whether a page of `origin` sent a form from a tab; no other page can make a browser say so.
+    """Whether a page of `origin` sent a form from a tab, which no other page can forge.
 
-    Where a browser sends no Fetch Metadata, the Origin tells.
+    Without Fetch Metadata, the Origin field decides.
     """
     site = headers.get("Sec-Fetch-Site")
     if site is None:
@@ -143,11 +143,11 @@ def is_own_form(headers: Mapping[str, str], origin: str) -> bool:
 
 
 def opens_page(headers: Mapping[str, str], *, framed: bool = False) -> bool:
-    """Whether a browser goes to an address to show it in a tab, or does not say what for.
+    """Whether a browser opens a URL in a tab, or does not say what for.
 
-    `framed`: or in a frame of a page of the same site. A script, a service worker that passes a
-    navigation on (`empty`) and a page that looks ahead at a link (Sec-Purpose, or the older
-    Purpose and X-Moz) do not.
+    `framed`: also in a frame of a page of the same site. False for scripts, for service workers
+    that pass on a navigation (`empty`), and for prefetches (Sec-Purpose, or the older Purpose and
+    X-Moz).
     """
     if headers.get("Sec-Fetch-Mode", "navigate") != "navigate":
         return False
@@ -158,15 +158,12 @@ def opens_page(headers: Mapping[str, str], *, framed: bool = False) -> bool:
 
 
 def is_frame(method: str, headers: Mapping[str, str]) -> bool:
-    """Whether a browser asks for what a frame shows."""
+    """Whether a browser requests the content of a frame."""
     return method == "GET" and read_intent(method, headers) is Intent.FRAME
 
 
 def is_preflight(method: str, fields: FieldSection) -> bool:
-    """Whether a browser asks what a page of another origin may send (Fetch, section 4.8).
-
-    It does so without credentials and without a body; what has either is no such question.
-    """
+    """Whether it is a CORS preflight (Fetch, section 4.8), which has no credentials and no body."""
     if method != "OPTIONS" or fields.has_body or fields.cookies or fields.upgrade:
         return False
     asked = fields.values(b"origin"), fields.values(b"access-control-request-method")
@@ -174,9 +171,9 @@ def is_preflight(method: str, fields: FieldSection) -> bool:
 
 
 def is_form(method: str, headers: Mapping[str, str]) -> bool:
-    """Whether a person's browser tab sent a form, and shows whatever is answered.
+    """Whether a person's browser tab sent a form and shows the response.
 
-    It is a call to `read_intent`, for a redirect to the login would lose what was sent.
+    `read_intent` calls it a CALL, because a redirect to the login would lose the form.
     """
     if method != "POST" or shown_in(method, headers) is not Intent.NAVIGATION:
         return False
@@ -184,16 +181,16 @@ def is_form(method: str, headers: Mapping[str, str]) -> bool:
 
 
 def shown_in(method: str, headers: Mapping[str, str]) -> Intent:
-    """Return what shows the answer: as `read_intent`, where a form's is a tab or a frame too."""
+    """Return who shows the response: as `read_intent`, but a form's tab or frame counts too."""
     return read_intent("GET" if method == "POST" else method, headers)
 
 
 def is_program(method: str, headers: Mapping[str, str]) -> bool:
-    """Whether a request is certainly none of a browser's, so that it may be asked for Basic.
+    """Whether a request was certainly sent by no browser, so that it may be asked for Basic.
 
-    A browser would show its own dialog for that, and keep what is typed there. Who does not say
-    what it is may be one. Thunderbird and Nextcloud's client call themselves Mozilla: they are
-    known by methods that a page sends with an Origin alone (Fetch, section 3.2).
+    A browser would show its own dialog and remember the input. A request without User-Agent may
+    come from one. Thunderbird and Nextcloud's client call themselves Mozilla, but use WebDAV
+    methods without Origin, which pages cannot (Fetch, section 3.2).
     """
     agent = headers.get("User-Agent", "")
     if not agent or (_BROWSER.search(agent) is not None and method not in _WEBDAV):

@@ -1,7 +1,7 @@
 """The PROXY protocol, versions 1 and 2: the header in which a proxy names its client.
 
-It is as in HAProxy's doc/proxy-protocol.txt, and read strictly: what a connection begins with is
-such a header or refused, and never taken for anything else.
+Source: HAProxy's doc/proxy-protocol.txt. It is read strictly: a connection that does not begin with
+such a header is refused.
 """
 
 from ipaddress import IPv4Address, IPv6Address
@@ -11,11 +11,11 @@ from tailchat_gate.syntax import MAX_PORT
 
 #: Section 2.1: the longest line of version 1, with CRLF.
 _LONGEST_LINE: Final = 107
-#: Section 2.2: what version 2 begins with, and how long it is before its addresses.
+#: Section 2.2: the signature of version 2, and its bytes before the addresses.
 _SIGNATURE: Final = b"\r\n\r\n\x00\r\nQUIT\n"
 _FIXED: Final = 16
-#: The most of addresses and TLVs that is read. HAProxy's own need less than 536 bytes; a TLV with
-#: a certificate needs some thousand.
+#: The most bytes of addresses and TLVs. HAProxy's own need less than 536 bytes, a TLV with a
+#: certificate some thousand.
 _LONGEST_REST: Final = 8192
 #: No header is longer.
 LONGEST_HEADER: Final = _FIXED + _LONGEST_REST
@@ -28,24 +28,24 @@ _UNSPECIFIED: Final = 0x00
 _TCP4, _TCP6, _UNIX = (0x11, 12), (0x21, 36), (0x31, 216)
 _SIZES: Final = dict((_TCP4, _TCP6, _UNIX))
 
-#: In place of the address of a client that the proxy does not know (RFC 7239 section 6.2).
+#: The address of a client that the proxy does not know (RFC 7239 section 6.2).
 UNKNOWN: Final = "unknown"
 
 
 class ProxyHeader(NamedTuple):
-    """The address of the client; "" where the proxy speaks for itself, as in a health check."""
+    """The address of the client, "" for the proxy's own connection, such as a health check."""
 
     address: str
 
 
 class ProxyHeaderError(ValueError):
-    """A connection does not begin with a PROXY header; the text says what is wrong."""
+    """A connection does not begin with a valid PROXY header; the text says what is wrong."""
 
 
 def read_proxy_header(data: bytes) -> tuple[ProxyHeader | None, int]:
     """Return the header that `data` begins with, and how many bytes of `data` belong to it.
 
-    The header is None as long as it is not complete: all of `data` belongs to it then. Raises
+    The header is None while it is incomplete; then all of `data` belongs to it. Raises
     ProxyHeaderError.
     """
     if data[: len(_SIGNATURE)] == _SIGNATURE[: len(data)]:
@@ -74,7 +74,7 @@ def _line(data: bytes) -> tuple[ProxyHeader | None, int]:
 
 def _source(words: list[str]) -> str:
     """Return the client's address from the words of a line of version 1."""
-    # A zone ("%eth0") is no part of an address here, but Python's class takes it.
+    # The protocol has no zones ("%eth0"), but Python's class accepts them.
     if len(words) != _WORDS or words[1] not in {"TCP4", "TCP6"} or "%" in words[2] + words[3]:
         raise ProxyHeaderError("a line of another form")
     read = IPv4Address if words[1] == "TCP4" else IPv6Address
@@ -88,8 +88,8 @@ def _source(words: list[str]) -> str:
 
 
 def _is_port(text: str) -> bool:
-    """Whether a text is a port as the protocol writes it: a number without leading zeros."""
-    # The line is bounded, so the number is: int() of a long text would be slow.
+    """Whether a text is a port: a number without leading zeros."""
+    # int() is not slow here, because the line is short.
     return text.isdecimal() and str(int(text)) == text and int(text) <= MAX_PORT
 
 
@@ -109,7 +109,7 @@ def _binary(data: bytes) -> tuple[ProxyHeader | None, int]:
         return None, len(data)
     if command == _LOCAL:
         return ProxyHeader(""), size
-    # What follows the addresses are TLVs, none of which the gate needs.
+    # TLVs follow the addresses; the gate needs none of them.
     if family == _TCP4[0]:
         return ProxyHeader(_text(IPv4Address(data[_FIXED : _FIXED + 4]))), size
     if family == _TCP6[0]:
@@ -118,7 +118,7 @@ def _binary(data: bytes) -> tuple[ProxyHeader | None, int]:
 
 
 def _text(address: IPv4Address | IPv6Address) -> str:
-    """Return an address as the gate writes it: IPv4 in its own form."""
+    """Return an address as text; one mapped into IPv6 as IPv4."""
     if isinstance(address, IPv4Address):
         return str(address)
     return str(address.ipv4_mapped or address)

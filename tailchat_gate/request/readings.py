@@ -1,4 +1,4 @@
-"""Every plausible way in which a server behind the gate may read a path."""
+"""Every plausible way in which a server behind the gate may read a path; pure."""
 
 import re
 import sys
@@ -10,8 +10,8 @@ from urllib.parse import unquote_to_bytes
 
 from tailchat_gate.reasons import RefusedError
 
-#: A path that every server reads alike: no escape, no parameters, no empty or dot segment, no
-#: segment with a dot at its end, no "$" that may name a stream of a file.
+#: A path that every server reads alike: without escapes, parameters, empty or dot segments,
+#: segments with a dot at their end, and "$", which may name a stream of a file.
 _ONE_READING: Final = re.compile(r"(?:/[A-Za-z0-9\-._~!&'()*+,=:@]*[A-Za-z0-9\-_~!&'()*+,=:@])*/?")
 _SLASHES: Final = re.compile("/{2,}")
 _PARAMETERS: Final = re.compile(r";[^/]*")
@@ -23,40 +23,40 @@ _UNRESERVED: Final = re.compile("(?i)%(2[de]|5f|7e|3[0-9]|[46][1-9a-f]|[57][0-9a
 _ENCODED_SLASH: Final = re.compile("(?i)%(?=2f|5c)")
 #: What JavaScript's escape() writes and IIS reads; surrogates stay as they are.
 _WIDE_ESCAPE: Final = re.compile("(?i)%u(?!d[89a-f])([0-9a-f]{4})")
-#: UTF-8 written longer than needed, which old decoders took for ASCII (CVE-2000-0884).
+#: Overlong UTF-8, which old decoders took for ASCII (CVE-2000-0884).
 _OVERLONG: Final = re.compile(
     rb"[\xc0\xc1][\x80-\xbf]|\xe0[\x80-\x9f][\x80-\xbf]|\xf0[\x80-\x8f][\x80-\xbf]{2}"
     rb"|\xf8[\x80-\x87][\x80-\xbf]{3}|\xfc[\x80-\x83][\x80-\xbf]{4}"
 )
-#: UTF-8 by its first byte alone, as decoders read it that do not look whether the bytes behind
-#: go on with it: "%c1%1c" was a backslash to them (CVE-2000-0884 again).
+#: UTF-8 as read by decoders that do not check continuation bytes: "%c1%1c" was a backslash to them
+#: (CVE-2000-0884 again).
 _UNCHECKED: Final = re.compile(
     rb"[\xc0-\xdf].|[\xe0-\xef]..|[\xf0-\xf7].{3}|[\xf8-\xfb].{4}|[\xfc\xfd].{5}", re.DOTALL
 )
-#: What decoding left of bytes that are no UTF-8. Without one, every decoder reads a text alike.
+#: Surrogate escapes of bytes that are no UTF-8. Without any, all decoders read a text alike.
 _UNDECODED: Final = re.compile("[\udc80-\udcff]")
 #: A stream of a file on NTFS: "page.asp::$DATA" is the file itself (CVE-1999-0278), and
 #: "folder:$i30:$INDEX_ALLOCATION" the folder (CVE-2010-2731).
 _STREAM: Final = re.compile(r":[^/:]*+:\$[A-Za-z0-9_]++")
-#: The name of a script in the midst of a path: what is behind it is the path that its application
-#: is asked for (CGI's PATH_INFO). "index" is one without an ending too (Apache's MultiViews).
+#: The name of a script inside a path; what follows is the path for its application (CGI's
+#: PATH_INFO). "index" counts without an ending too (Apache's MultiViews).
 _SCRIPT: Final = re.compile(
     r"(?i)/(?:[^/]*\.(?:ph(?:p[0-9]?|tml|ar)|f?cgi|p[ly]|rb|lua|as(?:p|px|hx|mx)|cf[mc]|dll|exe)|index)"
     r"(?=/)"
 )
 _FOREIGN_WEIGHT: Final = 4
 _BROKEN_WEIGHT: Final = 16
-#: Marks upon one letter in a row; normalising takes time that grows with their square. Honest text
-#: has a few, and Unicode's own limit for streams is 30 (UAX 15, section 13).
+#: The most combining marks in a row, because normalising takes quadratic time. Honest text has a
+#: few, and Unicode's own limit for streams is 30 (UAX 15, section 13).
 _MAX_MARKS: Final = 30
 _LEAD_BITS: Final = {2: 0x1F, 3: 0x0F, 4: 0x07, 5: 0x03, 6: 0x01}
-#: Honest paths have a handful of readings; more is an attempt to make the gate work.
+#: Honest paths have a handful of readings; many are an attack on the gate's CPU time.
 MAX_READINGS: Final = 64
-#: The characters of all readings together: bounds the work for a long path.
+#: The most characters of all readings together, which bounds the work for a long path.
 MAX_CHARACTERS: Final = 65_536
 
 
-#: Characters and sequences of bytes of which is kept what they are read as: 200 bytes each.
+#: Cached characters and byte sequences, 200 bytes each.
 _KEPT_SIGNS: Final = 1024
 
 _NOTHING: Final[frozenset[str]] = frozenset()
@@ -64,7 +64,7 @@ _Step = Callable[[str], str]
 
 
 class TooManyReadingsError(RefusedError):
-    """A path that can be read in so many ways that no honest client wrote it."""
+    """A path has so many readings that no honest client wrote it."""
 
     def __init__(self) -> None:
         super().__init__("a path that can be read in too many ways")
@@ -76,7 +76,7 @@ def is_plain(path: str) -> bool:
 
 
 def names_script(path: str) -> bool:
-    """Whether a plain path names a script in its midst, so that `shortened` finds more readings."""
+    """Whether a plain path has a script's name inside, so that `shortened` finds more readings."""
     may = "." in path or "index" in path.lower()
     return may and _SCRIPT.search(path) is not None
 
@@ -84,12 +84,13 @@ def names_script(path: str) -> bool:
 def readings(path: str, most: int = MAX_READINGS) -> frozenset[str]:
     """Return all readings of a raw path, the path itself among them.
 
-    Servers differ in what they undo and in which order: percent-encoding (once or twice, all of
-    it or all but slashes or nothing but letters), `;parameters` (Tomcat), repeated slashes
-    (nginx), a host behind two slashes (WHATWG URL), dot segments, backslashes and dots at a
+    Servers differ in what they decode and normalise, and in which order: percent-encoding (once or
+    twice, all of it, all but slashes, or only letters), `;parameters` (Tomcat), repeated slashes
+    (nginx), a host after two slashes (WHATWG URL), dot segments, backslashes and dots at a
     segment's end (Windows), look-alike and overlong characters. So every step is tried on every
-    result until nothing new comes up. Letter case is kept: code that looks a reading up has to do
-    so with it and without. Raises TooManyReadingsError past `most`, or that part of MAX_CHARACTERS.
+    result until nothing new comes up. The case of letters stays; callers must look readings up
+    with and without it. Raises TooManyReadingsError beyond `most` readings, or beyond the
+    corresponding part of MAX_CHARACTERS.
     """
     if is_plain(path):
         return frozenset((path,))
@@ -97,10 +98,10 @@ def readings(path: str, most: int = MAX_READINGS) -> frozenset[str]:
 
 
 def shortened(found: frozenset[str], most: int = MAX_READINGS) -> frozenset[str]:
-    """Return the further readings of a path, whose readings are `found`, without names of scripts.
+    """Return the further readings of a path, with readings `found`, without names of scripts.
 
-    "/index.php/admin" is "/admin" to the application of the script, and so is
-    "/public/index.php/admin", whatever stands before the name. Raises TooManyReadingsError.
+    To the script's application, "/index.php/admin" and "/public/index.php/admin" are "/admin".
+    Raises TooManyReadingsError.
     """
     if not any(map(_SCRIPT.search, found)):
         return _NOTHING
@@ -110,20 +111,20 @@ def shortened(found: frozenset[str], most: int = MAX_READINGS) -> frozenset[str]
 def _all_of(
     start: Iterable[str], steps: Sequence[Sequence[_Step]], length: int, most: int
 ) -> frozenset[str]:
-    """Return what steps make of texts in any order; `length` is what each counts for at least."""
+    """Return all results of steps on texts, in any order; `length` is the least cost of each."""
     found = set(start)
     waiting = list(found)
     characters = sum(map(_weight, found))
     longest = most * (MAX_CHARACTERS // MAX_READINGS)
     while waiting:
         current = waiting.pop()
-        # Most of a path made to be read in many ways is ASCII, and soon without an escape.
+        # Most results are ASCII without escapes, for which fewer steps have an effect.
         for step in steps[("%" in current) + 2 * (not current.isascii())]:
             result = step(current)
             if result not in found:
                 found.add(result)
                 waiting.append(result)
-                # Counted as made: normalising makes eighteen characters of one (U+FDFA).
+                # Counted at once, because normalising turns one character into up to 18 (U+FDFA).
                 characters += _weight(result)
                 if characters > longest:
                     raise TooManyReadingsError
@@ -133,7 +134,7 @@ def _all_of(
 
 
 def _weight(text: str) -> int:
-    """Return the cost of a text; characters that have to be normalised or reread cost more."""
+    """Return the cost of a text; characters that must be normalised or decoded again cost more."""
     if text.isascii():
         return len(text)
     return len(text) * (_FOREIGN_WEIGHT if _UNDECODED.search(text) is None else _BROKEN_WEIGHT)
@@ -142,18 +143,18 @@ def _weight(text: str) -> int:
 def _decode(path: str) -> str:
     if "%" not in path:
         return path
-    # A path that was decoded before may hold bytes that are no UTF-8, as surrogate escapes.
+    # After earlier decoding, a path may have surrogate escapes for bytes that are no UTF-8.
     octets = unquote_to_bytes(path.encode("utf-8", "surrogateescape"))
     return octets.decode("utf-8", "surrogateescape")
 
 
 def _shorten_overlong(path: str) -> str:
-    """Read UTF-8 that is longer than needed; apart from decoding, because few servers do it."""
+    """Decode overlong UTF-8; a separate step, because few servers do it."""
     return _reread(_OVERLONG, path)
 
 
 def _decode_unchecked(path: str) -> str:
-    """Read UTF-8 as decoders do that swallow whatever is behind a first byte."""
+    """Decode UTF-8 like decoders that do not check continuation bytes."""
     return _reread(_UNCHECKED, path)
 
 
@@ -168,10 +169,10 @@ def _character(match: re.Match[bytes]) -> bytes:
     return _spelled(match[0])
 
 
-# Kept, because all readings of a path spell the same few.
+# Cached, because all readings of a path have the same few sequences.
 @lru_cache(_KEPT_SIGNS)
 def _spelled(octets: bytes) -> bytes:
-    """Return the character that a sequence spells, in UTF-8; what spells none as it is."""
+    """Return a sequence's character in valid UTF-8; any other sequence unchanged."""
     code = octets[0] & _LEAD_BITS[len(octets)]
     for octet in octets[1:]:
         code = (code << 6) | (octet & 0x3F)
@@ -196,12 +197,12 @@ def _decode_wide(path: str) -> str:
 def _fold_lookalikes(path: str) -> str:
     if path.isascii():
         return path
-    _check_file_states(path)
+    _check_marks(path)
     return unicodedata.normalize("NFKC", path)
 
 
-def _check_file_states(path: str) -> None:
-    """Raise TooManyReadingsError for more marks upon one letter than any text has."""
+def _check_marks(path: str) -> None:
+    """Raise TooManyReadingsError for more combining marks in a row than any text has."""
     if sum(map(bool, map(unicodedata.combining, path))) <= _MAX_MARKS:
         return
     marks = 0
@@ -212,11 +213,11 @@ def _check_file_states(path: str) -> None:
 
 
 def _best_fit(path: str) -> str:
-    """Fold as Windows' best-fit tables and comparisons by upper case do (U+00E1, U+0131)."""
+    """Fold like Windows' best-fit tables and case-insensitive comparisons (U+00E1, U+0131)."""
     if path.isascii():
         return path
     parts = unicodedata.normalize("NFKD", path)
-    # By the distinct characters, which are few even in a long path.
+    # For the distinct characters, which are few even in a long path.
     fitting = {ord(sign): _fitting(sign) for sign in set(parts) if not sign.isascii()}
     return parts.translate(fitting)
 
@@ -244,7 +245,7 @@ def _merge_slashes(path: str) -> str:
 
 
 def _without_authority(path: str) -> str:
-    """Take "//name/path" for a reference to another host (RFC 3986 section 4.2)."""
+    """Read "//name/path" as a reference to another host (RFC 3986 section 4.2)."""
     return _AUTHORITY.sub("", path, count=1) or "/" if path.startswith("//") else path
 
 
@@ -263,12 +264,12 @@ def _without_streams(path: str) -> str:
 
 
 def _without_script(path: str) -> str:
-    """Leave the name of a script out: a front controller beside what it stands for."""
+    """Leave out the name of a script, such as a front controller."""
     return _SCRIPT.sub("", path, count=1)
 
 
 def _without_script_folder(path: str) -> str:
-    """Leave out the folder that a script is in: what is behind its name begins at the root."""
+    """Leave out the folder of a script, whose application sees a path from the root."""
     match = _SCRIPT.search(path)
     if match is None:
         return path
@@ -293,7 +294,7 @@ def _resolve_dots(path: str) -> str:
     return "/" + "/".join(kept)
 
 
-#: Steps that change nothing of a text without "%", and of one in ASCII.
+#: Steps that only change a text with "%", and steps that only change a non-ASCII text.
 _OF_ESCAPES: Final = (_decode, _decode_all_but_slashes, _decode_unreserved, _decode_wide)
 _OF_FOREIGN: Final = (_shorten_overlong, _decode_unchecked, _fold_lookalikes, _best_fit)
 _OF_ALL: Final = (

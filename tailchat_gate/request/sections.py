@@ -1,4 +1,4 @@
-"""Reads header sections: a plain one by a pattern of its names, every other one with care."""
+"""Reads header sections: plain ones fast, by a pattern of their names, all others with care."""
 
 import re
 from collections.abc import Callable
@@ -12,22 +12,22 @@ from tailchat_gate.request.shapes import Shape, Values, are_plain
 #: How often a shape has to come until there is a pattern for it: to make one takes as long as to
 #: read dozens of sections with care.
 OFTEN: Final = 64
-#: Of how many lines, and how many bytes of names, a shape has a pattern; how many shapes of as many
-#: lines have one.
+#: A shape with more lines or more bytes of names gets no pattern; at most so many shapes with the
+#: same number of lines have one.
 _MOST_LINES: Final = 40
 _MOST_NAME_BYTES: Final = 1024
 _MOST_ALIKE: Final = 8
-#: Bytes that are cached: of sections, of shapes, and of what was read of values.
+#: The most bytes of cached sections, shapes, and meanings of values.
 _KEPT_SECTIONS: Final = 32 << 20
 _KEPT_SHAPES: Final = 1 << 20
 _KEPT_TOLD: Final = 4 << 20
-#: Of one section, or one shape, with all that is made of it.
+#: The most bytes of one cached section, or one shape, including all objects.
 _LARGEST_SECTION: Final = 24 << 10
 _LARGEST_SHAPE: Final = 16 << 10
 
 
 class SectionReader:
-    """Reads header sections, and keeps those that come again, whole."""
+    """Reads header sections; caches whole ones that come again."""
 
     def __init__(self, limits: HeadLimits, often: int = OFTEN) -> None:
         self._limits = limits
@@ -37,10 +37,9 @@ class SectionReader:
         self.plain: Final = PlainSections(limits, often)
 
     def known(self, raw: bytes) -> FieldSection | None:
-        """Return the section whose lines are `raw`, each with its CRLF, where it is plain.
+        """Return the section whose lines are `raw`, each with CRLF, if it is cached or plain.
 
-        None where the careful way has to tell, also of what is to be refused, and of anything that
-        is no section at all.
+        Returns None if it must be read carefully, also if `raw` is no valid section.
         """
         found = self._kept.get(raw)
         if found is None and (found := self.plain.read(raw)) is not None:
@@ -48,7 +47,7 @@ class SectionReader:
         return found
 
     def read(self, raw: bytes) -> FieldSection:
-        """Return the section whose lines are `raw`, each with its CRLF. Raises RefusedError."""
+        """Return the section whose lines are `raw`, each with CRLF. Raises RefusedError."""
         found = self.known(raw)
         if found is None:
             found = read_carefully(raw, self._limits, self.plain.shape)
@@ -57,23 +56,23 @@ class SectionReader:
         return found
 
     def forget(self) -> None:
-        """Drop the caches: no further section will be read."""
+        """Clear the caches, because no further section will be read."""
         self._kept.clear()
         self.plain.forget()
 
 
 class PlainSections:
-    """Reads sections whose names, in their order, came often, and whose values are plain.
+    """Reads sections with plain values whose names came often in the same order.
 
-    What is kept are these names (a shape) with a pattern, which proves a section plain and finds
-    its values, and what the values of its telling fields say. All other values may differ from
-    request to request: they are not kept, and cost no more than finding them. What is read here is
-    what the careful way reads, or nothing. `often` is how often a shape has to come.
+    It caches such names (a shape) with a pattern that proves a section plain and finds its values,
+    and what the values of its telling fields mean. All other values may differ from request to
+    request; they are not cached. The result is the same as that of `read_carefully`, or none.
+    `often` is how often a shape must come.
     """
 
     def __init__(self, limits: HeadLimits, often: int = OFTEN) -> None:
         self._often = often
-        # Beyond, the careful way counts.
+        # Longer sections are read carefully, which checks the limits.
         self._longest = min(limits.header_bytes, limits.cookie_bytes)
         self._shapes: BoundedCache[Values, Shape] = BoundedCache(
             _KEPT_SHAPES, cost=_cost_of_shape, largest=_LARGEST_SHAPE
@@ -81,15 +80,15 @@ class PlainSections:
         self._told: BoundedCache[tuple[Shape, Values], FieldSection] = BoundedCache(
             _KEPT_TOLD, cost=_cost_of_told, largest=_LARGEST_SHAPE, twice=True
         )
-        #: Shapes with a pattern by how many lines they have, the one that came last first.
+        #: Shapes with a pattern by their number of lines, the last used first.
         self._patterns: dict[int, list[Shape]] = {}
         #: The shape of the section that was read last.
         self._last = Shape(())
 
     def read(self, raw: bytes) -> FieldSection | None:
-        """Return the section whose lines are `raw`; None where it is not known to be plain.
+        """Return the section whose lines are `raw`, None if it is not known to be plain.
 
-        Raises RefusedError for a length that is none.
+        Raises RefusedError for an invalid Content-Length.
         """
         match = self._last.match(raw) or self._match(raw)
         if match is None:
@@ -103,9 +102,9 @@ class PlainSections:
         return told.with_values(values, read_length((values[shape.length],)))
 
     def _match(self, raw: bytes) -> re.Match[bytes] | None:
-        """Return the match of a section, None where no shape with a pattern has one.
+        """Return the match of a section, None if no pattern matches.
 
-        The shape that has one becomes `_last`: `read` tries it first, before it counts any lines.
+        The matching shape becomes `_last`, which `read` tries first.
         """
         alike = self._patterns.get(raw.count(b"\n"), ())
         for place, shape in enumerate(alike):
@@ -122,7 +121,7 @@ class PlainSections:
         return self._shapes.get(names) or Shape(names)
 
     def learn(self, section: FieldSection) -> None:
-        """Keep the shape of a section, and what it tells; make a pattern where it comes often."""
+        """Cache the shape of a section and its meaning; compile a pattern if it comes often."""
         shape = section.shape
         if not shape.is_plain:
             return
@@ -144,7 +143,7 @@ class PlainSections:
         self._last = Shape(())
 
     def _prefer(self, shape: Shape, place: int) -> None:
-        """Try a shape before the others with as many lines from now on."""
+        """Try a shape first among those with as many lines from now on."""
         alike = self._patterns[len(shape.names)]
         alike.insert(0, alike.pop(place))
 
@@ -152,9 +151,9 @@ class PlainSections:
 def read_carefully(
     raw: bytes, limits: HeadLimits, shape: Callable[[Values], Shape]
 ) -> FieldSection:
-    """Return the section of any lines, each with its CRLF. Raises RefusedError.
+    """Return the section of any lines, each with CRLF; `shape` returns the shape of names.
 
-    `shape` returns the shape of names.
+    Raises RefusedError.
     """
     if len(raw) > limits.header_bytes:
         raise RefusedError("a header section that is too long", Reason.HEAD_TOO_LARGE)
@@ -168,26 +167,22 @@ def read_carefully(
 
 
 def _is_small(shape: Shape) -> bool:
-    """Whether a pattern of a shape takes little memory, and little time to make."""
+    """Whether the pattern of a shape needs little memory, and little time to compile."""
     return len(shape.names) <= _MOST_LINES and sum(map(len, shape.names)) <= _MOST_NAME_BYTES
 
 
 def _cost_of_section(raw: bytes, section: FieldSection) -> int:
-    """Return about how many bytes a section takes.
-
-    These are its objects, a name and a value for each field, what is made of the names, and the
-    fields that are made for a tool.
-    """
+    """Return about how many bytes a section takes, with the fields made for a tool."""
     return 2048 + 256 * len(section.shape.names) + 3 * len(raw)
 
 
 def _cost_of_shape(names: tuple[bytes, ...], _shape: Shape) -> int:
-    """Return about how many bytes a shape takes: its names twice, their places, which pass."""
+    """Return about how many bytes a shape takes."""
     return 2048 + sum([256 + 2 * len(name) for name in names])
 
 
 def _cost_of_told(key: tuple[Shape, Values], _section: FieldSection) -> int:
-    """Return about how many bytes the values of telling fields take, with the shape they keep."""
+    """Return about how many bytes the values of telling fields take, with their shape."""
     shape, values = key
     told = sum([64 + 2 * len(value) for value in values])
     return 1536 + ENTRY_BYTES + told + _cost_of_shape(shape.names, shape)

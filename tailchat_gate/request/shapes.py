@@ -1,4 +1,4 @@
-"""The names of a header section: a client's repeat from request to request, whatever they say."""
+"""The names of a header section, which a client repeats although the values change."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -8,21 +8,20 @@ from typing import Final, TypeVar
 from tailchat_gate.bounded import keep_in
 from tailchat_gate.request.authorization import TOKEN_FIELD
 
-#: Fields that say something about the message itself, or about who sent it. Cookies and a length
-#: are not among them: they differ from request to request, and are read each time.
+#: Fields about the message itself or its sender. Cookie and Content-Length are not among them,
+#: because they differ from request to request and are read each time.
 TELLING: Final = (
     *(b"authorization", b"connection", b"expect", b"host", b"origin", b"sec-fetch-dest"),
     *(b"sec-fetch-site", b"service-worker", b"transfer-encoding", b"upgrade", b"user-agent"),
     *(b"cdn-loop", b"via", TOKEN_FIELD),
 )
-#: Fields that name a request, for request/trace_context.py to judge.
+#: Fields that identify a request, for request/trace_context.py.
 IDENTIFYING: Final = (b"x-request-id", b"traceparent", b"tracestate")
-#: Where a value is: a line without its name, and without spaces around it. What stands before it
-#: is the space behind the colon, and an empty value is none.
+#: A value after the colon and one space, without other spaces around it; an empty one is none.
 _VALUE: Final = rb"([^ \r][^\r]*+)(?<! )"
-#: Leaves the bytes of a plain value, visible ASCII and spaces, as they are, and no other byte.
+#: Replaces all bytes but visible ASCII by spaces, which leaves a plain value unchanged.
 _PLAIN: Final = bytes([octet if octet in range(0x20, 0x7F) else 0x20 for octet in range(256)])
-#: For how many routes it is cached which lines they pass.
+#: The most routes for which a shape caches the lines that they pass.
 _MAX_ROUTES: Final = 16
 
 Values = tuple[bytes, ...]
@@ -30,9 +29,9 @@ _R = TypeVar("_R")
 
 
 class Picked:
-    """Some lines of a shape: `write` puts values into their places, and the names before them.
+    """Some lines of a shape, which `write` fills with values.
 
-    `but_cookies` are the same without the Cookie fields.
+    `but_cookies` are the same lines without the Cookie fields.
     """
 
     __slots__ = ("_form", "_pick", "but_cookies")
@@ -45,16 +44,16 @@ class Picked:
         self.but_cookies: Final = self if len(others) == len(places) else Picked(shape, others)
 
     def write(self, values: Sequence[bytes]) -> bytes:
-        """Return the lines, each with its CRLF; `values` are those of the whole section."""
+        """Return the lines, each with CRLF; `values` are those of the whole section."""
         return self._form % self._pick(values)
 
 
 class Shape:
     """The names of a header section in their order, and what follows from them alone.
 
-    `places` are where each name stands, by lower-case names; `cookies` where the Cookie fields do,
-    `length` where the one Content-Length does, None where there is none. `telling` picks out of
-    the values those of TELLING, `pick_cookies` those of Cookie fields.
+    `places` has the positions of each name, by lower-case names; `cookies` those of Cookie,
+    `length` that of the first Content-Length or None. `telling` picks the values of TELLING out of
+    those of a section, `pick_cookies` those of Cookie.
     """
 
     __slots__ = (
@@ -72,33 +71,33 @@ class Shape:
         self.pick_cookies: Final = picker(self.cookies)
         lengths = places.get(b"content-length", ())
         self.length: Final = lengths[0] if lengths else None
-        #: Whether the framing of a section with these names is in no doubt, nor is its host.
+        #: Whether the framing and the host of a section with these names are unambiguous.
         self.is_plain: Final = (
             len(places.get(b"host", ())) == 1
             and len(lengths) <= 1
             and b"transfer-encoding" not in places
         )
         identifying = tuple([tuple(places.get(name, ())) for name in IDENTIFYING])
-        #: Where IDENTIFYING stand, None where none does.
+        #: The positions of IDENTIFYING, None if there is none.
         self.identifies: Final = identifying if any(identifying) else None
         telling = [place for name in TELLING for place in places.get(name, ())]
         self.telling: Final = picker(telling)
-        #: Matches a section of these names; its groups are the values, if they are plain.
+        #: Matches the bytes of a section with these names; the groups are the values.
         self.match: Callable[[bytes], re.Match[bytes] | None] = _never
-        #: How often it came.
+        #: How many sections had this shape.
         self.uses = 0
-        #: Whether a name is one by which requests claim methods or paths; see request/claims.py.
+        #: Whether a name is one that claims methods or paths, None if unknown; request/claims.py.
         self.claims_methods: bool | None = None
         self.claims_paths: bool | None = None
         self._passed: dict[object, Picked] = {}
 
     def compile(self) -> None:
-        """Make the pattern that `match` asks from now on."""
+        """Compile the pattern that `match` uses from now on."""
         lines = [b"%b: %b\r\n" % (re.escape(name), _VALUE) for name in self.names]
         self.match = re.compile(b"".join(lines)).fullmatch
 
     def passed(self, rules: _R, passes: Callable[[_R, bytes], bool]) -> Picked:
-        """Return the lines that pass by the rules of a route; `passes` judges a name by them."""
+        """Return the lines that a route's `rules` pass; `passes` judges a name by them."""
         found = self._passed.get(rules)
         if found is None:
             kept = [place for place, name in enumerate(self.names) if passes(rules, name)]
@@ -108,14 +107,14 @@ class Shape:
 
 
 def are_plain(values: Values) -> bool:
-    """Whether values are visible ASCII and spaces alone."""
-    # Several times faster than a class of characters in the pattern of the section.
+    """Whether all values are visible ASCII and spaces."""
+    # Several times as fast as a character class in the section's pattern.
     octets = b"".join(values)
     return octets.translate(_PLAIN) == octets
 
 
 def picker(places: Sequence[int]) -> Callable[[Sequence[bytes]], Values]:
-    """Return a function that picks the values of some places out of those of a section."""
+    """Return a function that picks the values at some positions."""
     if len(places) > 1:
         return itemgetter(*places)
     if not places:

@@ -1,10 +1,11 @@
-"""The request target, Host, host patterns, and the query of the gate's own paths."""
+"""The request target, Host, host patterns, and other requests and paths that a request names."""
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import Enum
 from ipaddress import AddressValueError, IPv6Address
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 from urllib.parse import parse_qsl
 
 from tailchat_gate.reasons import RefusedError
@@ -15,10 +16,10 @@ _COOKIE: Final = len(b"cookie")
 
 _T = TypeVar("_T")
 
-#: An origin-form target: path, then an optional query (RFC 9112 section 3.2.1). The path takes
-#: no raw "#" and no backslash, which browsers never send and servers read in several ways. The
-#: query takes a backslash, because browsers do send it there. Control bytes, space and bytes
-#: above 0x7e are in neither.
+#: An origin-form target: path, then an optional query (RFC 9112 section 3.2.1). Neither may have
+#: control bytes, spaces and bytes above 0x7e. The path must not have raw "#" and backslash, which
+#: browsers never send there and servers read in several ways; browsers do send backslashes in
+#: queries.
 ORIGIN_FORM: Final = r"(/[!\"$->@-\[\]-~]*+)(\?[!\"$-~]*+)?"
 _ORIGIN_FORM: Final = re.compile(ORIGIN_FORM)
 #: RFC 3986 section 3.2.2 without userinfo and without empty labels (one dot may end a name);
@@ -32,8 +33,8 @@ ENCODED_NUL: Final = "%00"
 def query_pairs(query: str) -> list[tuple[str, str]]:
     """Return the decoded pairs of a query, in order.
 
-    `query` begins with "?" or is "". One of more parameters than any of the gate's paths takes
-    counts as none.
+    `query` begins with "?" or is "". A query with more parameters than any of the gate's paths
+    needs counts as empty.
     """
     try:
         return parse_qsl(query[1:], keep_blank_values=True, max_num_fields=_MAX_PARAMETERS)
@@ -43,12 +44,12 @@ def query_pairs(query: str) -> list[tuple[str, str]]:
 
 def cookie_fields(fields: Sequence[tuple[bytes, bytes]]) -> list[bytes]:
     """Return the values of the Cookie fields among the raw fields of a request, in order."""
-    # The length first, because it is free and most fields differ in it.
+    # The length first: it is cheap to compare, and most names differ in it.
     return [value for name, value in fields if len(name) == _COOKIE and name.lower() == b"cookie"]
 
 
 class HostPatterns(Generic[_T]):
-    """Values of hosts, by patterns: whole names in lower case, and wildcards.
+    """Values by host patterns: whole names in lower case, and wildcards.
 
     A wildcard covers one or more labels to the left of its name, never the bare name, and is
     compared label by label, so that "badexample.com" is never below "example.com".
@@ -63,8 +64,8 @@ class HostPatterns(Generic[_T]):
             for pattern, value in said.items()
             if pattern.startswith(WILDCARD)
         }
-        # How many labels the names of the wildcards have, the longest first: a host of a hundred
-        # labels costs no more look-ups than one of three.
+        # The numbers of labels in wildcards, the longest first, so that a host with a hundred
+        # labels does not need more lookups.
         self._sizes: Final = tuple(
             sorted({name.count(".") + 1 for name in self._below}, reverse=True)
         )
@@ -72,7 +73,7 @@ class HostPatterns(Generic[_T]):
     def get(self, host: str) -> _T | None:
         """Return the value of a host in lower case, without port and trailing dot.
 
-        The whole name counts before a wildcard, a longer wildcard before a shorter one.
+        The whole name wins over a wildcard, a longer wildcard over a shorter one.
         """
         found = self._exact.get(host)
         if found is None and self._sizes:
@@ -95,7 +96,7 @@ class HostPatterns(Generic[_T]):
 
 @dataclass(slots=True)
 class Host:
-    """A Host field: `raw` as sent; `name` in lower case, in its one spelling; `port` or ""."""
+    """A Host field: `raw` as sent; `name` in lower case and normal form; `port`, "" for none."""
 
     raw: Final[bytes]
     name: Final[str]
@@ -104,24 +105,73 @@ class Host:
 
 @dataclass(slots=True)
 class Target:
-    """The target: `raw` goes upstream byte for byte, `path` is the same path as text."""
+    """The target: `raw` goes upstream unchanged; `path` and `query` are its parts as text."""
 
     raw: Final[bytes]
     path: Final[str]
     query: Final[str]
 
 
-#: An HTTP/1.0 request may come without a Host (RFC 9112 section 3.2).
+#: For an HTTP/1.0 request without a Host (RFC 9112 section 3.2).
 NO_HOST: Final = Host(b"", "", "")
-#: Stands where a request could not be read.
+#: For a request that could not be read.
 NO_TARGET: Final = Target(b"", "", "")
+
+
+@dataclass(frozen=True, slots=True)
+class Original:
+    """The visitor's request to the proxy; `method` is "" if the proxy does not name it.
+
+    `websocket`: it requests a WebSocket, by its key or by the method of HTTP/2, because proxies do
+    not forward Upgrade. `as_sent`: the subrequest is the request itself. `unstripped`: the tool
+    gets the visitor's fields that are in the subrequest. `by_nginx`: the dialect is nginx's, which
+    takes every status but 2xx, 401 and 403 for a fault.
+    """
+
+    method: str
+    host: Host
+    target: Target
+    websocket: bool = False
+    as_sent: bool = False
+    unstripped: bool = False
+    by_nginx: bool = field(default=False, compare=False)
+
+
+class Purpose(Enum):
+    """A tool's action on a path that a field names."""
+
+    WRITE = "write"
+    READ = "read"
+    MOVE = "move"
+    #: The same as the request itself: the field names a condition.
+    SAME = "same"
+
+
+class Claim(NamedTuple):
+    """A path that a field names: `name` is the field's, in lower case.
+
+    `authority` and `scheme` (lower case) are those of a URL, None and "" for a path alone. `target`
+    is the path with its query. `relative`: it is a name within the tool's own space, which begins
+    at its root, or with `in_account` at the account of the request. `start` and `end` are its
+    position in the field's value.
+    """
+
+    name: bytes
+    purpose: Purpose
+    target: Target
+    authority: Host | None
+    scheme: str
+    relative: bool
+    in_account: bool
+    start: int
+    end: int
 
 
 def read_host(values: Sequence[str]) -> Host:
     """Return the one valid Host of a request.
 
-    `values` are the Host fields as text. Raises RefusedError for more than one (even alike:
-    RFC 9112 section 3.2) and for what is not a host with an optional port.
+    `values` are the Host fields as text. Raises RefusedError for more than one, even equal ones
+    (RFC 9112 section 3.2), and for anything but a host with an optional port.
     """
     if not values:
         return NO_HOST
@@ -136,7 +186,7 @@ def read_host(values: Sequence[str]) -> Host:
 
 
 def _one_spelling(address: str) -> str:
-    """Return an IPv6 address in brackets as a route names it: "[0:0::1]" is "[::1]"."""
+    """Return an IPv6 address in brackets in normal form: "[0:0::1]" becomes "[::1]"."""
     try:
         return f"[{IPv6Address(address[1:-1])}]"
     except AddressValueError:
@@ -144,12 +194,12 @@ def _one_spelling(address: str) -> str:
 
 
 def read_target(raw: str, host: Host | None) -> Target:
-    """Return the target of a request for `host` (None where it is not yet known).
+    """Return the target of a request for `host`, None if that is not yet known.
 
     `raw` is the request target as text, undecodable bytes as surrogate escapes. An absolute-form
-    target must name the same host as the Host field: where they differ, RFC 9112 section 3.2.2
-    lets the target win, and a proxy and its upstream that disagree on that can be played against
-    each other. It goes upstream in origin-form. Raises RefusedError.
+    target must name the same host as the Host field, although RFC 9112 section 3.2.2 would let the
+    target win: a proxy and its upstream could disagree on that. It goes upstream in origin-form.
+    Raises RefusedError.
     """
     if not raw.startswith("/"):
         raw = _from_absolute_form(raw, host)

@@ -1,4 +1,4 @@
-"""The trace that a request belongs to (W3C Trace Context), and the id that an edge gave it."""
+"""The trace of a request (W3C Trace Context), and the request ID from a proxy in front."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -7,34 +7,34 @@ from typing import Final
 from tailchat_gate.request.context import RequestContext
 from tailchat_gate.request.recorded import Trace, Trusted
 
-#: Version, trace id, parent id, flags (section 3.2.2); later versions may have more behind them.
+#: Version, trace id, parent id, flags (section 3.2.2); later versions may have more after them.
 _PARENT: Final = re.compile("([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*+)?")
-#: One of the version that the gate writes, without zeros and with no other flag.
+#: A traceparent as the gate itself writes it: this version, and no other flags.
 _USUAL: Final = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-0[0-3]")
 _NO_VERSION: Final = "ff"
 _FIRST_VERSION: Final = "00"
 _NO_TRACE: Final = "0" * 32
 _NO_PARENT: Final = "0" * 16
-#: The flags that are defined: sampled, and that the trace id is random. Others are not passed on
-#: (section 3.2.2.5.2).
+#: The defined flags: "sampled" and "random trace id". Others are not passed on (section
+#: 3.2.2.5.2).
 _SAMPLED: Final = 0b01
 _FLAGS: Final = 0b11
-#: A member of tracestate (section 3.3.1.3), how many there may be, and how long they may be
-#: together, which is more than what has to be passed on (section 3.3.1.5).
+#: A member of tracestate (section 3.3.1.3), and limits of their number and bytes; the standard
+#: requires less (section 3.3.1.5).
 _MEMBER: Final = re.compile(rb"[a-z0-9][a-z0-9_*/@-]{0,255}=[ -+\--<>-~]{0,255}[!-+\--<>-~]")
 _MOST_MEMBERS: Final = 32
 _LONGEST_STATE: Final = 4096
-#: Ids as proxies make them: hex, UUID, base64, and lists of numbers.
+#: The forms of request IDs that proxies make: hex, UUID, base64, and lists of numbers.
 _REQUEST_ID: Final = re.compile(rb"[0-9A-Za-z][0-9A-Za-z._:=+/@-]{0,63}")
-#: How many traces there are by the half of their ids that samplers look at.
+#: The number of values of the half of a trace id that samplers use.
 _HALF: Final = 1 << 64
 
 
 class TraceContexts:
     """Finds the trace of each request, or begins one.
 
-    `trusted`: whose fields are believed. `share`: which part of the traces that begin here is
-    sampled, 0 where none begins. `records`: the gate records spans of sampled traces.
+    `trusted`: whose fields are believed. `share`: the part of new traces that is sampled, 0 to
+    begin none. `records`: the gate records spans of sampled traces.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class TraceContexts:
         self.begins: Final = share > 0
 
     def identify(self, context: RequestContext) -> None:
-        """Note the trace of a request whose client is known, and the id that an edge gave it."""
+        """Set the trace of a request whose client is known, and a trusted client's request ID."""
         fields = context.head.fields
         places = fields.shape.identifies
         if places is not None and (
@@ -71,12 +71,12 @@ class TraceContexts:
             context.trace = self._begun()
 
     def _continued(self, parent: bytes, state: bytes) -> Trace | None:
-        """Return the trace that a traceparent names, None where it is malformed.
+        """Return the trace of a traceparent, None if it is malformed.
 
-        `state` is the line of its state.
+        `state` is the line of tracestate.
         """
         if not self._records and _USUAL.fullmatch(parent):
-            # The same in fewer steps: nearly every traceparent is written as the gate writes it.
+            # A shortcut with the same result, which nearly every traceparent takes.
             usual = parent.decode("ascii")
             return Trace(usual[3:35], usual[36:52], b"traceparent: %b\r\n%b" % (parent, state))
         match = _PARENT.fullmatch(parent.decode("latin-1"))
@@ -92,8 +92,8 @@ class TraceContexts:
             return None
         known = int(flags, 16) & _FLAGS
         span_id, sent_id = self._spans(known)
-        # Without a span of its own the gate leaves the parent: one that nobody has recorded would
-        # be missing in the trace.
+        # Without a span of its own the gate keeps the parent: a span that nobody records would be
+        # missing in the trace.
         lines = _line(trace_id, sent_id or parent_id, known) + state
         return Trace(trace_id, parent_id, lines, span_id, sent_id)
 
@@ -105,7 +105,7 @@ class TraceContexts:
         return Trace(trace_id, "", _line(trace_id, sent_id or first_id, flags), span_id, sent_id)
 
     def _spans(self, flags: int) -> tuple[str, str]:
-        """Return the ids of the gate's own spans, "" where it records none."""
+        """Return the ids of the gate's own spans, "" if it records none."""
         recorded = self._records and flags & _SAMPLED
         ids = self._random_bytes(16).hex() if recorded else ""
         return ids[:16], ids[16:]
@@ -116,7 +116,7 @@ def _line(trace_id: str, parent_id: str, flags: int) -> bytes:
 
 
 def _state(values: Sequence[bytes]) -> bytes:
-    """Return the line of tracestate, b"" where it is malformed."""
+    """Return the line of tracestate, b"" if it is malformed."""
     state = b",".join(values)
     members = [member.strip(b" \t") for member in state.split(b",")]
     members = [member for member in members if member]

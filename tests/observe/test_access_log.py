@@ -20,10 +20,9 @@ from tailchat_gate.reasons import Reason
 from tailchat_gate.request.client import ClientAddress
 from tailchat_gate.request.context import RequestContext
 from tailchat_gate.request.fields import FieldSection
-from tailchat_gate.request.forwarded_request import Original
 from tailchat_gate.request.head import RequestHead
 from tailchat_gate.request.recorded import DEFAULT_LOG_FIELDS, LogField, Trace
-from tailchat_gate.request.target import Host, Target
+from tailchat_gate.request.target import Host, Original, Target
 
 LOGS = Path(__file__).parents[2] / "docs/operate/logs.md"
 FIELDS = [

@@ -2,9 +2,9 @@ import pytest
 
 from tailchat_gate.reasons import RefusedError
 from tailchat_gate.request.fields import HeadLimits
-from tailchat_gate.request.forwarded_request import Original, original_of
+from tailchat_gate.request.forwarded_request import original_of
 from tailchat_gate.request.head import RequestHead, RequestReader
-from tailchat_gate.request.target import Host
+from tailchat_gate.request.target import Host, Original
 
 QUESTION = "/oauth2/auth"
 WIKI = Host(b"wiki.test", "wiki.test", "")
