@@ -4,6 +4,7 @@ import json
 import secrets
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
+from operator import itemgetter
 from typing import Any, Final
 
 from tailchat_gate.identity.oauth.responses import Profile, TokenSet
@@ -33,6 +34,7 @@ _FIELDS: Final = {
 }
 # Without `json.loads`, which looks for white space around what has none.
 _read_json: Final = json.JSONDecoder().raw_decode
+_values: Final = itemgetter(*_FIELDS)
 _KINDS: Final = tuple(_FIELDS.values())
 _TICKET_KINDS: Final = (str, str, int, int, str, bool, int)
 #: Fields that most sessions do not need.
@@ -153,7 +155,10 @@ class SessionRecord:
         if not isinstance(fields, dict):
             return None
         fields = _OPTIONAL | fields
-        values: tuple[Any, ...] = tuple(map(fields.get, _FIELDS))
+        try:
+            values: tuple[Any, ...] = _values(fields)
+        except KeyError:
+            return None
         if len(fields) != len(_FIELDS) or tuple(map(type, values)) != _KINDS:
             return None
         return cls(*values)

@@ -24,10 +24,8 @@ MAX_VALUE_BYTES: Final = 2048
 _MAX_ASSERTIONS: Final = 16
 _MAX_PLAIN: Final = 64
 #: Of the fields that name a visitor, in their order.
-_NAMES: Final = tuple(
-    f"X-Tailchat-{name.capitalize()}"
-    for name in ("sub", "nickname", "discriminator", "avatar", "groups")
-)
+_VALUES: Final = ("sub", "nickname", "discriminator", "avatar", "groups")
+_LINES: Final = tuple(f"X-Tailchat-{name.capitalize()}: ".encode("ascii") for name in _VALUES)
 _NO_TEMPLATES: Final[Mapping[str, str]] = MappingProxyType({})
 #: Every template about the client contains this: a quick test before parsing one.
 _CLIENT: Final = f"{{{CLIENT}}}"
@@ -209,27 +207,23 @@ def identity_fields(
     A missing value makes no field. `templates` are a route's own headers; without an address, those
     that ask for one are left out. `tells_email`: the tool gets the address in a field of its own.
     """
-    values = {
-        "sub": record.sub,
-        "nickname": record.nickname,
-        "discriminator": record.discriminator,
-        "avatar": record.avatar,
-        "groups": ",".join(groups),
-    }
-    named = dict(zip(_NAMES, values.values(), strict=True))
+    values = (
+        *(record.sub, record.nickname, record.discriminator, record.avatar),
+        ",".join(groups),
+    )
+    named = dict(zip(_LINES, values, strict=True))
     if tells_email:
-        named["X-Tailchat-Email"] = email
+        named[b"X-Tailchat-Email: "] = email
     if templates:
-        values[EMAIL] = email
+        filled = {**dict(zip(_VALUES, values, strict=True)), EMAIL: email}
         left_out = {CLIENT} if email else {CLIENT, EMAIL}
         named.update(
-            (name, fill(template, values))
+            (f"{name}: ".encode("ascii"), fill(template, filled))
             for name, template in templates.items()
             if not left_out & fields(template)
         )
-    lines = [
-        f"{name}: ".encode("ascii") + encoded + b"\r\n"
-        for name, value in named.items()
-        if value and (encoded := encode_value(value, encoding))
-    ]
+    lines: list[bytes] = []
+    for line, value in named.items():
+        if value and (encoded := encode_value(value, encoding)):
+            lines += (line, encoded, b"\r\n")
     return b"".join(lines)
