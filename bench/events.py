@@ -40,13 +40,14 @@ from tailchat_gate.demo.users import User
 #: Seconds before each event, and how long what is stopped stays away.
 QUIET = 3.0
 AWAY = 3.0
+#: Seconds between an answer and the next request of whoever reads; whoever writes waits longer.
+PAUSE = 0.002
 #: In which a request may fail that was in a process that was killed, and why no gate can help it.
 KILLS = frozenset(("worker killed", "gate killed", "backend killed"))
 
 _HERE = Path(__file__).parent
 _READERS, _WRITERS, _SIGN_INS, _WEBSOCKETS = 12, 2, 2, 2
 _PEOPLE = 20
-_SHORTEST = 0.002
 _START_LIMIT = 400.0
 _HAPROXY = """\
 global
@@ -203,6 +204,7 @@ class Scene:
     tools: Sequence[Part]
     redis: Part
     tailchat: "Tailchat"
+    pause: float = PAUSE
     now: str = "nothing"
     tally: Counter[str] = field(default_factory=Counter)
     failed: list[str] = field(default_factory=list)
@@ -390,14 +392,14 @@ async def _read(at: Scene, cookies: dict[str, str], number: int) -> None:
             if at.ended:
                 return
             await _send(at, client, "GET", f"/page/{number}/{turn}", None)
-            await asyncio.sleep(_SHORTEST)
+            await asyncio.sleep(at.pause)
 
 
 async def _write(at: Scene, cookies: dict[str, str], number: int) -> None:
     async with aiohttp.ClientSession(cookies=cookies) as client:
         while not at.ended:
             await _send(at, client, "POST", f"/form/{number}", b"x" * 100)
-            await asyncio.sleep(5 * _SHORTEST)
+            await asyncio.sleep(5 * at.pause)
 
 
 async def _sign_in(at: Scene, _: dict[str, str], number: int) -> None:
@@ -564,10 +566,14 @@ def _judge_logs(at: Scene, chosen: Sequence[str]) -> None:
         at.failed.append(f"the access log lacks {lost[:5]} and has {twice[:5]} twice")
 
 
-async def run(chosen: Sequence[str], quiet: float, count: int) -> Scene:
-    """Let the chosen events happen to so many gates, with `quiet` seconds before each."""
+async def run(chosen: Sequence[str], quiet: float, count: int, pause: float) -> Scene:
+    """Let the chosen events happen to so many gates, with `quiet` seconds before each.
+
+    `pause`: seconds between the requests of whoever reads.
+    """
     with tempfile.TemporaryDirectory(prefix="gate-events-") as name:
         async with scene(Path(name), count) as at:
+            at.pause = pause
             trust = ssl.create_default_context()
             cookies = [
                 await signed_in_cookies(f"{at.url}/", one, trust) for one in at.people[:_READERS]
@@ -604,13 +610,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", default=",".join(EVENTS), help="which, with commas between")
     parser.add_argument("--quiet", type=float, default=QUIET, help="seconds before each (3)")
+    parser.add_argument(
+        "--pause", type=float, default=PAUSE, help="seconds between requests (0.002)"
+    )
     parser.add_argument("--gates", type=int, choices=(1, 2), default=2, help="how many (2)")
     options = parser.parse_args()
     chosen = options.events.split(",")
     if not 0 <= options.quiet <= 600 or not set(chosen) <= EVENTS.keys():  # noqa: PLR2004 - bound
         parser.error(f"--quiet: ten minutes at most; --events: of {', '.join(EVENTS)}")
     begun = time.monotonic()
-    at = asyncio.run(run(chosen, options.quiet, options.gates))
+    at = asyncio.run(run(chosen, options.quiet, options.gates, options.pause))
     print(f"- seconds: {time.monotonic() - begun:.0f}")
     print("\n".join(f"- {name}: {count:,}" for name, count in sorted(at.tally.items())))
     print(f"- requests that failed in a process that was killed: {len(at.excused)}")

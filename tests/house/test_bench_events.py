@@ -19,9 +19,13 @@ def test_a_reload_and_a_killed_worker_cost_no_request() -> None:
         missing(str(problem))
     if shutil.which("redis-server") is None:
         missing("redis-server")
-    chosen = ("--gates", "1", "--quiet", "0.3", "--events", "reload,worker killed")
+    # The events are what is tried, so that the load between them is a light one.
+    load = ("--gates", "1", "--quiet", "0.3", "--pause", "0.02")
     done = subprocess.run(
-        [sys.executable, events.__file__, *chosen], capture_output=True, text=True, check=False
+        [sys.executable, events.__file__, *load, "--events", "reload,worker killed"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
     assert done.returncode == 0, done.stdout + done.stderr

@@ -63,10 +63,10 @@ def test_a_run_prints_and_writes_its_tables(folder: Path, tmp_path: Path) -> Non
 
 
 def test_the_gate_takes_large_bodies_in_constant_memory(folder: Path, tmp_path: Path) -> None:
-    """96 MiB down and up, with a reader that pauses, cost the gate a bounded buffer."""
+    """64 MiB down and up, with a reader that pauses, cost the gate a bounded buffer."""
     needs_peers(folder)
     kept = tmp_path / "out.json"
-    options = ("--bodies", "--size", "96", "--peers", "gate", "--json", str(kept))
+    options = ("--bodies", "--size", "64", "--peers", "gate", "--json", str(kept))
     out = ended(started(folder, *options))
 
     bodies = json.loads(kept.read_text())["bodies"]

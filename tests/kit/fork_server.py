@@ -17,6 +17,7 @@ import runpy
 import socket
 import sys
 import time
+import warnings
 from typing import Any, Final
 
 from forking import HIGH, MOST, MOST_DESCRIPTORS, fork_from
@@ -93,6 +94,14 @@ def _next(asked: socket.socket) -> dict[str, Any]:
     return request
 
 
+def _warn_as_usual() -> None:
+    """Take warnings as Python does that has no option for them."""
+    sys.warnoptions.clear()
+    warnings.resetwarnings()
+    for category in (ImportWarning, ResourceWarning, PendingDeprecationWarning, DeprecationWarning):
+        warnings.simplefilter("ignore", category)
+
+
 def main() -> None:
     """Serve, and be what is asked for."""
     _import_gate()
@@ -103,6 +112,8 @@ def main() -> None:
     os.chdir(request["directory"])
     os.environ.clear()
     os.environ.update(request["environ"])
+    if not request["strict"]:
+        _warn_as_usual()
     if request["moved"]:
         os.environ["LISTEN_PID"] = str(os.getpid())
     sys.orig_argv[:] = request["command"]

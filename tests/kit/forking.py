@@ -30,7 +30,6 @@ MOST_DESCRIPTORS: Final = 64
 #: Descriptors that are asked for by their numbers are below it.
 HIGH: Final = 512
 _SERVER: Final = Path(__file__).with_name("fork_server.py")
-_PYTHON: Final = (sys.executable, "-W", "error")
 #: Names that start so belong to variables that Python and its libraries read when they start.
 _READ_EARLY: Final = ("PYTHON", "LANG", "LC_", "LD_", "TZ", "MALLOC", "OPENSSL", "SSL_")
 _SUBREAPER: Final = 36
@@ -54,7 +53,7 @@ class _Forks:
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * MOST)
             ours.settimeout(_PATIENCE)
             process = subprocess.Popen(
-                [*_PYTHON, str(_SERVER)],
+                [sys.executable, "-W", "error", str(_SERVER)],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 cwd=_SERVER.parents[2],
@@ -116,17 +115,19 @@ def _request(
     if _MOVE in command:
         numbers, *command = command[command.index(_MOVE) + 1 :]
         moved = list(map(int, numbers.split(",")))
-    kind, *arguments = command[3:] or [""]
-    if tuple(command[:3]) != _PYTHON or kind not in {"-m", "-c"} or not arguments:
-        return None
-    if (arguments[0] != "tailchat_gate") if kind == "-m" else ("tailchat_gate" not in arguments[0]):
+    python, *words = command or [""]
+    strict = words[:2] == ["-W", "error"]
+    kind, what, *_ = arguments = [*words[2 * strict :], "", ""]
+    of_gate = {"-m": what == "tailchat_gate", "-c": strict and "tailchat_gate" in what}
+    if python != sys.executable or not of_gate.get(kind):
         return None
     environ = dict(os.environ) if env is None else dict(env)
     directory = os.path.abspath(cwd or ".")  # noqa: PTH100 - may be bytes or text
     return {
         "command": command,
         "kind": kind,
-        "arguments": arguments,
+        "arguments": arguments[1:-2],
+        "strict": strict,
         "environ": environ,
         "directory": directory,
         "moved": moved,
