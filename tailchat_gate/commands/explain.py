@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from tailchat_gate.access.remedies import Remedy
-from tailchat_gate.commands import completion
+from tailchat_gate.commands import completed_names
 from tailchat_gate.commands.common import (
     EXIT_FAILED,
     EXIT_USAGE,
@@ -70,13 +70,13 @@ def _entry(entry: str, expected: str) -> None:
 
 @click.command()
 @config_option
-@click.argument("url", shell_complete=completion.urls)
+@click.argument("url", shell_complete=completed_names.urls)
 @click.option(
     "--as",
     "sub",
     metavar="SUB",
     callback=_sub,
-    shell_complete=completion.persons,
+    shell_complete=completed_names.persons,
     help="The person who sends it: an ID, or a name such as Name#2114; left out, nobody.",
 )
 @click.option(
@@ -84,7 +84,7 @@ def _entry(entry: str, expected: str) -> None:
     metavar="NAME",
     default="",
     callback=_token,
-    shell_complete=completion.tokens,
+    shell_complete=completed_names.tokens,
     help="The machine that sends it.",
 )
 @click.option("--method", "-X", metavar="METHOD", default="GET", show_default=True)

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 import click
 
-from tailchat_gate.commands import completion
+from tailchat_gate.commands import completed_names
 from tailchat_gate.commands.common import EXIT_USAGE, config_option, counted, fail
 from tailchat_gate.commands.locks import check_id
 from tailchat_gate.commands.state import OpenedStore, change, state_location, state_option
@@ -38,7 +38,7 @@ class _Item(NamedTuple):
 
 
 @click.command()
-@click.argument("target", shell_complete=completion.persons)
+@click.argument("target", shell_complete=completed_names.persons)
 @click.option("--list", "only_list", is_flag=True, help="List what is stored, and erase nothing.")
 @click.option(
     "--in-force",

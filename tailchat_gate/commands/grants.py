@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from tailchat_gate.commands import completion
+from tailchat_gate.commands import completed_names
 from tailchat_gate.commands.common import (
     EXIT_FAILED,
     EXIT_USAGE,
@@ -39,10 +39,10 @@ def _is_one_person(text: str) -> bool:
 
 _person = click.argument(
     "person",
-    shell_complete=completion.persons,
+    shell_complete=completed_names.persons,
     callback=checked(_is_one_person, f'expected "sub:ID" or {NAME}'),
 )
-_route = click.argument("route", shell_complete=completion.routes)
+_route = click.argument("route", shell_complete=completed_names.routes)
 
 
 @click.command()

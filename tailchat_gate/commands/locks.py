@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from tailchat_gate.commands import completion
+from tailchat_gate.commands import completed_names
 from tailchat_gate.commands.common import (
     EXIT_FAILED,
     EXIT_USAGE,
@@ -66,7 +66,7 @@ def check_id(target: str) -> None:
 
 _target = click.argument(
     "target",
-    shell_complete=completion.targets,
+    shell_complete=completed_names.targets,
     callback=checked(
         lambda text: is_target(text) or is_person_name(text),
         f'expected "sub:ID", {NAME}, "token:NAME" or "all"',
@@ -74,7 +74,7 @@ _target = click.argument(
 )
 _person = click.argument(
     "target",
-    shell_complete=completion.people_or_all,
+    shell_complete=completed_names.people_or_all,
     callback=checked(
         lambda text: is_person(text) or is_person_name(text),
         f'expected "sub:ID", {NAME} or "all"',

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from tailchat_gate.commands import completion
+from tailchat_gate.commands import completed_names
 from tailchat_gate.commands.common import (
     EXIT_FAILED,
     EXIT_USAGE,
@@ -34,7 +34,7 @@ _END = "end"
 
 @click.command()
 @click.argument(
-    "arguments", nargs=-1, metavar="[PERSON | end ID]", shell_complete=completion.persons
+    "arguments", nargs=-1, metavar="[PERSON | end ID]", shell_complete=completed_names.persons
 )
 @config_option
 @state_option

@@ -1,6 +1,7 @@
 """The command line, as a program."""
 
 import asyncio
+import os
 import re
 import shlex
 import signal
@@ -64,14 +65,32 @@ def test_every_command_has_help() -> None:
 @pytest.mark.parametrize("command", ["check", "health"])
 def test_what_serves_is_loaded_by_serve_alone(command: str) -> None:
     """What a health check or a script runs again and again starts quickly."""
-    code = f"from tailchat_gate.cli import main; main(['{command}', '--help'])"
-    done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-c", code], capture_output=True, text=True, check=True
-    )
-
-    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    loaded = _loaded([command, "--help"])
     assert "tailchat_gate.config.load" in loaded
     assert not loaded & {"aiohttp", "prometheus_client", "jinja2", "tailchat_gate.gate"}
+
+
+def _loaded(arguments: list[str], **variables: str) -> set[str]:
+    """Return the modules that a command imports."""
+    code = f"from tailchat_gate.cli import main; main({arguments}, prog_name='tailchat-gate')"
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, **variables},
+    )
+    return {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+
+
+def test_a_shell_that_starts_loads_little() -> None:
+    """Neither `completion` nor a command's name that is completed imports any configuration."""
+    line = {"_TAILCHAT_GATE_COMPLETE": "bash_complete", "COMP_LINE": "tailchat-gate gra"}
+    for loaded in (_loaded(["completion", "bash"]), _loaded([], **line)):
+        assert "tailchat_gate.cli" in loaded
+        assert not {
+            name for name in loaded if name.startswith(("pydantic", "tailchat_gate.config"))
+        }
 
 
 def test_secret_prints_a_new_one_each_time() -> None:

@@ -5,7 +5,9 @@ import select
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -37,14 +39,43 @@ host = "grafana.example.com"
 path = "/g"
 not = "valid"
 """
-#: Completes one line, as bash does when Tab is pressed at its end.
-ASK = r"""
+#: Lines, and what bash offers for each.
+IN_BASH = {
+    "tailchat-gate gra": ["grant", "grants"],
+    "tailchat-gate check --for": ["--format"],
+    "tailchat-gate check --format g": ["github"],
+    "tailchat-gate lock ": ["all", "token:backup", "token:build", f"sub:{ID}", f"sub:{OTHER}"],
+    "tailchat-gate lock tok": ["token:backup", "token:build"],
+    "tailchat-gate lock token:bu": ["build"],
+    "tailchat-gate sign-out sub:": [ID, OTHER],
+    f"tailchat-gate grant sub:{ID} w": ["wiki"],
+    "tailchat-gate explain --token ": ["backup", "build"],
+    "tailchat-gate explain --as s": [f"sub:{ID}", f"sub:{OTHER}"],
+    "tailchat-gate explain https:": ["//wiki.example.com/", "//grafana.example.com/g"],
+    "tailchat-gate grant --config /nowhere sub:1 ": [],
+    "tailchat-gate completion f": ["fish"],
+}
+IN_FISH = {
+    "tailchat-gate gra": ["grant", "grants"],
+    "tailchat-gate lock token:bu": ["token:build"],
+    f"tailchat-gate grant sub:{ID} w": ["wiki"],
+}
+#: Completes lines, as bash does when Tab is pressed at the end of each.
+ASK_BASH = r"""
 eval "$(tailchat-gate completion bash)"
-line=$1
-COMP_LINE=$line COMP_POINT=${#line} COMP_WORDS=(tailchat-gate)
 complete -p tailchat-gate >/dev/null || exit 9
-_tailchat_gate_completion tailchat-gate
-printf '%s\n' "${COMPREPLY[@]}"
+for line; do
+    COMP_LINE=$line COMP_POINT=${#line} COMP_WORDS=(tailchat-gate)
+    _tailchat_gate_completion tailchat-gate
+    printf '%s\n' "${COMPREPLY[@]}" ---
+done
+"""
+ASK_FISH = r"""
+tailchat-gate completion fish | source
+for line in $argv
+    complete --do-complete $line
+    echo ---
+end
 """
 
 
@@ -68,74 +99,54 @@ def _variables(folder: Path) -> dict[str, str]:
     }
 
 
-def _completed(folder: Path, line: str, *, breaks: str = "") -> list[str]:
-    """Return what bash offers for a line."""
+def _completed(folder: Path, command: Sequence[str], lines: Iterable[str]) -> dict[str, list[str]]:
+    """Return what a shell offers for each line, without descriptions."""
     done = subprocess.run(
-        [BASH, "--norc", "-c", breaks + ASK, "bash", line],
-        env=_variables(folder),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout.split()
-
-
-@pytest.mark.parametrize(
-    ("line", "offered"),
-    [
-        ("tailchat-gate gra", ["grant", "grants"]),
-        ("tailchat-gate check --for", ["--format"]),
-        ("tailchat-gate check --format g", ["github"]),
-        (
-            "tailchat-gate lock ",
-            ["all", "token:backup", "token:build", f"sub:{ID}", f"sub:{OTHER}"],
-        ),
-        ("tailchat-gate lock tok", ["token:backup", "token:build"]),
-        ("tailchat-gate lock token:bu", ["build"]),
-        ("tailchat-gate sign-out sub:", [ID, OTHER]),
-        (f"tailchat-gate grant sub:{ID} w", ["wiki"]),
-        ("tailchat-gate explain --token ", ["backup", "build"]),
-        ("tailchat-gate explain --as s", [f"sub:{ID}", f"sub:{OTHER}"]),
-        ("tailchat-gate explain https:", ["//wiki.example.com/", "//grafana.example.com/g"]),
-        ("tailchat-gate grant --config /nowhere sub:1 ", []),
-        ("tailchat-gate completion f", ["fish"]),
-    ],
-)
-def test_bash_completes(folder: Path, line: str, offered: list[str]) -> None:
-    """Commands, options, and names of the configuration, in a file that is not valid."""
-    assert _completed(folder, line) == offered
-
-
-def test_bash_that_breaks_at_no_colon(folder: Path) -> None:
-    """Where COMP_WORDBREAKS has none, the whole word is replaced."""
-    breaks = "COMP_WORDBREAKS=${COMP_WORDBREAKS//:}\n"
-    assert _completed(folder, "tailchat-gate lock token:bu", breaks=breaks) == ["token:build"]
-
-
-@pytest.mark.parametrize(
-    ("line", "offered"),
-    [
-        ("tailchat-gate gra", ["grant", "grants"]),
-        ("tailchat-gate lock token:bu", ["token:build"]),
-        (f"tailchat-gate grant sub:{ID} w", ["wiki"]),
-    ],
-)
-def test_fish_completes(folder: Path, line: str, offered: list[str]) -> None:
-    """A real fish offers the same."""
-    fish = shutil.which("fish")
-    if fish is None:
-        missing("fish")
-    script = "tailchat-gate completion fish | source; complete --do-complete $argv"
-    done = subprocess.run(
-        [fish, "--no-config", "--command", script, line],
+        [*command, *lines],
         env={**_variables(folder), "HOME": str(folder)},
         capture_output=True,
         text=True,
         check=False,
     )
+    assert (done.returncode, done.stderr) == (0, "")
+    words = [line.partition("\t")[0] for line in done.stdout.splitlines()]
+    found = iter(words)
+    return {line: [word for word in iter(partial(next, found), "---") if word] for line in lines}
 
-    assert [one.partition("\t")[0] for one in done.stdout.splitlines()] == offered, done.stderr
+
+@pytest.fixture(scope="module")
+def in_bash(folder: Path) -> Mapping[str, list[str]]:
+    """Return what one bash offers for all lines."""
+    return _completed(folder, [BASH, "--norc", "-c", ASK_BASH, "bash"], IN_BASH)
+
+
+@pytest.fixture(scope="module")
+def in_fish(folder: Path) -> Mapping[str, list[str]]:
+    """Return what one fish offers for all lines."""
+    fish = shutil.which("fish")
+    if fish is None:
+        missing("fish")
+    return _completed(folder, [fish, "--no-config", "--command", ASK_FISH], IN_FISH)
+
+
+@pytest.mark.parametrize("line", IN_BASH)
+def test_bash_completes(in_bash: Mapping[str, list[str]], line: str) -> None:
+    """Commands, options, and names of the configuration, in a file that is not valid."""
+    assert in_bash[line] == IN_BASH[line]
+
+
+def test_bash_that_breaks_at_no_colon(folder: Path) -> None:
+    """Where COMP_WORDBREAKS has none, the whole word is replaced."""
+    breaks = "COMP_WORDBREAKS=${COMP_WORDBREAKS//:}\n"
+    line = "tailchat-gate lock token:bu"
+    found = _completed(folder, [BASH, "--norc", "-c", breaks + ASK_BASH, "bash"], [line])
+    assert found == {line: ["token:build"]}
+
+
+@pytest.mark.parametrize("line", IN_FISH)
+def test_fish_completes(in_fish: Mapping[str, list[str]], line: str) -> None:
+    """A real fish offers the same."""
+    assert in_fish[line] == IN_FISH[line]
 
 
 #: As a .zshrc: completes lines as if Tab were pressed at the end of each, and leaves.
