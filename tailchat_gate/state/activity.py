@@ -1,4 +1,4 @@
-"""Recent activity as records: the last refusals, and when each machine token was last used."""
+"""Stores recent activity: the last refusals, and when each machine token was last used."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -10,29 +10,29 @@ from tailchat_gate.state.store import Changes, Kind, Record
 from tailchat_gate.syntax import COMPACT
 
 REFUSAL: Final = "refusal"
-#: Seconds after which a refusal is deleted: it names a person, and is no longer needed.
+#: Seconds after which a refusal, which names a person, is deleted.
 REFUSAL_RETENTION: Final = 30 * 86_400
-#: Characters of a path and of a name that are stored.
+#: The longest path and name that are stored, in characters.
 _LONGEST_PATH: Final = 1024
 _LONGEST_NAME: Final = 256
 
 USE: Final = "token-use"
 #: Seconds between two writes for a token in use.
 _USE_INTERVAL: Final = 60.0
-#: Seconds after which a token's last use is forgotten; for tokens that were removed long ago.
+#: Seconds after which a token's last use is forgotten: the token was probably removed.
 _USE_RETENTION: Final = 400 * 86_400
 _MOST_TOKENS: Final = 1024
 
 
 def _latest_refusals(records: Sequence[Record]) -> Sequence[Record]:
-    """Return the latest refusals, as many as are shown."""
+    """Return the latest refusals, as many as the audit log remembers."""
     return records[-MAX_REFUSALS:]
 
 
 class StoredRefusals:
     """Stores the refusals of the audit log.
 
-    Two processes that refuse the same within a few seconds may count it as one.
+    If two processes note the same refusal within a few seconds, it may be counted once.
     """
 
     kind: Final = Kind(REFUSAL, 2 * MAX_REFUSALS, _latest_refusals)
@@ -70,7 +70,7 @@ def _refusal_record(refusal: Refusal) -> Record:
         "person": [person.sub, person.nickname[:_LONGEST_NAME], person.discriminator],
         "path": refusal.path[:_LONGEST_PATH],
     }
-    del body["told"]
+    del body["logged"]
     key = f"{person.sub} {refusal.route} {refusal.reason}"
     until = int(refusal.last) + REFUSAL_RETENTION
     return Record(REFUSAL, key, json.dumps(body, separators=COMPACT), person.sub, until)
@@ -95,7 +95,7 @@ class TokenUse:
         self._saved: dict[str, float] = {}
 
     def take(self, changes: Changes) -> None:
-        """Apply what is later than what is known."""
+        """Apply the uses that are later than those known."""
         for record in changes.records:
             at = _read_use(record) if record.intact else None
             if at is not None:

@@ -1,4 +1,4 @@
-"""The event-loop side of a store with a database: followers, writes, looks, upkeep, faults."""
+"""The part of a database store that runs in the event loop: writes, reads, upkeep, faults."""
 
 import asyncio
 import logging
@@ -20,17 +20,18 @@ from typing import Final
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.state.store import Follower, Followers, Record
 
-#: Seconds between two looks at the database; other processes' writes are seen this much later.
+#: Seconds between two looks at the database for writes of other processes.
 LOOK_SECONDS: Final = 0.25
-#: Most seconds that the copy lags; making it takes at most a hundredth of the time.
+#: Seconds between two copies of the database, or longer, so that copying takes at most a hundredth
+#: of the time.
 COPY_SECONDS: Final = 2.0
 _COPY_SHARE: Final = 100
 _QUICK_SECONDS: Final = 0.5
 #: Seconds between two deletions of expired records.
 SWEEP_SECONDS: Final = 60.0
-#: Seconds between two calls of `Follower.unsaved`; a killed process loses that much of it.
+#: Seconds between two calls of `Follower.unsaved`: a killed process loses the changes since.
 SAVE_SECONDS: Final = 5.0
-#: Seconds that the end of the process waits for a disk or a server.
+#: Seconds for which the end of the process waits for a disk or a server.
 CLOSE_SECONDS: Final = 2.0
 
 _log: Final = logging.getLogger(LOGGER_NAME)
@@ -43,7 +44,7 @@ class _Batch:
 
 
 class Batches:
-    """Writes records one batch after another; `write` raises no expected error."""
+    """Writes records one batch after another; `write` must not raise an expected error."""
 
     def __init__(self, write: Callable[[Sequence[Record]], Awaitable[None]]) -> None:
         self._write = write
@@ -58,7 +59,7 @@ class Batches:
         batch.records.extend(records)
         if self._writing is None or self._writing.done():
             self._writing = asyncio.create_task(self._write_all())
-        # One caller that stops waiting must not cancel the others.
+        # A caller that stops waiting must not cancel the write for the others.
         return asyncio.shield(batch.done)
 
     async def written(self) -> None:
@@ -76,21 +77,21 @@ class Batches:
 
 
 class Looks:
-    """Reads of the store and the callers that wait for one; `using` is held during a read."""
+    """Looks at the store for changes, and the callers that wait for one; each holds `using`."""
 
     def __init__(self, using: asyncio.Lock) -> None:
         self._using = using
         self._next: asyncio.Future[None] | None = None
 
     def next(self) -> "asyncio.Future[None]":
-        """Return a future that is done at the end of the next look that begins."""
+        """Return a future that is done at the end of the first look that begins after this call."""
         if self._next is None:
             self._next = asyncio.get_running_loop().create_future()
         return self._next
 
     @asynccontextmanager
     async def one(self) -> AsyncIterator[None]:
-        """Be one look, however it ends."""
+        """Enclose a look; however it ends, the callers that wait for it are released."""
         async with self._using:
             waiting, self._next = self._next, None
             try:
@@ -101,17 +102,17 @@ class Looks:
 
 
 class Upkeep:
-    """The times at which something is due, in seconds of the event loop's clock."""
+    """Knows when copying, deleting and saving are due, in seconds of the event loop's clock."""
 
     def __init__(self) -> None:
         #: Whether the database holds something that its copy lacks.
         self.uncopied = False
-        #: Whether a copy takes so little time that the end of the process can wait for one.
+        #: Whether a copy is so quick that the end of the process can wait for one.
         self.copies_quickly = True
         self._copy_at = self._sweep_at = self._save_at = 0.0
 
     def begin(self, now: float) -> None:
-        """Begin to count."""
+        """Start the intervals at the start of the process."""
         self._sweep_at, self._save_at = now + SWEEP_SECONDS, now + SAVE_SECONDS
 
     def copy_is_due(self, now: float) -> bool:
@@ -125,14 +126,14 @@ class Upkeep:
         self._copy_at = now + max(COPY_SECONDS, _COPY_SHARE * taken)
 
     def sweep_is_due(self, now: float) -> bool:
-        """Whether to delete what expired; True once each time it is due."""
+        """Whether to delete expired records now; True once per interval."""
         if now < self._sweep_at:
             return False
         self._sweep_at = now + SWEEP_SECONDS
         return True
 
     def save_is_due(self, now: float) -> bool:
-        """Whether to call the followers; True once each time it is due."""
+        """Whether to save the followers' changes now; True once per interval."""
         if now < self._save_at:
             return False
         self._save_at = now + SAVE_SECONDS
@@ -142,7 +143,7 @@ class Upkeep:
 async def end(
     looking: asyncio.Task[None] | None, write_last: Callable[[], Coroutine[None, None, None]]
 ) -> None:
-    """Stop the looking, then write what is left; each may take CLOSE_SECONDS."""
+    """Cancel the task `looking`, then write what is left; each may take CLOSE_SECONDS."""
     if looking is not None:
         looking.cancel()
         with suppress(asyncio.CancelledError):
@@ -150,13 +151,13 @@ async def end(
     last = asyncio.create_task(write_last())
     await asyncio.wait((last,), timeout=CLOSE_SECONDS)
     if not last.done():
-        _log.error("the state store hangs, and may lack what was written last")
+        _log.error("the state store hangs, so the last changes may not be stored")
         last.cancel()
         await asyncio.wait((last,))
 
 
 class FaultKind(StrEnum):
-    """The kinds of faults, as the metric's label names them."""
+    """The kinds of faults; the values are labels of a metric."""
 
     UNWRITABLE = "unwritable"
     UNREADABLE = "unreadable"
@@ -167,7 +168,7 @@ class FaultKind(StrEnum):
 
 
 class StoreFault(Exception):  # noqa: N818 - it has a FaultKind; StoreError ends a start
-    """Something that the store could not do; the text says why."""
+    """The store could not do something; the text says why."""
 
     def __init__(self, fault: FaultKind, problem: str) -> None:
         super().__init__(problem)
@@ -180,11 +181,11 @@ def _tell(fault: FaultKind, problem: str) -> None:
 
 
 class Operation(StrEnum):
-    """The work of the store, as the metric's label names it."""
+    """The operations of the store; the values are labels of a metric."""
 
     READ = "read"
     WRITE = "write"
-    #: Marks that something may be used once.
+    #: The use of a key that only one process may use, once.
     SINGLE_USE = "single-use"
     UPKEEP = "upkeep"
 
@@ -192,7 +193,7 @@ class Operation(StrEnum):
 class Health:
     """The faults of one store; calls `count` for each occurrence and `tell` for each new fault.
 
-    `worked(operation, seconds)` is called after each piece of work.
+    `worked(operation, seconds)` is called after each operation.
     """
 
     def __init__(
@@ -213,7 +214,7 @@ class Health:
 
     @contextmanager
     def timed(self, operation: Operation) -> Iterator[None]:
-        """Note how long a piece of work takes, with its wait for the thread."""
+        """Measure how long an operation takes, with its wait for the thread."""
         began = time.monotonic()
         try:
             yield
@@ -228,7 +229,7 @@ class Health:
             self._tell(fault, problem)
 
     def happened(self, fault: FaultKind, problem: str) -> None:
-        """Note a fault that was repaired at once."""
+        """Note a fault that does not last, because it is repaired at once."""
         self._count(fault)
         self._tell(fault, problem)
 
@@ -240,7 +241,7 @@ class Health:
 
 
 class DatabaseStore(ABC):
-    """The event-loop side of every store with a database; see Store."""
+    """Base of the stores with a database: the part in the event loop; see Store."""
 
     def __init__(self, health: Health) -> None:
         self._health = health
@@ -254,7 +255,7 @@ class DatabaseStore(ABC):
         self._upkeep = Upkeep()
         #: Whether the database may lack something that this process knows.
         self._behind = False
-        #: When it is tried again after a failure, in seconds of the event loop's clock.
+        #: When to try again after a failure, in seconds of the event loop's clock.
         self._retry_at = 0.0
 
     @property
@@ -276,7 +277,7 @@ class DatabaseStore(ABC):
         await end(self._looking, self._write_last)
 
     def put(self, records: Iterable[Record]) -> Awaitable[None]:
-        """Write records, together with all others that arrive until then."""
+        """Write records, in one batch with all others that arrive before the write."""
         return self._batches.put(records)
 
     def written(self) -> Awaitable[None]:
@@ -294,7 +295,7 @@ class DatabaseStore(ABC):
 
     @abstractmethod
     async def _look_once(self, now: float) -> None:
-        """Read what is new, and do what is due; `now` is the event loop's time."""
+        """Read changes of other processes, and do what is due; `now` is the event loop's time."""
 
     @abstractmethod
     async def _flush(self, records: Sequence[Record]) -> None:

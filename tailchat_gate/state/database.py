@@ -1,4 +1,4 @@
-"""The database in one SQLite file, used by one thread; every call may block."""
+"""The database in one SQLite file, used in one thread only; every call may block."""
 
 import sqlite3
 import time
@@ -24,7 +24,7 @@ from tailchat_gate.state.schema import (
 )
 from tailchat_gate.state.store import ERASURE, EXPIRY_MARGIN, Kind, Record
 
-#: Seconds that a writer waits for another process, which needs milliseconds.
+#: Seconds that a write waits for another process's, which takes milliseconds.
 BUSY_SECONDS: Final = 2.0
 #: Pages that one sweep returns to the disk: 2 MiB, a few milliseconds.
 _FREED_PAGES: Final = 512
@@ -67,7 +67,7 @@ def connect(name: str, *, busy: float = BUSY_SECONDS) -> sqlite3.Connection:
     connection = sqlite3.connect(
         name, uri=True, isolation_level=None, timeout=busy, check_same_thread=False
     )
-    # A damaged text must not end the reading of all others.
+    # Not strict, so that one damaged text does not end the reading of all others.
     connection.text_factory = _decoded
     return connection
 
@@ -154,7 +154,7 @@ class Database:
                 connection.close()
 
     def check_identity(self) -> None:
-        """Raise ReplacedError if the path no longer names the open files."""
+        """Raise ReplacedError if the paths no longer lead to the open files."""
         if self._files.identity() != self._identity:
             raise ReplacedError("the file was deleted or replaced")
 
@@ -175,12 +175,12 @@ class Database:
             return None
         last = self.connection.execute("SELECT max(seq) FROM record").fetchone()[0] or 0
         if last < self.last_seq and self._highest() < self.last_seq:
-            # Its content was replaced in place, by a backup for example.
+            # The content was replaced in place, for example by a backup.
             return self.read_all()
         return self._read_new()
 
     def _read_new(self) -> Read:
-        # Before the rows: a commit in between is then read twice, and never missed.
+        # Read before the rows: a commit in between is then read twice, but never missed.
         self._data_version = self._version()
         rows: list[Row] = []
         lost = 0
@@ -202,7 +202,7 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Write in one transaction; on return it is durable and in the right file."""
+        """Enclose writes in one transaction, which is durable afterwards, and in the right file."""
         connection = self.connection
         connection.execute("BEGIN IMMEDIATE")
         try:
@@ -219,7 +219,7 @@ class Database:
         self.check_identity()
 
     def write(self, records: Iterable[Record]) -> None:
-        """Write records, each merged with the record that its key holds."""
+        """Write records, each merged with the stored record of its key."""
         with self.transaction() as connection:
             for record in records:
                 if put_record(connection, record, self._kinds):
@@ -250,7 +250,7 @@ class Database:
         self._compacted[kind.name] = len(left)
 
     def sweep(self) -> bool:
-        """Delete what expired long ago and return the space to the disk; return whether any was."""
+        """Delete what expired long ago and free its space; return whether there was any."""
         now = int(self._clock())
         before = self.connection.total_changes
         with self.transaction() as connection:
@@ -262,16 +262,16 @@ class Database:
                 "WHERE outcome IS NOT NULL AND outcome_until <= ?",
                 (now,),
             )
-        # As a script: execute() runs only one step of it, which frees one page.
+        # As a script, because execute() runs only its first step, which frees one page.
         self.connection.executescript(f"PRAGMA incremental_vacuum({_FREED_PAGES})")
         swept = self.connection.total_changes > before
-        # The log still holds the old pages of what was deleted.
+        # The log still has the old pages with the deleted data.
         mode = "TRUNCATE" if swept else "PASSIVE"
         self.connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()
         return swept
 
     def erase(self, keys: Iterable[tuple[str, str]], sub: str) -> None:
-        """Delete records, and every outcome about a person, so that nothing is left on disk."""
+        """Delete records and all outcomes about a person, also from the disk."""
         with self.transaction() as connection:
             connection.executemany("DELETE FROM record WHERE kind = ? AND key = ?", keys)
             connection.execute(
@@ -280,7 +280,7 @@ class Database:
         self.empty_log()
 
     def empty_log(self) -> None:
-        """Move the log into the database and empty it; waits briefly for other processes."""
+        """Move the log into the database and empty it, waiting briefly for other processes."""
         end = time.monotonic() + self._busy
         while True:
             busy = self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
@@ -317,7 +317,7 @@ def put_record(connection: sqlite3.Connection, record: Record, kinds: Mapping[st
 
 
 def insert_record(connection: sqlite3.Connection, record: Record, seq: int | None = None) -> None:
-    """Write a record in place of the one that its key holds, under a new number."""
+    """Replace the stored record of a key; `seq` is the number of the change, None for the next."""
     connection.execute(PUT_RECORD, to_row(seq, record))
 
 

@@ -1,4 +1,4 @@
-"""All database work of one process, in its own thread: open, look, write, repair."""
+"""All database work of one process, run in its own thread: open, read, write, repair."""
 
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -33,10 +33,10 @@ _T = TypeVar("_T")
 
 
 class StoredState(NamedTuple):
-    """The result of a start.
+    """The result of opening a database.
 
     `doubtful`: records may be missing. `salvaged` is set if the database must be rebuilt.
-    `faults` are those that last.
+    `faults` are the lasting ones.
     """
 
     records: Sequence[Record]
@@ -63,7 +63,7 @@ class Engine:
 
     @property
     def is_open(self) -> bool:
-        """Whether the database can be read and, by what the process knows, written."""
+        """Whether the database can be read and, as far as is known, written."""
         return self._is_open
 
     def open(self, *, create: bool = True) -> StoredState:
@@ -75,7 +75,7 @@ class Engine:
         self.files.check()
         missing = not self.files.exists()
         if missing and self.files.copy.exists():
-            return self._salvaged("the database is missing; its copy is there")
+            return self._salvaged("the database is missing, but its copy exists")
         if missing and not create:
             return StoredState(())
         no_room = self.files.prepare()
@@ -107,7 +107,7 @@ class Engine:
         return None
 
     def open_to_write(self) -> None:
-        """Open a database that was not writable before; this process knows more than it holds."""
+        """Open a database that was not writable before, and may lack what this process knows."""
         last = self._database.last_seq
         try:
             self.files.check()
@@ -118,11 +118,11 @@ class Engine:
         with self._faults(FaultKind.UNWRITABLE):
             self._database.open()
         self._is_open = True
-        # The next look reads what others have changed since, and hands it out.
+        # The next look reads what other processes have changed since.
         self._database.rewind(last)
 
     def read_aside(self) -> list[Record]:
-        """Read what others changed in a database that this process cannot write."""
+        """Read the changes of other processes in a database that this process cannot write."""
         rows = read_after(self.files, self._database.last_seq)
         self._database.last_seq = max((seq for seq, _ in rows), default=self._database.last_seq)
         return [record for _, record in rows]
@@ -157,9 +157,10 @@ class Engine:
             return self._database.sweep()
 
     def copy(self) -> None:
-        """Put an intact copy beside the database; skipped while another process does so.
+        """Put an intact copy beside the database, unless another process is doing so.
 
-        A fault that is UNCOPIED leaves the database unchanged.
+        Raises StoreFault: UNCOPIED if the copy cannot be written, DAMAGED if the database is
+        damaged.
         """
         try:
             with alone(self.files, patience=0) as mine:
@@ -174,9 +175,9 @@ class Engine:
             raise StoreFault(fault, str(error)) from None
 
     def erase(self, keys: Iterable[tuple[str, str]], sub: str, notice: Record) -> None:
-        """Delete records and all outcomes about a person, here and in the copy.
+        """Delete records and all outcomes about a person, also from the copy.
 
-        `notice` informs the running processes.
+        `notice` is a record that informs the running processes.
         """
         with self._faults(FaultKind.UNWRITABLE):
             self._database.erase(list(keys), sub)
@@ -190,9 +191,9 @@ class Engine:
             return self._database.about(sub)
 
     def salvage(self) -> Salvage:
-        """Close a damaged or lost database, and read what can be read of it.
+        """Close a damaged or lost database, and read what is still readable.
 
-        Returns only what is newer than what this process has read: it knows more about the rest.
+        Only changes after the last one that this process has read are returned: it has the others.
         """
         last = self._database.last_seq
         self.close()
@@ -203,14 +204,15 @@ class Engine:
     def rebuild(self, found: Salvage, known: Iterable[Record], followed: set[str]) -> Read:
         """Put a new database in place of a damaged or lost one, and read it.
 
-        Another process may have done so already, and may know more or less than this one.
+        If another process has done so already, its database is read; it may have more or fewer
+        records than this process knows.
         """
         with self._faults(FaultKind.UNWRITABLE), alone(self.files) as mine:
             if (mended := self._load_mended()) is not None:
                 return mended
             if not mine:
                 raise StoreFault(FaultKind.UNWRITABLE, "another process is replacing the database")
-            # Numbers that processes have read must not be given to other changes.
+            # New changes must not get numbers that processes have already read.
             floor = max(found.last_seq, self._database.last_seq)
             rebuild(self.files, found, list(known), followed, floor)
             return self._load()

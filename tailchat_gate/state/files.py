@@ -14,7 +14,7 @@ from tailchat_gate.state.store import StoreError
 #: The database, in the directory of the store.
 NAME: Final = "state.sqlite"
 _PRIVATE: Final = 0o600
-#: Errors with which a new database is held in memory until there is room on the disk.
+#: Errors after which state is held in memory until there is room on the disk.
 _NO_ROOM: Final = frozenset((errno.ENOSPC, errno.EDQUOT))
 
 
@@ -39,13 +39,13 @@ class Files:
         self.index: Final = directory / f"{NAME}-shm"
         #: The last copy that was found intact.
         self.copy: Final = directory / f"{NAME}.copy"
-        #: A database that was found damaged, for later inspection.
+        #: A damaged database, kept for inspection.
         self.damaged: Final = directory / f"{NAME}.damaged"
-        #: A file in progress, to be renamed.
+        #: A new file until it is complete and renamed.
         self.new: Final = directory / f"{NAME}.new"
 
     def identity(self) -> FileIdentity:
-        """Return which files exist."""
+        """Return device and inode of the files that exist."""
         return FileIdentity(_inode(self.database), _inode(self.log, or_empty=True))
 
     def exists(self) -> bool:
@@ -53,10 +53,10 @@ class Files:
         return _inode(self.database) is not None
 
     def prepare(self) -> str:
-        """Create the database if it is missing; return why that must wait, "" if it is there.
+        """Create the database if it is missing; return why that must wait, "" if it exists now.
 
-        Raises StoreError for an unusable place: no directory, a link, a file that any user of the
-        machine could change.
+        Raises StoreError for an unusable place: a missing directory, a link, or a file that any
+        user of the machine could change.
         """
         self.check()
         try:
@@ -70,7 +70,7 @@ class Files:
         return ""
 
     def check(self) -> None:
-        """As `prepare`, but create nothing."""
+        """Check the place as `prepare` does, but create nothing. Raises StoreError."""
         try:
             self._check()
         except OSError as error:
@@ -133,11 +133,11 @@ class Files:
 
 @contextmanager
 def as_owner(directory: Path) -> Iterator[None]:
-    """Work as the owner of a directory, if this process is root's.
+    """Work as the owner of a directory, if this process runs as root.
 
-    The gate must be able to write the files. The directory's owner could plant links in it,
-    through which root would write to any file. For single-threaded programs: it changes the
-    user of the whole process.
+    The gate must be able to write the files afterwards; and the directory's owner could plant links
+    in it, through which root would write to any file. It changes the user of the whole process, so
+    no other thread may run.
     """
     try:
         owner = directory.stat()
@@ -163,7 +163,7 @@ def as_owner(directory: Path) -> Iterator[None]:
 
 
 def _inode(path: Path, *, or_empty: bool = False) -> tuple[int, int] | None:
-    """Return device and inode of a file, None for a missing one and for one that was emptied."""
+    """Return device and inode of a file, None if it is missing or, unless `or_empty`, empty."""
     try:
         found = path.stat()
     except OSError:

@@ -58,7 +58,7 @@ class MemoryStore:
         self._keys.clear()
 
     def put(self, records: Iterable[Record]) -> Awaitable[None]:
-        """Return a finished awaitable: the caller has applied the records itself."""
+        """Return a finished awaitable: callers apply their records themselves."""
         del records
         return self.next_look()
 

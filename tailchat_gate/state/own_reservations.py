@@ -1,4 +1,4 @@
-"""Single-use keys that this process reserved in a store that can forget or miss them."""
+"""The single-use keys that this process reserved in Redis, which may lose or lack them."""
 
 import os
 from collections import OrderedDict
@@ -8,17 +8,17 @@ from typing import Final
 
 from tailchat_gate.state.store import EXPIRY_MARGIN, Outcome
 
-#: Keys that are remembered, about 500 bytes each; the oldest one goes first.
+#: How many keys are remembered, about 500 bytes each; the oldest one is dropped first.
 _MOST: Final = 10_000
-#: Seconds between two looks for outcomes that have expired, of about 1 KiB each.
+#: Seconds between two searches for expired outcomes, which take about 1 KiB each.
 _LOOK_SECONDS: Final = 60.0
 
 
 @dataclass(slots=True)
 class OwnReservation:
-    """A key, the nonce that shows whose it is, and what the store must hold of it.
+    """A reserved key, the nonce that shows who reserved it, and the state that the store must have.
 
-    `behind`: the store may lack some of that. `released`: it must hold nothing.
+    `behind`: the store may lack some of it. `released`: the store must not have the key.
     """
 
     kind: str
@@ -32,7 +32,7 @@ class OwnReservation:
 
 
 class OwnReservations:
-    """Remembers them: a call without an answer can be repeated, and what is lost written again."""
+    """Remembers reservations, to repeat calls without an answer and to restore lost data."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -54,7 +54,7 @@ class OwnReservations:
             self._forget_outcomes(now)
 
     def _forget_outcomes(self, now: float) -> None:
-        """Forget outcomes that are no longer handed out: they contain a session's tokens."""
+        """Forget expired outcomes, because they contain a session's tokens."""
         for reservation in self._kept.values():
             outcome = reservation.outcome
             if outcome is not None and outcome.data is not None and outcome.until <= now:
@@ -82,7 +82,7 @@ class OwnReservations:
             reservation.behind = True
 
     def behind(self) -> list[OwnReservation]:
-        """Return those that the store may lack; forget those that have expired."""
+        """Return the reservations that the store may lack, and forget the expired ones."""
         gone = self._clock() - EXPIRY_MARGIN
         for reservation in [found for found in self._kept.values() if found.until <= gone]:
             self.forget(reservation)

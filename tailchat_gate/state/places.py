@@ -1,4 +1,4 @@
-"""Where state is stored: a directory, a server, or nowhere; and the store for each."""
+"""Where a configuration stores state, in a directory or on a server, and the store for it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,14 +17,14 @@ Place = Path | RedisPlace
 
 _REMEDIES: Final = {
     "path": (
-        '; the directory must exist and be writable for the gate, or "" keeps state in memory only'
+        '; create the directory, writable for the gate, or set "" to keep state in memory only'
     ),
-    "url": "; start that server, or name another one: the gate reads there who is locked out",
+    "url": "; start that server, or name another one: without it the gate knows no locks",
 }
 
 
 def place_of(state: State) -> Place | None:
-    """Return where a configuration stores state; None: in memory."""
+    """Return where a configuration stores state, None for in memory."""
     return server_of(state) or (Path(state.path) if state.path else None)
 
 

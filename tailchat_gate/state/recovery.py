@@ -1,4 +1,4 @@
-"""Recovers a damaged database: reads what can be read, and writes it to a new file."""
+"""Recovers a damaged database: reads what is readable, and writes it to a new file."""
 
 import fcntl
 import os
@@ -39,7 +39,7 @@ _INTEGER_TYPES: Final = (int, float)
 class Salvage(NamedTuple):
     """The readable records of damaged files, the oldest change first.
 
-    A key may be there twice, from the copy and from the database.
+    A key may occur twice, from the copy and from the database.
     """
 
     rows: list[Row]
@@ -57,14 +57,14 @@ class Salvage(NamedTuple):
 
 
 class CopyError(Exception):
-    """The copy is not intact, because the database is not; the text says what is wrong."""
+    """The database is damaged, so it was not copied; the text says what is wrong."""
 
 
 def salvage(files: Files) -> Salvage:
-    """Read what can be read of the database and of its copy. Raises nothing."""
+    """Read what is readable of the database and its copy. Raises nothing."""
     rows, reservations = _read_copy(files)
     own_rows, own_reservations = _read_database(files)
-    # Of two rows of one number the intact one counts: the other may name another person.
+    # Of two rows with one number the intact one counts: a damaged one may name another person.
     by_seq = dict((*rows, *own_rows))
     by_seq.update((seq, record) for seq, record in (*rows, *own_rows) if record.intact)
     merged = sorted(by_seq.items(), key=lambda row: row[0])
@@ -75,8 +75,8 @@ def salvage(files: Files) -> Salvage:
 def read_only(files: Files) -> Salvage | None:
     """Read a database that cannot be written; None if that is not safe.
 
-    A full disk has no room for SQLite's index of the log, and a read-only one has no place for
-    it. SQLite needs no index in exclusive mode, or if the log is empty.
+    On a full or read-only disk SQLite cannot create its index of the log. It needs none in
+    exclusive mode, or if the log is empty.
     """
     attempts = [("mode=rw", False), ("mode=ro", False), ("mode=rw", True)]
     if _is_empty(files.log):
@@ -108,9 +108,9 @@ def rebuild(
 ) -> None:
     """Put a new database in place of the damaged one.
 
-    It holds the `known` records of the kinds that are `followed`, and the salvaged records of all
-    other kinds. The next change gets a number above `floor`. Raises OSError and sqlite3.Error, and
-    then has changed nothing.
+    It has the `known` records of the kinds that are `followed`, and the salvaged records of all
+    other kinds. The next change gets a number above `floor`. Raises OSError and sqlite3.Error; the
+    damaged database is then unchanged.
     """
     files.new.unlink(missing_ok=True)
     files.create(files.new)
@@ -139,20 +139,20 @@ def rebuild(
 
 
 def make_copy(files: Files) -> None:
-    """Put an intact copy beside the database, for a start that finds the database damaged.
+    """Put an intact copy beside the database, to recover from when the database is damaged.
 
-    Raises CopyError if the database is damaged, and then leaves the last copy; OSError and
+    Raises CopyError if the database is damaged already, and keeps the last copy; OSError and
     sqlite3.Error if the copy cannot be written.
     """
     files.new.unlink(missing_ok=True)
     files.create(files.new)
-    # A new connection reads the disk, not another connection's cache.
+    # A new connection, because it reads the disk and not another connection's cache.
     with (
         closing(connect(uri(files.database, "mode=rw"))) as source,
         closing(connect(uri(files.new, "mode=rw"))) as target,
     ):
         source.backup(target)
-        # One file that can be opened without a log beside it.
+        # So that the copy can be opened without a log beside it.
         target.execute("PRAGMA journal_mode = DELETE").fetchone()
         problem = problem_of(target)
     if problem:
@@ -163,7 +163,7 @@ def make_copy(files: Files) -> None:
 
 
 def problem_of(connection: sqlite3.Connection) -> str:
-    """Return the fault of a database, down to each record; "" if there is none."""
+    """Check a database down to each record; return its fault, "" if there is none."""
     try:
         if wrong := quick_check(connection):
             return wrong
@@ -178,7 +178,7 @@ def problem_of(connection: sqlite3.Connection) -> str:
 
 @contextmanager
 def alone(files: Files, *, patience: float = BUSY_SECONDS) -> Iterator[bool]:
-    """Be the one process that replaces files; yields False if another one takes too long."""
+    """Lock out other processes that replace files; yield False if one takes too long."""
     descriptor = os.open(files.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield _take(descriptor, time.monotonic() + patience)
@@ -208,7 +208,7 @@ def _read_database(files: Files) -> tuple[list[Row], list[ReservationRow]]:
     found: tuple[list[Row], list[ReservationRow]] = ([], [])
     if not files.exists():
         return found
-    # With the log and without it: either may be the damaged one.
+    # With the log and without it, because either may be damaged.
     for query in ("mode=rw", "immutable=1"):
         rows, reservations = _read_from(uri(files.database, query))
         known = {seq for seq, record in found[0] if record.intact}

@@ -1,4 +1,4 @@
-"""The store in Redis or Valkey, which gates on several machines share."""
+"""The store on a Redis or Valkey server, which gates on several machines share."""
 
 import asyncio
 import logging
@@ -42,9 +42,9 @@ _log: Final = logging.getLogger(LOGGER_NAME)
 class RedisStore(DatabaseStore):
     """Stores state in one Redis or Valkey server; see Store.
 
-    `clock` gives Unix seconds; `patience` is how many seconds one call may take. It looks for what
-    is new as often as at a file, and nothing is published: a subscriber does not notice a server
-    that hangs, and would look all the same.
+    `clock` gives Unix seconds; `patience` is how many seconds one call may take. The store looks
+    for changes as often as with a file and does not use Redis's publish and subscribe: a subscriber
+    does not notice a server that hangs, so it would have to look all the same.
     """
 
     def __init__(
@@ -71,8 +71,8 @@ class RedisStore(DatabaseStore):
         return str(self._place)
 
     async def open(self) -> None:
-        """Read everything. Raises StoreError: without it, no lock would be known."""
-        # In a thread, because it reads the client's modules.
+        """Read everything. Raises StoreError, because without it no lock would be known."""
+        # In a thread, because it imports the client library from the disk.
         await asyncio.to_thread(self._client.connect)
         async with self._using:
             try:
@@ -92,7 +92,7 @@ class RedisStore(DatabaseStore):
     async def reserve(self, kind: str, key: str, *, until: float, room: int) -> Reservation:
         """Reserve a single-use key.
 
-        A reservation without an answer may have been made. Its nonce shows later whose it is.
+        Without an answer it may have been reserved all the same; the nonce shows later by whom.
         """
         own = self._own.begin(kind, key, until)
 
@@ -153,13 +153,13 @@ class RedisStore(DatabaseStore):
             self._behind = True
 
     async def _write_own(self, own: OwnReservation) -> bool:
-        """Let the server hold what it must of a reservation. Raises StoreFault."""
+        """Bring the server to the state of a reservation. Raises StoreFault."""
         if own.released:
             await self._database.release(own.kind, own.key, own.nonce)
             self._own.forget(own)
             return True
         outcome = own.outcome
-        # Reserved already, this does nothing; where another process was granted it, nothing either.
+        # This does nothing if the key is reserved already, by this process or by another one.
         await self._database.reserve(
             own.kind, own.key, own.nonce, until=own.until, room=_NO_ROOM_LIMIT, at=own.at
         )
@@ -175,7 +175,7 @@ class RedisStore(DatabaseStore):
         """Make a call; None if the server cannot be used now."""
         async with self._using:
             if self._waits():
-                # One login waits for a server that hangs; the others do not.
+                # Only one login waits for a server that hangs.
                 return None
             try:
                 with self._health.timed(operation):
@@ -215,7 +215,7 @@ class RedisStore(DatabaseStore):
         if not self._lost:
             await self._read()
         if self._lost:
-            # Before the writing: others may have written what this process does not know.
+            # Before writing, because others may have written what this process does not know.
             found = await self._database.read_all()
             self._followers.hand_out(_records(found), complete=False, doubtful=True)
         with self._health.timed(Operation.WRITE):

@@ -13,27 +13,27 @@ from tailchat_gate.state.store import StoreError
 if TYPE_CHECKING:
     from redis.exceptions import ResponseError
 
-#: Seconds that a call may take, with connecting and its one repetition. Someone waits for it.
+#: Seconds that a call may take, with connecting and one retry, while a request waits for it.
 CALL_SECONDS: Final = 1.0
-#: Seconds of one call where a person waits for a command, and no request does.
+#: The same for commands, where no request waits.
 COMMAND_SECONDS: Final = 5.0
-#: Answers of a server that reads, and does not write now.
+#: The first words of error answers of a server that cannot be written now.
 _UNWRITABLE: Final = ("MISCONF", "NOREPLICAS")
 _NEEDED_CLUSTER: Final = "state.url names one as redis+cluster://HOST:PORT"
 _NEEDED_SENTINELS: Final = "state.url names Sentinels as redis+sentinel://HOST:PORT/SERVICE"
 
 
 class RedisClient:
-    """Runs scripts; raises StoreFault if one has no result.
+    """Runs scripts; raises StoreFault if one gives no result.
 
-    Every script that changes something may be repeated, because it knows its own mark or nonce.
+    A script may be run twice: those that change data recognise a repetition by a mark or a nonce.
     """
 
     def __init__(self, place: RedisPlace, *, patience: float = CALL_SECONDS) -> None:
         self._place = place
         self._patience = patience
         self._servers: Servers | None = None
-        #: The hash by which the server knows a script.
+        #: The hashes by which the server knows the scripts.
         self._hashes: dict[str, str] = {}
 
     def connect(self) -> None:
@@ -87,20 +87,20 @@ class RedisClient:
                     if isinstance(lost.__cause__, exceptions.AuthenticationError):
                         raise
                     found.failed()
-                # A connection that the server closed meanwhile, as over its restart.
+                # The server closed the connection meanwhile, as when it restarts: try once more.
                 return await self._call(found, script, words)
         except (TimeoutError, exceptions.TimeoutError):
             problem = f"gives no answer within {self._patience:g} s"
         except exceptions.ResponseError as refused:
-            # The library takes the word of some answers away, and has a class for them.
-            told = isinstance(refused, exceptions.OutOfMemoryError | exceptions.ReadOnlyError)
-            if told or str(refused).partition(" ")[0] in _UNWRITABLE:
+            # For these two answers the library has classes, and removes the first word.
+            by_class = isinstance(refused, exceptions.OutOfMemoryError | exceptions.ReadOnlyError)
+            if by_class or str(refused).partition(" ")[0] in _UNWRITABLE:
                 kind = FaultKind.UNWRITABLE
             problem = _refusal(refused, self._place)
         except (exceptions.RedisError, exceptions.RedisClusterException, OSError) as error:
             problem = _unreachable(error)
         found.failed()
-        # Outside of the handlers, so that no traceback holds what was sent.
+        # Raised outside the handlers, so that no traceback holds what was sent.
         raise StoreFault(kind, f"{self._place} {problem}")
 
 
@@ -118,7 +118,7 @@ def _refusal(refused: "ResponseError", place: RedisPlace) -> str:
 
 
 def _unreachable(error: Exception) -> str:
-    """Return why a server cannot be used, by the causes of an error."""
+    """Say why a server cannot be used, from an error and its causes."""
     from redis import exceptions  # noqa: PLC0415 - only where the store is Redis
     from redis.asyncio.sentinel import MasterNotFoundError  # noqa: PLC0415 - as above
 
@@ -127,7 +127,7 @@ def _unreachable(error: Exception) -> str:
         if isinstance(cause, exceptions.AuthenticationError):
             return "refuses the user or the password"
         if isinstance(cause, MasterNotFoundError):
-            # The errors of each Sentinel are in its text alone.
+            # The errors of the Sentinels are only in its text.
             if exceptions.AuthenticationError.__name__ in str(cause):
                 return "is without a primary: a Sentinel refuses the user or the password"
             return "is without a primary: no Sentinel that answers names one for this service"

@@ -1,4 +1,4 @@
-"""How a connection to Redis is opened: by which address, and whose certificate it trusts."""
+"""Opens connections to Redis: how names are looked up, and which certificates are trusted."""
 
 import asyncio
 import ssl
@@ -21,9 +21,9 @@ Lookup = Callable[[str, int], Awaitable[Sequence[AddrInfoType]]]
 
 
 def connection_class(address: RedisAddress, lookup: Lookup | None, *, by_sentinels: bool) -> Any:  # noqa: ANN401 - made here
-    """Return the library's class of a connection, changed in how it verifies and finds servers.
+    """Return the library's connection class with our own verification and lookup of names.
 
-    Without `lookup` the event loop looks names up.
+    Without `lookup` the event loop looks names up. `by_sentinels`: for servers that they name.
     """
     from redis.asyncio import connection, sentinel  # noqa: PLC0415 - only where the store is Redis
 
@@ -37,10 +37,10 @@ def connection_class(address: RedisAddress, lookup: Lookup | None, *, by_sentine
 
 
 class _Contexts:
-    """The context of all connections that trust one file, or the system's authorities.
+    """The TLS context of all connections that trust one file, or the system's authorities.
 
-    The library makes one for each connection, which reads all authorities of the system, for some
-    30 ms of the event loop, and trusts them beside the one that is named.
+    The library would make a context for each connection. That blocks the event loop for some 30 ms
+    to read the system's authorities, and trusts these besides the file.
     """
 
     def __init__(self, ca_file: str) -> None:
@@ -50,14 +50,14 @@ class _Contexts:
         self._look_at = 0.0
 
     async def get(self, within: float | None) -> ssl.SSLContext:
-        """Return it, made again where the file has changed. Raises OSError."""
+        """Return the context, made again if the file has changed. Raises OSError."""
         now, made = asyncio.get_running_loop().time(), self._made
         if made is None or now >= self._look_at:
             try:
                 async with asyncio.timeout(within):
                     made = await asyncio.to_thread(self._look)
             except OSError:
-                # A file that is being replaced, or no free thread: what is known still counts.
+                # The file is being replaced, or no thread is free: use the last context.
                 if made is None:
                     raise
             self._look_at = now + _LOOK_SECONDS
@@ -80,7 +80,7 @@ def _contexts_of(ca_file: str) -> _Contexts:
 
 def _verified(base: Any, contexts: _Contexts) -> Any:  # noqa: ANN401 - as above
     class Verified(base):  # type: ignore[misc]
-        """Verifies the server as all others do."""
+        """A connection that verifies the server by the shared context."""
 
         async def _connect(self) -> None:
             self.ssl_context.context = await contexts.get(self.socket_connect_timeout)
@@ -91,7 +91,7 @@ def _verified(base: Any, contexts: _Contexts) -> Any:  # noqa: ANN401 - as above
 
 def _looked_up(base: Any, lookup: Lookup) -> Any:  # noqa: ANN401 - as above
     class LookedUp(base):  # type: ignore[misc]
-        """Opens its socket itself."""
+        """A connection whose host is looked up by `lookup`."""
 
         async def _connect(self) -> None:
             async with asyncio.timeout(self.socket_connect_timeout):

@@ -27,18 +27,18 @@ from tailchat_gate.state.store import (
 )
 from tailchat_gate.syntax import COMPACT
 
-#: The number is that of the format.
+#: The prefix of all keys; the number is the version of the format.
 PREFIX: Final = f"{HASH_TAG}:1:"
 _LOG, _CHANGES, _UNTIL = (PREFIX + name for name in ("log", "changes", "until"))
 _RATES: Final = tuple(PREFIX + name for name in ("rates:known", "rates:strangers", "rates:at"))
 _KNOWN_RATES: Final = _RATES[0]
-#: Buckets of each of the two kinds, about 150 bytes each.
+#: The most buckets of each of the two kinds, about 150 bytes each.
 _MOST_RATES: Final = 1 << 17
-#: Records in one call: what the server does in a few milliseconds.
+#: Records in one call, which the server handles in a few milliseconds.
 _BATCH: Final = 500
-#: Marks of writes that are remembered; a process that missed more reads everything again.
+#: How many marks of writes the server keeps; a process that missed more reads everything again.
 _MARKS: Final = 1000
-#: How often a write begins again because another process was faster.
+#: How often a write is tried while other processes change the same records.
 _TRIES: Final = 50
 _SWEPT: Final = 1000
 
@@ -48,7 +48,7 @@ _T = TypeVar("_T")
 class Found(NamedTuple):
     """The rows read, the oldest change first.
 
-    `replaced`: the data are not those that were read before. `lost`: how many rows are damaged.
+    `replaced`: the data on the server were emptied or replaced. `lost`: how many rows are damaged.
     """
 
     rows: Sequence[Row]
@@ -57,9 +57,9 @@ class Found(NamedTuple):
 
 
 class _Position(NamedTuple):
-    """The last write that was read, and the number of its last change.
+    """Up to where this process has read: the mark of a write, and the number of its last change.
 
-    `written` is the last write of this process, until it was read.
+    `written` is the mark of the last write of this process, "" once that was read.
     """
 
     mark: bytes = b""
@@ -127,7 +127,7 @@ class RedisDatabase:
             after = page[-1][0].decode()
 
     async def write(self, records: Iterable[Record]) -> None:
-        """Write records, each merged with the record that its key holds."""
+        """Write records, each merged with the stored record of its key."""
         for batch in _batches(records):
             await self._put(batch)
         for name, kind in self._kinds.items():
@@ -136,7 +136,7 @@ class RedisDatabase:
                 await self._compact(kind)
 
     async def delete(self, keys: Iterable[tuple[str, str]], notice: Record) -> None:
-        """Delete records, and write a notice of that."""
+        """Delete records, and write a record about that for the running processes."""
         for batch in _batches(keys):
             await self._replace(batch, lambda _place, _old: None)
         await self._put((notice,))
@@ -160,7 +160,7 @@ class RedisDatabase:
             changes: list[Change] = []
             for place, (seq, old) in zip(places, await self._current(places), strict=True):
                 new = replacement(place, old)
-                # A record that is damaged beyond reading is None too, and is deleted with others.
+                # An unreadable record is None too, so a deletion is written even without one.
                 if new is None or new != old:
                     changes.append(Change(*place, seq, new))
             if not changes or await self._write(changes):
@@ -213,12 +213,12 @@ class RedisDatabase:
         ]
         changes += [Change(kind.name, key, "0", left[key]) for key in left if key not in there]
         for batch in _batches(changes):
-            # Where another process was faster, the next compaction does the rest.
+            # If another process changes these records first, the next compaction does the rest.
             await self._write(batch)
         self._compacted[kind.name] = len(left)
 
     async def evicts(self) -> str:
-        """Return by which policy a server that is full deletes what it holds, "" for by none."""
+        """Return the policy by which a full server deletes data, "" if it does not."""
         found: bytes = await self._client.run(scripts.MEMORY, (_LOG,), ())
         said = dict(line.split(":", 1) for line in found.decode().splitlines() if ":" in line)
         policy = said.get("maxmemory_policy", "noeviction")
@@ -287,7 +287,7 @@ class RedisDatabase:
 
 
 async def peek_at(place: RedisPlace) -> Found:
-    """Read every record of a server, over a connection for that. Raises StoreError, StoreFault."""
+    """Read every record of a server over a connection of its own. Raises StoreError, StoreFault."""
     async with _opened(place) as database:
         return await database.peek()
 
@@ -298,7 +298,7 @@ async def evicts_at(place: RedisPlace) -> str:
         async with _opened(place) as database:
             return await database.evicts()
     except StoreFault:
-        # The user may have no right to ask, and need none.
+        # The user may have no right to ask, which the gate does not need.
         return ""
 
 

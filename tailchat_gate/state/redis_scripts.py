@@ -1,9 +1,9 @@
-"""The steps that Redis does at once, as its scripts: it runs each of them whole, or not at all.
+"""The Lua scripts of the store on Redis, which the server runs atomically.
 
-Keys, all below one prefix, whose hash tag keeps them together:
+All keys have one prefix; its hash tag puts them on one node of a Cluster:
 
-- `log`: the random mark of each write, scored by the number of its last change. A process that
-  does not find the mark it read last knows that the data were emptied, replaced, or set back.
+- `log`: the random mark of each write, scored by the number of its last change. If a process does
+  not find the mark that it read last, the data were emptied, replaced or set back.
 - `changes`: "KIND KEY" of every record, scored by the number of its last change.
 - `until`: the same, scored by its expiry.
 - `records:KIND`: the documents by their keys.
@@ -12,7 +12,7 @@ Keys, all below one prefix, whose hash tag keeps them together:
 - `rates:known`, `rates:strangers`: the buckets of rate limits, by when each is full again.
 - `rates:at`: when a bucket was last charged.
 
-The last four have times of the server, which are those of all gates alike.
+The last four have times of the server's clock, because clocks of gates differ.
 """
 
 from typing import Final
@@ -179,9 +179,9 @@ return 1
 
 #: KEYS known, strangers, at. ARGV most buckets of each, then for each charge which of the two, its
 #: bucket and the seconds to add. Returns in how many seconds each bucket is full again.
-#: A repetition adds them twice: fewer requests pass, never more. Where there is no room, the bucket
-#: that is full soonest goes. A clock that is set back would let everybody wait as long as that:
-#: then all buckets are full.
+#: A repetition adds them twice, so fewer requests pass, never more. Without room, the bucket that
+#: is full soonest is dropped. If the clock was set back, all buckets are dropped, which makes them
+#: full: else everybody would have to wait for as long as the clock was set back.
 CHARGE: Final = """
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
@@ -205,7 +205,7 @@ end
 return found
 """
 
-#: KEYS known. ARGV a sub. Deletes the buckets of a person; those of tokens may be named alike.
+#: KEYS known. ARGV a sub. Deletes the buckets of a person, not those of tokens with that name.
 FORGET_RATES: Final = """
 local tail = ':' .. ARGV[1]
 local found = {}
@@ -219,7 +219,7 @@ for _, member in ipairs(found) do redis.call('ZREM', KEYS[1], member) end
 return #found
 """
 
-#: KEYS log, which says where. Returns what the server says of its memory.
+#: KEYS log, which names the node of a Cluster. Returns what the server says of its memory.
 MEMORY: Final = "return redis.call('INFO', 'memory')"
 
 #: KEYS about:SUB. ARGV whether to delete them. Returns how many outcomes are about a person.

@@ -1,4 +1,4 @@
-"""Makes a client for one Redis server, for one that Sentinels name, or for a Cluster."""
+"""Clients for one Redis server, for the primary that Sentinels name, and for a Cluster."""
 
 import asyncio
 import contextlib
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from redis.asyncio.sentinel import SentinelConnectionPool
     from redis.credentials import UsernamePasswordCredentialProvider
 
-#: Seconds between two questions which server is the primary now, and after one without an answer.
+#: Seconds until the Sentinels are asked again for the primary, with and without an answer.
 _ASK_SECONDS: Final = 1.0
 _AWAY_SECONDS: Final = 10.0
 _CONNECTIONS: Final = 4
-#: What the names of all keys begin with: a Cluster then has all of them in one slot.
+#: All keys begin with this, so that a Cluster has them in one slot.
 HASH_TAG: Final = "{tailchat-gate}"
-#: Nodes of a Cluster that are remembered.
+#: How many nodes of a Cluster are remembered.
 _MOST_NODES: Final = 64
 
 
@@ -30,7 +30,7 @@ _MOST_NODES: Final = 64
 class RedisPlace:
     """A server, by its URL, and the passwords there and at its Sentinels.
 
-    Without `lookup` the event loop looks its name up, in threads that all of the process share.
+    Without `lookup` the event loop looks names up, in threads that the whole process shares.
     """
 
     url: str
@@ -49,23 +49,23 @@ class RedisPlace:
 
 
 class Servers(Protocol):
-    """Leads to the server that holds the data."""
+    """A client of the server that has the data."""
 
     async def prepare(self) -> None:
-        """Find out whether that is another one now, where it may be, for the next command."""
+        """Find the server for the next command, if it may be another one now."""
 
     def execute(self, *words: object) -> Awaitable[Any]:
         """Send it a command."""
 
     def failed(self) -> None:
-        """Note that the last command did not reach it."""
+        """Note that the last command did not reach the server."""
 
     async def close(self) -> None:
         """Close every connection."""
 
 
 def servers(place: RedisPlace, patience: float) -> Servers:
-    """Return the servers of a place. Raises ImportError without redis-py."""
+    """Return the client for a place. Raises ImportError without redis-py."""
     address = place.address
     if address.service:
         return _Sentinels(place, patience)
@@ -84,7 +84,7 @@ class _OneServer:
             self._client = _redis(place, (address.host, address.port), common)
 
     async def prepare(self) -> None:
-        """Do nothing: it is always the same."""
+        """Do nothing: it is always the same server."""
 
     def execute(self, *words: Any) -> Awaitable[Any]:  # noqa: ANN401 - as the library has it
         """Send it a command."""
@@ -102,15 +102,15 @@ class _OneServer:
 class _Sentinels:
     """The primary that Sentinels name.
 
-    They are asked with each new connection, and once a second: a primary that was replaced, and is
-    cut off from the new one, goes on answering what is read there.
+    They are asked with each new connection, and once a second, because a former primary that is cut
+    off from the new one still answers reads.
     """
 
     def __init__(self, place: RedisPlace, patience: float) -> None:
         from redis.asyncio.sentinel import Sentinel  # noqa: PLC0415 - only where it is needed
 
         address = place.address
-        # All of them in turn in half of the time, as some may be dead.
+        # All are asked in turn within half of the time, because some may be dead.
         each = patience / 2 / len(address.hosts)
         own = _credentials(address.sentinel_user, place.sentinel_password)
         common = {**_common(place, each), "credential_provider": own}
@@ -125,7 +125,7 @@ class _Sentinels:
         self._ask_at = 0.0
 
     async def prepare(self) -> None:
-        """Ask which server is the primary; without an answer the one before counts."""
+        """Ask which server is the primary; without an answer keep the last one."""
         from redis.exceptions import RedisError  # noqa: PLC0415 - only where it is needed
 
         now = asyncio.get_running_loop().time()
@@ -133,7 +133,7 @@ class _Sentinels:
             return
         self._ask_at = now + _AWAY_SECONDS
         with contextlib.suppress(RedisError, OSError):
-            # Closes the connections to another one.
+            # This also closes the connections to a former primary.
             await self._pool.get_master_address()  # type: ignore[no-untyped-call]
             self._ask_at = now + _ASK_SECONDS
 
@@ -153,16 +153,16 @@ class _Sentinels:
 
 
 class _Cluster:
-    """The node of a Cluster that has the slot of the gate's keys, which is one.
+    """The node of a Cluster that has the one slot of the gate's keys.
 
-    The library's client of a Cluster leaves sockets open with each fault.
+    The library's own client for a Cluster is not used, because it leaks sockets after faults.
     """
 
     def __init__(self, place: RedisPlace, patience: float) -> None:
         self._place = place
         self._nodes = list(place.address.hosts)
         self._common = _common(place, patience)
-        # All of those in the URL in turn in half of the time, as some may be dead.
+        # All nodes in the URL are asked in turn within half of the time, because some may be dead.
         each = patience / 2 / len(self._nodes)
         self._brief = {**self._common, "socket_timeout": each, "socket_connect_timeout": each}
         self._client: Redis | None = None
@@ -190,7 +190,7 @@ class _Cluster:
         raise NoneAnswers(f"no node answers; the last: {problem}") from problem
 
     async def _primary(self, node: Host) -> Host:
-        """Ask a node which one has the slot, and for all others. Raises RedisError."""
+        """Ask a node which node has the slot, and remember the others. Raises RedisError."""
         from redis.crc import key_slot  # noqa: PLC0415 - only where it is needed
         from redis.exceptions import ClusterDownError  # noqa: PLC0415 - as above
 
@@ -214,7 +214,7 @@ class _Cluster:
         return _redis(self._place, node, self._brief if brief else self._common)
 
     async def execute(self, *words: Any) -> Any:  # noqa: ANN401 - as the library has it
-        """Send it a command, and once more to the node that has the slot meanwhile."""
+        """Send a command; if the slot has moved, send it to its new node."""
         from redis.exceptions import MovedError  # noqa: PLC0415 - as above
 
         assert self._client is not None  # noqa: S101 - `prepare` has found it
@@ -242,7 +242,7 @@ class _Cluster:
 
 
 def _text(host: bytes | None) -> str:
-    """Return the address of a node, "" where a node does not know its own."""
+    """Return the address of a node, "" if the node does not know its own."""
     return "" if host is None or host == b"?" else host.decode()
 
 
@@ -252,7 +252,7 @@ def _common(place: RedisPlace, patience: float) -> dict[str, Any]:
 
     return {
         "credential_provider": _credentials(place.address.user, place.password),
-        # The retries of the library itself take 14 s in all where a server is frozen.
+        # The retries of the library would take 14 s in all when a server is frozen.
         "retry": Retry(NoBackoff(), 0),
         "socket_timeout": patience,
         "socket_connect_timeout": patience,
@@ -262,7 +262,7 @@ def _common(place: RedisPlace, patience: float) -> dict[str, Any]:
 
 
 def _driver_info() -> dict[str, Any]:
-    """Return what a newer library would read from its files for each connection."""
+    """Return the driver's name and version, which newer libraries read from disk per connection."""
     try:
         from redis import DriverInfo  # noqa: PLC0415 - only where the store is Redis
     except ImportError:
@@ -275,7 +275,7 @@ def _credentials(
 ) -> "UsernamePasswordCredentialProvider | None":
     from redis.credentials import UsernamePasswordCredentialProvider  # noqa: PLC0415 - as above
 
-    # Not as an argument, which the representation of a client could show.
+    # Not as plain arguments, which the repr of a client could show.
     if not user and not password:
         return None
     return UsernamePasswordCredentialProvider(

@@ -1,4 +1,4 @@
-"""Single-use keys in the database: of all processes, one can reserve a key, once."""
+"""Single-use keys in the database: only one process can reserve a key, and only once."""
 
 import sqlite3
 from collections import OrderedDict
@@ -9,7 +9,7 @@ from tailchat_gate.state.database import Database
 from tailchat_gate.state.schema import ADD_RESERVATION
 from tailchat_gate.state.store import USE_MARGIN, Outcome, Reservation, ReservationStatus
 
-#: Reservations to remember while they cannot be written.
+#: How many reservations are remembered while they cannot be written.
 _MOST_MISSED: Final = 10_000
 _GRANTED: Final = Reservation(ReservationStatus.GRANTED)
 _FULL: Final = Reservation(ReservationStatus.FULL)
@@ -116,7 +116,7 @@ class Reservations:
 
 
 class MissedReservations:
-    """Reservations of this process that the database could not take yet; evicts the oldest."""
+    """Reservations of this process that could not be written yet; the oldest is dropped first."""
 
     def __init__(self) -> None:
         self._missed: OrderedDict[tuple[str, str], MissedReservation] = OrderedDict()
@@ -137,7 +137,7 @@ class MissedReservations:
         self._missed.pop((kind, key), None)
 
     def take(self) -> list[MissedReservation]:
-        """Return the reservations to write."""
+        """Return the reservations to write; they stay until `written`."""
         return list(self._missed.values())
 
     def written(self, reservations: Sequence[MissedReservation]) -> None:

@@ -11,8 +11,8 @@ from tailchat_gate.state.store import MAX_TEXT, Record
 #: A released step never changes: a new one follows it.
 MIGRATIONS: Final[Sequence[tuple[str, ...]]] = (
     (
-        # AUTOINCREMENT never uses the number of a change twice. So "everything after the last
-        # number read" is the change feed.
+        # AUTOINCREMENT never uses a number twice, so a process that reads all rows after the last
+        # number it has read gets every change.
         """
         CREATE TABLE record (
             seq INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -68,7 +68,7 @@ RECORDS_OF_SUB: Final = (
 RECORD_OF_KEY: Final = (
     "SELECT seq, kind, key, sub, until, body, checksum FROM record WHERE kind = ? AND key = ?"
 )
-#: From both ends, and not by an index: it may be damaged even if the table is not.
+#: From both ends, and not by an index, which may be damaged even if the table is not.
 EVERY_RECORD: Final = (
     "SELECT seq, kind, key, sub, until, body, checksum FROM record NOT INDEXED ORDER BY seq",
     "SELECT seq, kind, key, sub, until, body, checksum FROM record NOT INDEXED ORDER BY seq DESC",
@@ -122,7 +122,7 @@ def migrate(connection: sqlite3.Connection) -> None:
 
 
 def checksum(record: Record) -> int:
-    """Return the checksum of a record: SQLite does not notice a flipped bit in a row."""
+    """Return a checksum of a record, because SQLite does not notice a flipped bit in a row."""
     until = "" if record.until is None else str(record.until)
     parts = (record.kind, record.key, record.sub, until, record.body)
     return crc32("\x00".join(parts).encode("utf-8", "surrogatepass"))

@@ -1,4 +1,4 @@
-"""The store in a SQLite file: the event loop's side of it, which never waits for a disk."""
+"""The store in a SQLite file: the part in the event loop, which never waits for a disk."""
 
 import asyncio
 import logging
@@ -58,7 +58,7 @@ class SqliteStore(DatabaseStore):
         self._files = Files(directory)
         self._clock = clock
         self._engine = Engine(self._files, clock, self._followers.kinds, busy=busy)
-        # Its own thread, so that a disk that hangs delays nothing else.
+        # A thread of its own, so that a disk that hangs delays nothing else.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="state")
         self._missed = MissedReservations()
 
@@ -82,7 +82,7 @@ class SqliteStore(DatabaseStore):
         self._upkeep.uncopied = self._engine.is_open
         if await self._run(self._files.exposed):
             _log.warning(
-                "every user of this machine can read %s; mode 0600 or 0640 keeps it",
+                "every user of this machine can read %s; set its mode to 0600 or 0640",
                 self._files.database,
             )
 
@@ -136,7 +136,7 @@ class SqliteStore(DatabaseStore):
         use = partial(self._engine.single_use, action)
         async with self._using:
             if self._behind and asyncio.get_running_loop().time() < self._retry_at:
-                # One login waits for a locked database; the others do not.
+                # Only one login waits for a locked database.
                 return None
             try:
                 return await self._run(use, Operation.SINGLE_USE)
@@ -158,7 +158,7 @@ class SqliteStore(DatabaseStore):
             await self._run(lambda: self._write_in_thread([*extra, *records]), Operation.WRITE)
         except StoreFault as fault:
             if await self._mend(fault) and records:
-                # The replacement of the database does not hold these.
+                # The new database does not have these records.
                 self._followers.hand_out(records, complete=False, doubtful=True)
                 await self._write_once_more(records)
         else:
@@ -210,7 +210,7 @@ class SqliteStore(DatabaseStore):
         """Write what is known to the database again. Raises StoreFault, StoreError."""
         loaded = await self._run(self._engine.reopen) if fault is FaultKind.REPLACED else None
         if loaded is not None:
-            # An empty file says as little as a missing one.
+            # An empty file may have lost everything, as a missing one has.
             lost = not loaded.records
             self._take_in(loaded._replace(doubtful=loaded.doubtful or lost))
             known = self._followers.known(lost=lost)
@@ -234,7 +234,7 @@ class SqliteStore(DatabaseStore):
             if not self._engine.is_open or await self._read_new():
                 await self._catch_up(now)
         except Exception:
-            # What was read may not have reached the followers.
+            # The followers may not have got what was read, so read it again.
             self._engine.reread()
             raise
 
@@ -267,13 +267,13 @@ class SqliteStore(DatabaseStore):
             await self._keep_house(now)
 
     async def _keep_house(self, now: float) -> None:
-        """Save, sweep and copy if that is due."""
+        """Save, delete expired records and copy the database, as far as each is due."""
         upkeep = self._upkeep
         try:
             if upkeep.save_is_due(now) and (records := self._followers.unsaved(last=False)):
                 await self._write(records)
             if upkeep.sweep_is_due(now):
-                # The copy must not hold what was deleted.
+                # The copy must be made again, without what was deleted.
                 upkeep.uncopied = await self._run(self._engine.sweep) or upkeep.uncopied
             if upkeep.copy_is_due(now):
                 await self._copy(now)

@@ -1,4 +1,4 @@
-"""The interface of every store, what is stored, and the followers that hold it in memory."""
+"""The interface of all stores, the data they store, and the followers that hold it in memory."""
 
 import asyncio
 import json
@@ -9,21 +9,21 @@ from typing import Final, NamedTuple, Protocol, TypeVar
 
 _T = TypeVar("_T")
 
-#: Seconds for which something is stored after it expires: if a clock that ran ahead is set back,
-#: what was dropped before would be valid again.
+#: Seconds for which records are kept after they expire: if a clock that ran ahead is set back, a
+#: lock or a used key that was deleted too early would count again as never made.
 EXPIRY_MARGIN: Final = 86_400
 #: Seconds that may pass between the check of a single-use key's age and its use.
 USE_MARGIN: Final = 60
 #: The last second of the year 9999.
 LAST_SECOND: Final = 253_402_300_799
-#: Longest key and body of a record; the gate writes none that is longer.
+#: The longest key and body of a record together, in characters; the gate writes no longer ones.
 MAX_TEXT: Final = 16_384
 #: Records of this kind tell every process that a person's data was erased. The key is the sub;
 #: the body says whether that includes locks and ended sessions in force.
 ERASURE: Final = "erasure"
 ALL_OF_IT: Final = "all"
 ALL_BUT_IN_FORCE: Final = "all but what is in force"
-#: Seconds after which every running process has read an erasure.
+#: Seconds for which an erasure is stored, enough for every running process to read it.
 ERASURE_SECONDS: Final = 60
 
 
@@ -89,7 +89,7 @@ class Changes(NamedTuple):
 
 
 class Follower(Protocol):
-    """Holds the records of one kind in memory; called only in the event loop."""
+    """Holds the records of one kind in memory; it is called in the event loop only."""
 
     @property
     def kind(self) -> Kind:
@@ -99,15 +99,16 @@ class Follower(Protocol):
         """Apply what was read."""
 
     def known(self, *, lost: bool) -> Iterable[Record]:
-        """Return what the store must hold, to write again what it may lack.
+        """Return records to write again, because the store may lack them.
 
-        `lost`: it may lack everything. Otherwise it may lack what this process failed to write.
+        `lost`: it may lack all records. Otherwise it may lack those that this process failed to
+        write.
         """
 
     def unsaved(self, *, last: bool) -> Iterable[Record]:
-        """Return what changed since the last call and was not put; called every few seconds.
+        """Return the changes since the last call that were not put; called every few seconds.
 
-        `last`: the process ends, and does not call again.
+        `last`: the process ends, and this is the last call.
         """
 
     def erase(self, sub: str, *, in_force: bool) -> None:
@@ -145,9 +146,9 @@ class Reservation(NamedTuple):
 class Outcome(NamedTuple):
     """The outcome of a reserved key.
 
-    The caller seals `data`; the store returns it until the Unix second `until`. None: only the use
-    of the key is stored. `spent`: a second use would do harm, so the key is never dropped early.
-    `sub` is the person `data` is about.
+    `data`, which the caller has sealed, is returned to repeated requests until the Unix second
+    `until`; None if only the use of the key is to be stored. `spent`: a second use would do harm,
+    so the key is never dropped early. `sub` is the person whom `data` is about.
     """
 
     data: bytes | None = None
@@ -157,9 +158,9 @@ class Outcome(NamedTuple):
 
 
 class Charge(NamedTuple):
-    """The charge of a rate limit on a bucket: the seconds in which so many requests may come.
+    """A charge on the bucket `key` of a rate limit, in the seconds that it takes to refill.
 
-    `strangers`: anybody can make such keys up.
+    `strangers`: anybody can invent such keys.
     """
 
     key: str
@@ -176,7 +177,7 @@ class Store(Protocol):
     """Stores state. All methods are called in one event loop.
 
     Followers hold their records in the process's memory; changes by other processes reach them
-    within half a second. A failing store does not change their records: `faults` says what is
+    within half a second. If the store fails, they keep their records, and `faults` says what is
     wrong.
     """
 
@@ -211,19 +212,16 @@ class Store(Protocol):
         """
 
     def next_look(self) -> "asyncio.Future[None]":
-        """Return a future that is done once everything that was written by now has been read.
-
-        It is done as well if the store cannot be read.
-        """
+        """Return a future that is done once everything written by now was read, or could not be."""
 
     def written(self) -> Awaitable[None]:
         """Return an awaitable that is done once everything put so far was written."""
 
     async def reserve(self, kind: str, key: str, *, until: float, room: int) -> Reservation:
-        """Reserve a single-use key: of all processes, one is granted it, once.
+        """Reserve a single-use key, which is granted to only one process, once.
 
-        It is stored until the Unix second `until`, and for EXPIRY_MARGIN after; `room` is the most
-        keys of a kind.
+        The key is stored until the Unix second `until`, and for EXPIRY_MARGIN after it; `room` is
+        the largest number of keys of this kind.
         """
 
     async def find_reservation(self, kind: str, key: str) -> Reservation:
