@@ -16,11 +16,11 @@ from tailchat_gate.config.values.url import proxy_for
 from tailchat_gate.diagnosis.fetching import UnreachableError, get
 from tailchat_gate.diagnosis.statement import (
     Statement,
-    in_thread,
     ok,
     warning,
     wrong,
 )
+from tailchat_gate.observe.threads import in_thread
 
 CERTIFICATE: Final = "certificate"
 _RENEW: Final = "renew it, and find out why that did not happen automatically"

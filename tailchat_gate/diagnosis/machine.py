@@ -21,11 +21,11 @@ from tailchat_gate.config.values.address import UnixAddress, listen_address
 from tailchat_gate.diagnosis.statement import (
     STATE_SERVER,
     Statement,
-    in_thread,
     ok,
     warning,
     wrong,
 )
+from tailchat_gate.observe.threads import in_thread
 from tailchat_gate.proxy.sockets import shares
 from tailchat_gate.state.bookkeeping import StoreFault
 from tailchat_gate.state.engine import Engine

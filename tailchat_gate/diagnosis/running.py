@@ -15,12 +15,12 @@ from tailchat_gate.diagnosis.statement import (
     STATE_SERVER,
     TAILCHAT,
     Statement,
-    in_thread,
     ok,
     unknown,
     warning,
     wrong,
 )
+from tailchat_gate.observe.threads import in_thread
 
 GATE: Final = "gate"
 _OK: Final = 200

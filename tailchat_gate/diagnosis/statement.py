@@ -1,13 +1,9 @@
 """The statements of checks, and how checks run."""
 
 import asyncio
-import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import suppress
 from enum import StrEnum
-from typing import Final, NamedTuple, TypeVar
-
-_T = TypeVar("_T")
+from typing import Final, NamedTuple
 
 #: Words for `needs` and `lacks` of a statement; `name_of` makes one for each host name.
 TAILCHAT: Final = "tailchat"
@@ -154,32 +150,3 @@ async def _run(check: Check, said: list[Statement], seconds: float) -> None:
         # Not the error's text, which may quote a secret.
         fault = type(error).__name__
         said.append(unknown(check.name, f"not checked, because of a fault inside: {fault}"))
-
-
-async def in_thread(work: Callable[[], _T]) -> _T:
-    """Run `work` in a thread and return its result; it may block forever, as on a dead disk.
-
-    The loop's executor is not used, because the end of the process would wait for its threads.
-    """
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[_T] = loop.create_future()
-
-    def settle(result: _T | None, error: BaseException | None) -> None:
-        if done.done():
-            return
-        if error is not None:
-            done.set_exception(error)
-        else:
-            done.set_result(result)  # type: ignore[arg-type] # _T may be None itself
-
-    def run() -> None:
-        result, fault = None, None
-        try:
-            result = work()
-        except Exception as error:  # noqa: BLE001 - raised where it is waited for
-            fault = error
-        with suppress(RuntimeError):  # the loop was closed meanwhile
-            loop.call_soon_threadsafe(settle, result, fault)
-
-    threading.Thread(target=run, name="check", daemon=True).start()
-    return await done

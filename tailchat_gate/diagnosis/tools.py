@@ -23,13 +23,13 @@ from tailchat_gate.diagnosis.statement import (
     CALL_SECONDS,
     Check,
     Statement,
-    in_thread,
     name_of,
     ok,
     unknown,
     warning,
     wrong,
 )
+from tailchat_gate.observe.threads import in_thread
 from tailchat_gate.proxy.upstream.backends import Backend, Dialer
 from tailchat_gate.proxy.upstream.health import Probe, probe_request, status_of
 from tailchat_gate.proxy.upstream.interfaces import kind_of

@@ -1,4 +1,4 @@
-"""The access log: one line a request, JSON or text, which nothing a visitor sends can forge."""
+"""The access log: one line for each request, as JSON or text, which visitors cannot forge."""
 
 import asyncio
 import time
@@ -8,30 +8,30 @@ from json.encoder import encode_basestring_ascii
 from types import MappingProxyType
 from typing import Final
 
-from tailchat_gate.observe.apart import apart
 from tailchat_gate.observe.sink import CLOSE_SECONDS, RotatedFile, Sink, SinkFile
 from tailchat_gate.observe.text_lines import in_colour, is_text
+from tailchat_gate.observe.threads import in_thread
 from tailchat_gate.request.context import RequestContext
 from tailchat_gate.request.recorded import DEFAULT_LOG_FIELDS
 
 MAX_TEXT: Final = 1024
 _FAULT, _REFUSED = 500, 400
 _RED, _YELLOW, _GREEN, _PLAIN = "\x1b[31m", "\x1b[33m", "\x1b[32m", "\x1b[0m"
-#: Lines of this many seconds are written together, so that a busy gate makes few system calls.
+#: Lines are collected for this many seconds, so that a busy gate makes few system calls.
 FLUSH_SECONDS: Final = 0.1
-#: Lines of this many characters (bytes here) are written early: visitors choose their length.
+#: Collected lines of this many characters are written at once: visitors choose their length.
 _FLUSH_SIZE: Final = 131_072
 _KEPT_TEXTS: Final = 2048
 _LONGEST_KEPT_TEXT: Final = 512
 
 
 def quoted(text: str) -> str:
-    """Return a text in ASCII JSON, cut at MAX_TEXT characters."""
+    """Return a text as a JSON string in ASCII, cut at MAX_TEXT characters."""
     return encode_basestring_ascii(text[:MAX_TEXT])
 
 
 def asked(context: RequestContext) -> str:
-    """Return the request that a proxy asked about, never its query; "" for none."""
+    """Return the request that a proxy asked about in forward-auth, without query; "" for none."""
     original = context.original
     if original is None:
         return ""
@@ -40,7 +40,7 @@ def asked(context: RequestContext) -> str:
 
 
 def upstream(context: RequestContext) -> str:
-    """Return the upstream's members of a JSON line with all fields, "" without an upstream."""
+    """Return the members of a JSON line about the upstream, "" without one."""
     if not context.upstream:
         return ""
     connect = f'"connect_ms":{_connect(context)},' if context.connect_seconds else ""
@@ -71,11 +71,11 @@ def _trace(context: RequestContext) -> str:
 
 
 def _query(context: RequestContext) -> str:
-    # The gate's own addresses carry codes and tokens.
+    # Queries of the gate's own paths contain codes and tokens, so they are never logged.
     return quoted(context.target.query) if context.route else quoted("")
 
 
-#: What each field says, in JSON; "" leaves it out. The time is the line's own.
+#: The value of each field as JSON, "" to leave it out; `time` is not among them.
 _VALUES: Final[Mapping[str, Callable[[RequestContext], str]]] = MappingProxyType(
     {
         "id": lambda context: quoted(context.request_id),
@@ -105,7 +105,7 @@ _VALUES: Final[Mapping[str, Callable[[RequestContext], str]]] = MappingProxyType
 
 
 class ChosenFields:
-    """Makes a line of `names`, in their order; as `text` it is for people, in `colour` or not."""
+    """Makes lines with the fields in `names`, in their order, as JSON or as `text` for people."""
 
     def __init__(self, names: Sequence[str], *, text: bool, colour: bool = False) -> None:
         self._names = tuple(name for name in names if name != "time")
@@ -134,19 +134,19 @@ class ChosenFields:
             status = int(value)
             paint = _RED if status >= _FAULT else _YELLOW if status >= _REFUSED else _GREEN
             return f"{paint}{value}{_PLAIN}"
-        # A text needs no quotes if nothing in it looks like another field.
+        # A value needs no quotes if it cannot be taken for another field.
         plain = value[1:-1]
         bare = value.startswith('"') and plain and not set(plain) & set(' "\\=')
         return plain if bare else value
 
 
 class AccessLog:
-    """Writes lines to a file descriptor, or to `file`, through `sink`.
+    """Writes lines to a file descriptor, or to `file`, through `sink`; `form` is as in `is_text`.
 
-    The standard library's encoder escapes every text to ASCII JSON; a text is cut at 1024
-    characters. Query strings are left out unless they are chosen: they carry codes, tokens and
-    searches. A reader that stops reading costs lines, which the sink counts, never requests. The
-    file is opened again after it was moved away. `form` is "json", "text" or "auto".
+    Texts are escaped as ASCII JSON and cut at MAX_TEXT characters. Query strings are left out
+    unless they are chosen, because they contain codes, tokens and searches. If a reader stops
+    reading, lines are lost and counted by the sink; requests are not held up. The file is opened
+    again after it was moved away.
     """
 
     def __init__(
@@ -161,11 +161,11 @@ class AccessLog:
         self.sink: Final = Sink("access", RotatedFile(file) if file else SinkFile(descriptor))
         self._is_text = is_text(form, -1 if file else descriptor)
         self._colour = self._is_text and not file and in_colour(descriptor, environ)
-        #: None for the default fields as JSON, which are written in a shorter way.
+        #: None for the default fields as JSON, which `write` formats faster.
         self._chosen: ChosenFields | None = None
         self.choose(DEFAULT_LOG_FIELDS)
         self._clock = clock
-        # All texts but paths repeat from request to request, most of them together.
+        # All texts but the path repeat from request to request, most of them together.
         self._texts = lru_cache(maxsize=_KEPT_TEXTS)(_texts)
         self._lines: list[str] = []
         self._size = 0
@@ -175,7 +175,7 @@ class AccessLog:
         self._stamp = self._whole = ""
 
     def choose(self, names: Sequence[str]) -> None:
-        """Write these fields from now on."""
+        """Write the fields in `names` from now on."""
         usual = not self._is_text and tuple(names) == DEFAULT_LOG_FIELDS
         self._chosen = (
             None if usual else ChosenFields(names, text=self._is_text, colour=self._colour)
@@ -185,7 +185,7 @@ class AccessLog:
         """Add one request; must be called in a running event loop."""
         millisecond = int(self._clock() * 1000)
         if millisecond != self._millisecond:
-            # A busy gate writes many lines in one millisecond.
+            # Not for each line: a busy gate writes many in one millisecond.
             self._tick(millisecond)
         if self._chosen is not None:
             self._add(self._chosen.line(context, self._stamp))
@@ -207,11 +207,11 @@ class AccessLog:
         )
         path = encode_basestring_ascii(head.target.path[:MAX_TEXT])
         trace = "" if context.trace is None else f'"trace_id":"{context.trace.trace_id}",'
-        told = "" if context.original is None else f',"asked":{asked(context)}'
+        original = "" if context.original is None else f',"asked":{asked(context)}'
         self._add(
             f'{{"time":"{self._stamp}","id":"{context.request_id}",{before}"path":{path},{after}'
             f'"bytes":{context.sent_bytes},"ms":{context.seconds * 1000:.2f},'
-            f'{upstream(context)}{trace}"agent":{program}{told}}}\n'
+            f'{upstream(context)}{trace}"agent":{program}{original}}}\n'
         )
 
     def _add(self, line: str) -> None:
@@ -233,14 +233,14 @@ class AccessLog:
         self._size = 0
 
     async def close(self, within: float = CLOSE_SECONDS) -> None:
-        """Write what is left; give up after `within` seconds on a reader that has stopped.
+        """Write the collected lines; give up after `within` seconds if the reader has stopped.
 
-        A request that ends later is still written.
+        The line of a request that ends later is still written.
         """
         self.flush()
         if not self.sink.is_running:
             return
-        await apart(partial(self.sink.close_and_tell, within), "access-log-close")
+        await in_thread(partial(self.sink.close_and_tell, within), "access-log-close")
 
     def _tick(self, millisecond: int) -> None:
         self._millisecond = millisecond

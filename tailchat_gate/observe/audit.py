@@ -1,4 +1,4 @@
-"""The audit log: sign-ins, sign-outs and refusals; the last refusals are stored."""
+"""The audit log: sign-ins, sign-outs, refusals and orders; and the list of the last refusals."""
 
 import logging
 import math
@@ -12,9 +12,9 @@ from tailchat_gate.observe.sink import TELL_SECONDS
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.context import RequestContext
 
-#: Stored refusals: by person or machine, route and reason.
+#: The most refusals that are remembered, one for each person or machine, route and reason.
 MAX_REFUSALS: Final = 500
-#: Refused sign-ins that are logged in a minute for each reason: anyone can cause them.
+#: The most refused sign-ins that are logged per minute for each reason: anyone can cause them.
 MAX_SIGN_INS: Final = 5
 
 _log: Final = logging.getLogger(AUDIT_LOGGER_NAME)
@@ -31,7 +31,7 @@ class Person:
 
 @dataclass(slots=True)
 class _Window:
-    """Refused sign-ins of one reason: how many in the minute since a Unix second."""
+    """Counts the refused sign-ins of one reason in the minute from `since`, a Unix second, on."""
 
     since: float
     count: int = 0
@@ -39,7 +39,10 @@ class _Window:
 
 @dataclass(slots=True)
 class Refusal:
-    """A person or machine that was refused a route, how often, and when; times are Unix seconds."""
+    """A person or machine that was refused a route, how often, and when; times are Unix seconds.
+
+    `logged` is when the refusal was last logged.
+    """
 
     person: Person
     route: str
@@ -49,14 +52,14 @@ class Refusal:
     first: float
     last: float
     count: int = 1
-    told: float = 0.0
+    logged: float = 0.0
 
 
 class Audit:
     """Writes the audit events of one process; `clock` gives Unix seconds.
 
-    Of anonymous requests it writes only refused sign-ins, a few a minute for each reason, and
-    counts the others. All other anonymous requests are in the access log alone.
+    Of anonymous requests it logs only refused sign-ins, a few per minute for each reason, and the
+    number of the others. All other anonymous requests are only in the access log.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -72,7 +75,7 @@ class Audit:
         return tuple(reversed(self._refusals.values()))
 
     def restore(self, refusal: Refusal) -> None:
-        """Add a refusal of another process or of an earlier one; call it for the latest last."""
+        """Add a refusal that another process, or an earlier one, noted; call it oldest first."""
         key = (refusal.person.sub, refusal.route, refusal.reason)
         known = self._refusals.get(key)
         if known is None:
@@ -101,8 +104,8 @@ class Audit:
         self._refusals[key] = refusal
 
     def event(self, event: str, context: RequestContext, **facts: object) -> None:
-        """Write an event of a request; `facts` are further members, without secrets."""
-        self._tell_left_out(self._clock())
+        """Log an event of a request; `facts` are further members, without secrets."""
+        self._log_left_out(self._clock())
         self._write(event, context, **facts)
 
     def _write(self, event: str, context: RequestContext, **facts: object) -> None:
@@ -124,22 +127,22 @@ class Audit:
         )
 
     def sign_in_refused(self, context: RequestContext, detail: Mapping[str, str]) -> None:
-        """Write that a sign-in was refused; for each reason at most MAX_SIGN_INS a minute.
+        """Log a refused sign-in, for each reason at most MAX_SIGN_INS a minute.
 
-        The number of those left out is written before the first event after that minute.
+        The number of those left out is logged before the first event after that minute.
         """
         now = self._clock()
-        self._tell_left_out(now)
+        self._log_left_out(now)
         window = self._sign_ins.setdefault(context.reason, _Window(now))
         window.count += 1
         if window.count <= MAX_SIGN_INS:
             self._write("sign-in-refused", context, detail=dict(detail))
 
     def tell_left_out(self) -> None:
-        """Write how many refused sign-ins were left out, at the end of the process."""
-        self._tell_left_out(math.inf)
+        """Log how many refused sign-ins were left out so far; call it at the end of the process."""
+        self._log_left_out(math.inf)
 
-    def _tell_left_out(self, now: float) -> None:
+    def _log_left_out(self, now: float) -> None:
         for reason, window in list(self._sign_ins.items()):
             if window.since <= now < window.since + TELL_SECONDS:
                 continue
@@ -150,34 +153,34 @@ class Audit:
                 _log.info("audit", extra={"details": details})
 
     def ordered(self, order: str, by: str, **facts: object) -> None:
-        """Record an order on the admin page; `facts` hold no secrets."""
+        """Log an order given on the admin page by `by`; `facts` are without secrets."""
         details = {"event": "admin-order", "order": order, "by": by, **facts}
         _log.info("audit", extra={"details": details})
 
     def session_ended(self, sub: str, reason: Reason, why: str) -> None:
-        """Write that a session was ended other than by a request for it."""
+        """Log that a session was ended, but not by a sign-out of the person."""
         details = {"event": "session-ended", "sub": sub, "reason": reason, "why": why}
         _log.info("audit", extra={"details": details})
 
     def account_changed(self, sub: str, reason: Reason | None) -> None:
-        """Record that an account is refused, or, without a reason, no longer is."""
+        """Log that an account is refused, or, without a reason, no longer is."""
         details = {"event": "account-kept-out", "sub": sub, "reason": reason}
         if reason is None:
             details = {"event": "account-let-in", "sub": sub}
         _log.info("audit", extra={"details": details})
 
     def membership_changed(self, sub: str, group: str, *, joined: bool) -> None:
-        """Record that Tailchat put a person into a group of the configuration, or took them out."""
+        """Log that a person joined or left a group of the configuration, according to Tailchat."""
         event = "group-joined" if joined else "group-left"
         _log.info("audit", extra={"details": {"event": event, "sub": sub, "group": group}})
 
     def memberships_changed(self, group: str, joined: Sequence[str], left: Sequence[str]) -> None:
-        """Write who came and went, where they are too many for a line each."""
+        """Log who joined and left a group, on one line if they are too many for a line each."""
         details = {"event": "group-changed", "group": group, "joined": joined, "left": left}
         _log.info("audit", extra={"details": details})
 
     def refused(self, context: RequestContext, person: Person) -> None:
-        """Note that a known person or machine was refused; it is written at most once a minute."""
+        """Note that a known person or machine was refused, and log it at most once a minute."""
         now = self._clock()
         key = (person.sub, context.route, context.reason)
         known = self._refusals.pop(key, None)
@@ -192,8 +195,8 @@ class Audit:
         self._add(key, known)
         self._changed.add(key)
         # A time in the future dates from before the clock was set back.
-        if not known.told <= now < known.told + TELL_SECONDS:
-            known.told = now
+        if not known.logged <= now < known.logged + TELL_SECONDS:
+            known.logged = now
             self.event(
                 "refused",
                 context,

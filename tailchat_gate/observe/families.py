@@ -1,7 +1,7 @@
-"""Families of metrics as plain data, from which processes are summed up, and as Prometheus's text.
+"""Families of metrics: sums them over processes, and writes them in Prometheus's text format.
 
-The client library writes a registry in one go, which would hold the event loop for a tenth of a
-second with a thousand routes; here it is written in short steps.
+The client library writes a whole registry at once, which would block the event loop for a tenth of
+a second with a thousand routes; here it is written in short steps.
 """
 
 import asyncio
@@ -12,8 +12,8 @@ from enum import StrEnum
 from math import inf
 from typing import Final, NamedTuple, Protocol, TypeVar
 
-#: Upper bounds, in seconds, of the buckets for times of requests. Half a millisecond is what a
-#: small response takes; the last ones are longer than every default time-out.
+#: Upper bounds, in seconds, of the buckets for times of requests: from half a millisecond, the time
+#: of a small response, to more than every default time-out.
 BUCKETS: Final = (
     *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
     *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0),
@@ -24,13 +24,13 @@ LIFETIMES: Final = (1.0, 10.0, 60.0, 300.0, 1800.0, 3600.0, 14_400.0, 43_200.0, 
 Labels = tuple[str, ...]
 _LabelsT = TypeVar("_LabelsT", bound=Labels)
 _PartT = TypeVar("_PartT", str, bytes)
-#: How long the event loop is held at a time.
+#: How long the event loop may be held at a time.
 SLICE_SECONDS: Final = 0.0005
 _UNITS: Final = ("seconds", "bytes")
 
 
 class MetricKind(StrEnum):
-    """The types of Prometheus that the gate uses."""
+    """The metric types of Prometheus that the gate uses."""
 
     COUNTER = "counter"
     GAUGE = "gauge"
@@ -38,7 +38,7 @@ class MetricKind(StrEnum):
 
 
 class Merge(StrEnum):
-    """Combines the values of several processes; adds counters and histograms."""
+    """How gauges of several processes are combined; counters and histograms are always added."""
 
     SUM = "sum"
     MAX = "max"
@@ -64,19 +64,19 @@ class Traced(Protocol):
         """Its id."""
 
 
-#: The id of a request and its trace, its value, and when, in seconds of the monotonic clock.
+#: The id of a request, its trace, its value, and its end in seconds of the monotonic clock.
 Exemplar = tuple[str, Traced | None, float, float]
 
 
 class Histogram:
-    """The number of values in each bucket, not cumulated, and their sum."""
+    """The number of values in each bucket, not cumulative, and the sum of all values."""
 
     __slots__ = ("buckets", "counts", "exemplars", "total")
 
     def __init__(self, buckets: tuple[float, ...] = BUCKETS) -> None:
         self.buckets: Final = buckets
         self.counts: Final = [0] * (len(buckets) + 1)
-        #: By bucket: the request that it counted last.
+        #: By bucket: the request that was counted last.
         self.exemplars: Final[list[Exemplar | None]] = [None] * len(self.counts)
         self.total = 0.0
 
@@ -95,8 +95,8 @@ Samples = Iterable[tuple[Labels, Value]]
 #: A family with its samples; a Source yields them at each scrape.
 Collected = tuple[Family, Samples]
 Source = Callable[[], Iterable[Collected]]
-#: Values of one process by family and labels, which JSON or marshal can carry; a histogram is its
-#: counts and its sum.
+#: The values of one process by family and labels, as JSON or marshal can carry them; a histogram is
+#: a list of its counts and its sum.
 Plain = Mapping[str, list[tuple[Labels, float | list[float]]]]
 
 
@@ -110,11 +110,11 @@ def gauge(
 def with_zeros(
     counts: Mapping[_LabelsT, float], known: Iterable[_LabelsT]
 ) -> Iterator[tuple[_LabelsT, float]]:
-    """Return counts, and 0 for those of `known` that were never counted.
+    """Yield the counts, and 0 for those of `known` that were never counted.
 
-    Prometheus sees no increase in a counter that begins with 1.
+    A counter has to begin with 0, because Prometheus sees no increase in one that begins with 1.
     """
-    # What is counted between two samples must not give its labels a second one.
+    # A copy: labels that are first counted meanwhile must not be yielded twice.
     counted = dict(counts)
     for labels in known:
         if labels not in counted:
@@ -123,13 +123,13 @@ def with_zeros(
 
 
 def by_one(counts: Mapping[str, float], known: Iterable[str]) -> Iterator[tuple[Labels, float]]:
-    """Return counts by the value of a family's only label, and 0 as with_zeros does."""
+    """Yield the counts of a family with one label, and zeros as with_zeros does."""
     by_labels: dict[Labels, float] = {(value,): count for value, count in counts.items()}
     return with_zeros(by_labels, ((value,) for value in known))
 
 
 def by_label(histograms: Mapping[str, Histogram]) -> Iterator[tuple[Labels, Histogram]]:
-    """Return histograms by the value of a family's only label."""
+    """Yield the histograms of a family with one label."""
     yield from (((value,), histogram) for value, histogram in tuple(histograms.items()))
 
 
@@ -145,13 +145,13 @@ def to_plain(collected: Iterable[Collected]) -> Plain:
 
 
 def merged(families: Iterable[Family], processes: Iterable[Plain]) -> Iterator[Collected]:
-    """Yield the values of several processes as those of one."""
+    """Combine the values of several processes, as the families say."""
     found = tuple(processes)
     for family in families:
         values: dict[Labels, float | list[float]] = {}
         for process in found:
             for sent, value in process.get(family.name, ()):
-                # JSON knows no tuples.
+                # From JSON the labels come as lists.
                 labels = tuple(sent)
                 before = values.get(labels)
                 values[labels] = value if before is None else _both(family, before, value)
@@ -180,7 +180,7 @@ def _value(family: Family, value: float | list[float]) -> Value:
 
 
 async def in_steps(parts: Iterable[_PartT]) -> list[_PartT]:
-    """Return all parts; other work of the event loop is done between them."""
+    """Collect all parts, letting the event loop run after every SLICE_SECONDS."""
     found: list[_PartT] = []
     until = time.perf_counter() + SLICE_SECONDS
     for part in parts:
@@ -192,16 +192,16 @@ async def in_steps(parts: Iterable[_PartT]) -> list[_PartT]:
 
 
 async def expose(collected: Iterable[Collected], *, openmetrics: bool = False) -> list[bytes]:
-    """Return the text in parts; other work of the event loop is done between them."""
+    """Return the text in parts, letting the event loop run meanwhile."""
     return await in_steps(text(collected, openmetrics=openmetrics))
 
 
 def text(collected: Iterable[Collected], *, openmetrics: bool = False) -> Iterator[bytes]:
-    """Yield the lines of each family, and of each of its label values, one after another.
+    """Yield the text in parts: the head of each family, and the lines of each of its samples.
 
-    `openmetrics`: in that format, with exemplars, and without its last line.
+    `openmetrics`: in that format, with exemplars, but without its last line.
     """
-    # Exemplars have the monotonic clock's seconds.
+    # Exemplars have seconds of the monotonic clock.
     offset = time.time() - time.monotonic()
     for family, samples in collected:
         yield _head(family, openmetrics=openmetrics)

@@ -14,9 +14,9 @@ STEPS: Final = 60
 
 
 class RouteFigures(NamedTuple):
-    """The requests of a route since the start, those that failed (5xx), and their times.
+    """The numbers of requests and of failed ones (5xx) of a route, since the start.
 
-    `times` are the counts of the buckets of a Histogram.
+    `times` are the counts in the buckets of a Histogram of their times.
     """
 
     route: str
@@ -29,14 +29,14 @@ class Figures(Protocol):
     """The source of figures: the counters of this process, or the sum of several."""
 
     def of_routes(self) -> Iterable[RouteFigures]:
-        """Yield what was counted of each route; its name is "" for requests without one."""
+        """Yield the figures of each route, and of requests without a route under the name ""."""
 
     def of_sign_ins(self) -> Mapping[str, int]:
         """Return the number of sign-ins with each result."""
 
 
 class StepCounts(NamedTuple):
-    """The counts of one step of time: requests, failed ones, and the times of all."""
+    """The requests of one step of time, the failed ones, and the buckets of all their times."""
 
     requests: int
     failed: int
@@ -59,7 +59,7 @@ class Course(NamedTuple):
         return sum(step.failed for step in self.steps)
 
     def quantile(self, share: float) -> float | None:
-        """Return the seconds within which that share of requests ended, None without any."""
+        """Return the seconds within which `share` of the requests ended, None without requests."""
         return quantile(_sum(step.times for step in self.steps), share)
 
     def quantiles(self, share: float) -> tuple[float | None, ...]:
@@ -72,16 +72,16 @@ _NOTHING: Final = StepCounts(0, 0, ())
 
 
 class Courses(NamedTuple):
-    """The last ten minutes: of each route by its name, and of all requests together."""
+    """The last ten minutes of each route by its name, and of all requests together."""
 
     routes: Mapping[str, Course]
     all: Course
 
 
 class History:
-    """Keeps the differences between samples; a quiet step of a route takes eight bytes.
+    """Keeps the differences between samples; a step without requests takes eight bytes per route.
 
-    `apart` returns the routes that are left out of the sums.
+    `apart` returns the names of routes that do not count in the sums.
     """
 
     def __init__(self, apart: Callable[[], Collection[str]] = tuple) -> None:
@@ -91,13 +91,13 @@ class History:
         self._last: dict[str, RouteFigures] = {}
         self._sign_ins: deque[Counter[str]] = deque(maxlen=STEPS)
         self._last_sign_ins: Counter[str] = Counter()
-        #: How many samples there were; the first one is only what others differ from.
+        #: How many samples were taken; the first one only begins the first step.
         self._samples = 0
 
     def sample(self, figures: Figures) -> Generator[None, None, None]:
-        """End a step of time with what is counted now, a route at a time.
+        """End a step of time with the counts of now; the generator yields after each route.
 
-        Take a sample every STEP_SECONDS.
+        Run it every STEP_SECONDS.
         """
         found: dict[str, RouteFigures] = {}
         total, apart = _NOTHING, self._apart()
@@ -119,7 +119,7 @@ class History:
         self._samples += 1
 
     def courses(self, figures: Figures) -> Generator[None, None, Courses]:
-        """Return the last ten minutes, with the step that is not over, a route at a time."""
+        """Return the last ten minutes and the current step, yielding after each route."""
         found: dict[str, Course] = {}
         total, apart = _NOTHING, self._apart()
         for one in figures.of_routes():
@@ -142,9 +142,10 @@ class History:
 
 
 def quantile(times: Sequence[int], share: float) -> float | None:
-    """Return the value below which that share of a histogram lies, None for an empty one.
+    """Return the value below which `share` of a histogram lies, None for an empty one.
 
-    As Prometheus does it: evenly within a bucket, and the last bound for what is beyond it.
+    As in Prometheus, values are spread evenly within a bucket, and those beyond the last bound
+    count as that bound.
     """
     total = sum(times)
     if not total:
@@ -159,7 +160,7 @@ def quantile(times: Sequence[int], share: float) -> float | None:
 
 
 def _difference(before: RouteFigures | None, now: RouteFigures) -> StepCounts:
-    """Return the counts between two samples; all of them where the counts began again."""
+    """Return the counts between two samples; all of `now` if a process began to count again."""
     if before is None or now.requests < before.requests:
         return StepCounts(now.requests, now.failed, _packed(now.times))
     if now.requests == before.requests:
@@ -169,12 +170,12 @@ def _difference(before: RouteFigures | None, now: RouteFigures) -> StepCounts:
 
 
 def _packed(counts: Iterable[int]) -> Sequence[int]:
-    """Return counts of one step in four bytes each."""
+    """Store the counts of one step in four bytes each."""
     return array("I", (min(max(count, 0), _MOST_COUNT) for count in counts))
 
 
 def _both(one: StepCounts, other: StepCounts) -> StepCounts:
-    """Return two steps of the same time as one."""
+    """Add two steps of the same time."""
     if not other.requests:
         return one
     times = _sum((one.times, other.times))

@@ -1,4 +1,4 @@
-"""The gate's own log: JSON lines, trace contexts, and repeated faults logged once."""
+"""The gate's own log and the audit log: how lines look and where they go."""
 
 import json
 import logging
@@ -25,10 +25,10 @@ _log: Final = logging.getLogger(LOGGER_NAME)
 
 
 def trace(error: BaseException) -> str:
-    """Return the place and text of an error, after those of the errors that caused it.
+    """Return the traceback of an error without source lines, after those of its causes.
 
-    `traceback` would write source lines and open a file for each: a disk that hangs would stop
-    the event loop that logs the error.
+    The module `traceback` reads source lines from files, so a disk that hangs would block the event
+    loop that logs the error.
     """
     return "".join(_parts(error, set())).rstrip("\n")
 
@@ -54,7 +54,7 @@ def _parts(error: BaseException, seen: set[int]) -> Iterator[str]:
 
 
 class JsonFormatter(logging.Formatter):
-    """Formats a record as one line of ASCII JSON; a traceback is a member of it."""
+    """Formats a record as one line of ASCII JSON; a traceback is one of its members."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line for `record`, without its line break."""
@@ -73,14 +73,14 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """Formats a record as text for people, in `colour` or not."""
+    """Formats a record as text for people, with `colour` or without."""
 
     def __init__(self, *, colour: bool) -> None:
         super().__init__()
         self._colour = colour
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line for `record`, with those of its traceback."""
+        """Return the line for `record`, and below it those of its traceback."""
         details = getattr(record, "details", None)
         error = record.exc_info[1] if record.exc_info else None
         return text_line(
@@ -94,9 +94,9 @@ class TextFormatter(logging.Formatter):
 class SinkHandler(logging.Handler):
     """Hands each record to a sink, as a line; it never blocks and never raises.
 
-    `in_journal`: the line begins with its priority, which systemd's journal takes off again.
-    `least` is the level of the gate's own lines that are written; audit events always are. The
-    loggers let more through: the messages in a panel of Tailchat depend on no level.
+    `in_journal`: the line begins with its priority, which systemd's journal removes.
+    `least` is the lowest level of the gate's own records that is written; audit events always are.
+    The loggers let lower levels pass, because messages in a panel of Tailchat depend on no level.
     """
 
     def __init__(
@@ -120,9 +120,10 @@ class SinkHandler(logging.Handler):
         """Queue the line for `record`."""
         try:
             line = self.format(record)
-        except Exception as error:  # noqa: BLE001 - a line that cannot be made stops nothing
+        except Exception as error:  # noqa: BLE001 - a fault in a line must not stop the caller
             place = f"{record.pathname}:{record.lineno}"
-            line = json.dumps({"level": "error", "message": f"no line of {place}: {error!r}"})
+            message = f"the log line of {place} could not be made: {error!r}"
+            line = json.dumps({"level": "error", "message": message})
         if self._in_journal:
             prefix = f"<{priority(record.levelno)}>"
             line = prefix + line.replace("\n", f"\n{prefix}")
@@ -140,11 +141,9 @@ def set_up_logging(
 ) -> None:
     """Send the log to `descriptor` (standard error) from `level` ("debug" to "error") upwards.
 
-    `form` is "json", "text", or "auto" for text on a terminal, unless there is a `formatter`;
-    `audit_file` always has JSON.
-    Audit events are logged at every level, to `audit_file` if that is not "". The file is opened
-    again after it was moved away, so that it can be rotated. Raises OSError if it cannot be
-    opened.
+    `form` is "json", "text", or "auto" for text on a terminal; a `formatter` overrides it.
+    Audit events are logged at every level, to `audit_file` as JSON if that is not "". The file can
+    be rotated: it is opened again after it was moved away. Raises OSError if it cannot be opened.
     """
     file = RotatedFile(audit_file) if audit_file else None
     if file is not None:
@@ -165,7 +164,7 @@ def set_up_logging(
 
 
 def can_be_opened(path: str) -> None:
-    """Open the file of a log, "" for none, and close it again. Raises OSError if it cannot be."""
+    """Check that the file of a log, "" for none, can be opened. Raises OSError if it cannot."""
     if path:
         file = RotatedFile(path)
         file.open()
@@ -182,15 +181,15 @@ def set_level(level: str) -> None:
 
 
 def log_stray_complaints() -> None:
-    """Log what Python itself would write to standard error, which could block the gate."""
+    """Log what Python would write to standard error, on which it could block."""
     log = logging.getLogger(LOGGER_NAME)
     logging.captureWarnings(capture=True)
     faults = FaultLog(time.monotonic)
 
     def unraisable(found: "sys.UnraisableHookArgs") -> None:
         error = found.exc_value
-        # Python decodes the name in a ClientHello before it calls the gate: strangers choose how
-        # often this comes, so it must not take the room of other lines.
+        # Python decodes the name in a ClientHello before it calls the gate. Strangers can cause
+        # this error at will, so it must not crowd out other lines.
         if isinstance(error, UnicodeDecodeError) and isinstance(found.object, bytes):
             faults.tell(_ODD_NAME, {}, level=logging.WARNING)
             return
@@ -208,16 +207,16 @@ def log_stray_complaints() -> None:
 
 
 def sinks() -> tuple[Sink, ...]:
-    """Return the sinks of the gate's own log and of the audit log, if they are set up."""
+    """Return the sinks of the audit log and of the gate's own log, if they are set up."""
     loggers = logging.getLogger(AUDIT_LOGGER_NAME), logging.getLogger()
     handlers = [handler for logger in loggers for handler in logger.handlers]
     return tuple(handler.sink for handler in handlers if isinstance(handler, SinkHandler))
 
 
 def close_logging(within: float = CLOSE_SECONDS) -> None:
-    """Write the waiting lines, within `within` seconds; a later line is written too."""
+    """Write the waiting lines, for at most `within` seconds; later lines are still written."""
     end = time.monotonic() + within
-    # The audit log first: its faults are written to the gate's own log.
+    # The audit log first, because its faults go into the gate's own log.
     for sink in sinks():
         sink.close_and_tell(max(0.0, end - time.monotonic()))
 
@@ -236,9 +235,9 @@ def _names_somebody(record: logging.LogRecord) -> bool:
 
 
 class Pace:
-    """Says when what repeats may be told again: at most once a minute; `clock` gives seconds.
+    """Limits repeated messages to one a minute for each kind; `clock` gives seconds.
 
-    `kind` is one of the gate's few messages, so the memory for them is small.
+    Kinds come from the code, so there are only a few to remember.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -246,7 +245,7 @@ class Pace:
         self._told: dict[str, tuple[float, int]] = {}
 
     def due(self, kind: str) -> int | None:
-        """Count one; return the count since the last line, None if that line is too recent."""
+        """Count one; return the count since the last message, None if that is too recent."""
         now = self._clock()
         told_at, left_out = self._told.get(kind, (-TELL_SECONDS, 0))
         if told_at <= now < told_at + TELL_SECONDS:
@@ -257,11 +256,11 @@ class Pace:
 
     @property
     def now(self) -> float:
-        """The time."""
+        """The time by the same clock."""
         return self._clock()
 
     def leave_out(self, kind: str, count: int) -> None:
-        """Count some that were due and were not told after all."""
+        """Count messages that were due but were not sent after all."""
         told_at, left_out = self._told.get(kind, (-TELL_SECONDS, 0))
         self._told[kind] = (told_at, left_out + count)
 
@@ -275,9 +274,9 @@ class FaultLog:
     def tell(
         self, message: str, details: Mapping[str, object], *, level: int = logging.ERROR
     ) -> None:
-        """Log a fault, at most once a minute; `details` hold no secrets.
+        """Log a fault, at most once a minute; `details` are without secrets.
 
-        `count` is how often it came since it was last logged.
+        The line has a `count` of how often the fault occurred since it was last logged.
         """
         count = self._pace.due(message)
         if count is not None:

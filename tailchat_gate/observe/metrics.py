@@ -1,4 +1,4 @@
-"""Counters and gauges for Prometheus, of requests and of the process."""
+"""The metrics of requests and of the process, for Prometheus."""
 
 from bisect import bisect_left
 from collections import Counter, defaultdict
@@ -35,7 +35,7 @@ from tailchat_gate.reasons import KEPT_OUT, STATUS, Reason
 from tailchat_gate.request.context import RequestContext
 
 _SERVER_ERROR: Final = 500
-#: Reasons that are a fault of a tool, of Tailchat or of the gate: each has a count from the start.
+#: Reasons that are a fault of a tool, of Tailchat or of the gate; each is counted from 0.
 FAULTS: Final = tuple(reason for reason, status in STATUS.items() if status >= _SERVER_ERROR)
 #: How a login may end.
 _LOGIN_ENDS: Final = (
@@ -55,7 +55,7 @@ _CALL_OUTCOMES: Final = (
     *(Reason.TAILCHAT_DOWN, Reason.TAILCHAT_UNTRUSTED, Reason.TAILCHAT_SLOW),
     *(Reason.TAILCHAT_BUSY, Reason.TAILCHAT_BROKEN, Reason.GATE_NOT_ACCEPTED),
 )
-#: Statuses that the gate itself gives for a fault; others are a tool's.
+#: Statuses that are counted from 0: 200, and those that the gate itself sends for a fault.
 _FAULT_STATUSES: Final = ("200", "500", "502", "503", "504")
 _COUNTED_METHODS: Final = ("GET", "HEAD", "POST")
 
@@ -120,7 +120,7 @@ _LOG_LINES_LOST: Final = Family(
     ("sink",),
 )
 _BUILD: Final = gauge("gate_build_info", "The running version.", ("version",), merge=Merge.MAX)
-#: Of the client library's gauges, those that are not added.
+#: The gauges of the client library that are not added up over processes.
 _MERGES: Final[Mapping[str, Merge]] = MappingProxyType(
     {
         "process_max_fds": Merge.MIN,
@@ -132,13 +132,13 @@ _RECHECK_OUTCOMES: Final = ("ok", "revoked", "outage", "skipped")
 
 
 class ProcessMetrics:
-    """The client library's own collectors; they read /proc only when a scrape asks."""
+    """The client library's own collectors, which read /proc at each scrape."""
 
     def __init__(self) -> None:
         self._registry: CollectorRegistry | None = None
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
-        """Return them in the format that a client accepts, and its media type.
+        """Return their text in a format that the field Accept allows, and its media type.
 
         Do not call it in the event loop: counting 50,000 open files takes 20 ms.
         """
@@ -148,7 +148,7 @@ class ProcessMetrics:
         return encoder(self._registry), media_type
 
     def collect(self) -> list[Collected]:
-        """Return them as the gate's own, to be summed up over processes; as `render`."""
+        """Return their values in the gate's own form; not in the event loop, as `render`."""
         if self._registry is None:
             self._registry = _registry()
         return list(map(_from_library, self._registry.collect()))
@@ -180,10 +180,10 @@ def _registry() -> CollectorRegistry:
 class Metrics:
     """Counts the gate's requests, logins, rechecks and faults.
 
-    Labels come only from the configuration and closed lists, never from what a visitor sent, so
-    their number is bounded. The counts are plain numbers because one `inc` of the client library
-    costs more than the rest of the record step. `live_ends`, `session_ends` and `state_errors` are
-    label values that other rooms define; each is counted from 0.
+    Labels come only from the configuration and closed lists, never from a visitor, so their number
+    is bounded. The counts are plain numbers, because one `inc` of the client library costs more
+    than all else that is recorded of a request. `live_ends`, `session_ends` and `state_errors` are
+    label values that other packages define; each is counted from 0.
     """
 
     def __init__(
@@ -216,7 +216,7 @@ class Metrics:
         counts = self._routes.get(context.route)
         if counts is None:
             counts = self._routes[context.route] = RouteCounts()
-        # Written out here: every request comes this way, and a call costs as much as the counting.
+        # Inlined, because every request comes here, and a call costs as much as the counting.
         key = context.head.method, context.status, context.reason
         rows = counts.rows
         if key in rows:
@@ -240,7 +240,7 @@ class Metrics:
         return self._routes.setdefault(name, RouteCounts())
 
     def know_routes(self, names: Collection[str]) -> None:
-        """Count every route in `names` from 0; drop the counts of those that are not in it."""
+        """Count every route in `names` from 0, and drop the counts of all others."""
         for name in names:
             self.route(name)
         for name in [name for name in self._routes if name and name not in names]:
@@ -267,7 +267,7 @@ class Metrics:
         self._state_errors[error] += 1
 
     def state_worked(self, operation: str, seconds: float) -> None:
-        """Count some work of the state store."""
+        """Count an operation of the state store and its time."""
         self._state_seconds[operation].observe(seconds)
 
     def recheck(self, outcome: str) -> None:
@@ -275,17 +275,17 @@ class Metrics:
         self._rechecks[outcome] += 1
 
     def tailchat_call(self, call: str, seconds: float, outcome: str) -> None:
-        """Count a call to Tailchat, one of _CALLS."""
+        """Count a call to Tailchat (one of _CALLS), its time and its outcome."""
         self._tailchat[call, str(outcome)] += 1
         self._tailchat_seconds[call].observe(seconds)
 
     def of_routes(self) -> Iterator[RouteFigures]:
-        """Yield what was counted of each route, as Figures."""
+        """Yield the figures of each route, as Figures does."""
         for name, counts in tuple(self._routes.items()):
             yield RouteFigures(name, *counts.totals(), counts.seconds.counts)
 
     def of_sign_ins(self) -> dict[str, int]:
-        """Return the number of sign-ins by result, as Figures."""
+        """Return the number of sign-ins by result, as Figures does."""
         return dict(self._logins)
 
     def render(self) -> bytes:
@@ -293,7 +293,7 @@ class Metrics:
         return b"".join(text(self.collect()))
 
     def collect(self) -> Iterator[Collected]:
-        """Yield every family; its samples are read one after another, as they are asked for."""
+        """Yield every family; its samples are read lazily, one after another."""
         yield from self._of_routes()
         yield LOGINS, by_one(self._logins, _LOGIN_ENDS)
         yield _STAGES, self._login_stages()

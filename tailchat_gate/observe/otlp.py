@@ -1,6 +1,6 @@
-"""Makes OpenTelemetry's spans of requests, and sends them over OTLP/HTTP.
+"""Makes OpenTelemetry spans of requests, and sends them over OTLP/HTTP.
 
-Only a gate with an address in `tracing.endpoint` imports this: it needs the extra `tracing`.
+It is imported only if `tracing.endpoint` is set, because it needs the extra `tracing`.
 """
 
 import logging
@@ -33,7 +33,7 @@ from tailchat_gate.reasons import STATUS
 from tailchat_gate.request.recorded import Trace
 from tailchat_gate.syntax import COMMON_METHODS
 
-#: Seconds for one batch, with its repetitions.
+#: Seconds for one batch, with its retries.
 _TIMEOUT: Final = 10.0
 _SERVER_ERROR: Final = 500
 _CLIENT_ERROR: Final = 400
@@ -41,7 +41,7 @@ _LONGEST_PROBLEM: Final = 300
 
 
 class OtlpExporter:
-    """Sends to the collector at `endpoint`, the base of its paths.
+    """Sends spans to the collector at `endpoint`, a URL without /v1/traces.
 
     The SDK's own variables (OTEL_EXPORTER_OTLP_HEADERS, OTEL_SERVICE_NAME and so on) count too.
     """
@@ -54,7 +54,7 @@ class OtlpExporter:
         self._random: Final = RandomIdGenerator()
         self._ended: Final = _Ended()
         resource = Resource({"service.name": "tailchat-gate", "service.version": __version__})
-        # What comes here is sampled already.
+        # Only requests of sampled traces come here.
         provider = TracerProvider(
             sampler=ALWAYS_ON,
             resource=resource.merge(OTELResourceDetector().detect()),
@@ -65,11 +65,11 @@ class OtlpExporter:
         self._tracer: Final = provider.get_tracer("tailchat_gate", __version__)
         self._complaints: Final = _Complaints()
         logger = logging.getLogger("opentelemetry")
-        # It logs each attempt; the gate says once a minute what is wrong.
+        # The SDK logs each attempt; the gate logs the last message, at most once a minute.
         logger.handlers[:], logger.propagate = [self._complaints], False
 
     def send(self, requests: Sequence[RequestSpans]) -> str:
-        """Send the spans of requests; return why they were not taken, "" where they were."""
+        """Send the spans of requests; return why the collector refused them, "" if it did not."""
         for request in requests:
             self._make(request)
         if self._exporter.export(self._ended.take()) is SpanExportResult.SUCCESS:
@@ -77,7 +77,7 @@ class OtlpExporter:
         return self._complaints.last or "the export failed"
 
     def close(self) -> None:
-        """Give up what is being sent."""
+        """Stop sending."""
         self._exporter.shutdown()  # type: ignore[no-untyped-call]
 
     def _make(self, request: RequestSpans) -> None:
@@ -130,10 +130,10 @@ class OtlpExporter:
 
 
 class _Session(requests.Session):
-    """Reads only the status and the fields of a response.
+    """Reads only the status and the header fields of a response.
 
-    Its body says nothing that is used, and may have no end. A redirect would be counted as taken,
-    and is not followed: it could lead the spans, and the collector's credentials, elsewhere.
+    The body is not used and could be endless. A redirect is an error: followed, it could lead the
+    spans and the collector's credentials elsewhere; ignored, it would count as a success.
     """
 
     def request(self, *args: Any, **named: Any) -> requests.Response:  # noqa: ANN401 - as it is there
@@ -146,26 +146,26 @@ class _Session(requests.Session):
         return response
 
     def get_redirect_target(self, resp: requests.Response) -> None:
-        """Follow none: the library would read the body of a redirect, too."""
+        """Return None, so that no redirect is followed: the library would read its body, too."""
 
 
 class _GivenIds(IdGenerator):
-    """Gives the ids that the request was sent with."""
+    """Returns the ids of the request's own trace context."""
 
     def __init__(self) -> None:
         self.trace_id = self.span_id = 0
 
     def generate_trace_id(self) -> int:
-        """Return that of the request's trace."""
+        """Return the id of the request's trace."""
         return self.trace_id
 
     def generate_span_id(self) -> int:
-        """Return that of the next span."""
+        """Return the id of the next span."""
         return self.span_id
 
 
 class _Ended(SpanProcessor):
-    """Keeps the spans that have ended, until they are taken."""
+    """Keeps spans that have ended until they are taken."""
 
     def __init__(self) -> None:
         self._spans: list[ReadableSpan] = []
@@ -181,12 +181,12 @@ class _Ended(SpanProcessor):
 
 
 class _Complaints(logging.Handler):
-    """Keeps the last complaint of the SDK."""
+    """Keeps the last log message of the SDK."""
 
     last = ""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep what a record says."""
+        """Keep the message of a record."""
         self.last = record.getMessage()[:_LONGEST_PROBLEM]
 
 
@@ -197,7 +197,7 @@ def _context(trace_id: str, span_id: str) -> Context:
 
 
 def _of_request(request: RequestSpans) -> Iterator[tuple[str, AttributeValue]]:
-    """Yield the attributes of a server's span (semantic conventions for HTTP 1.23 and later)."""
+    """Yield the attributes of the server span (semantic conventions for HTTP, 1.23 and later)."""
     yield from _method(request.method)
     yield "url.scheme", request.scheme
     yield "url.path", request.path
@@ -218,13 +218,13 @@ def _of_request(request: RequestSpans) -> Iterator[tuple[str, AttributeValue]]:
 
 
 def _of_sent(request: RequestSpans, sent: SentSpan) -> Iterator[tuple[str, AttributeValue]]:
-    """Yield the attributes of a client's span."""
+    """Yield the attributes of the client span: the request to the tool."""
     yield from _method(request.method)
     yield "url.path", request.path
     if request.route:
         yield "http.route", request.route
     yield from _peer(sent.peer)
-    # Without a byte of the tool's the status is that of the gate's own answer.
+    # Without a response of the tool the status is that of the gate's own answer.
     if sent.first_byte:
         yield "http.response.status_code", request.status
     if request.reason in STATUS:
@@ -242,7 +242,7 @@ def _method(method: str) -> Iterator[tuple[str, AttributeValue]]:
 
 
 def _peer(peer: str) -> Iterator[tuple[str, AttributeValue]]:
-    """Yield what is said of the tool's socket: an address with its port, or unix:PATH."""
+    """Yield the attributes of the tool's socket; `peer` is an address with a port, or unix:PATH."""
     if peer.startswith("unix:"):
         yield "network.transport", "unix"
         yield "server.address", peer.removeprefix("unix:")

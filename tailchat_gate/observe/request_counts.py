@@ -1,4 +1,4 @@
-"""The counts of requests: plain numbers, by route and by upstream."""
+"""The counts of requests and connections, by route and by upstream."""
 
 from bisect import bisect_left
 from typing import Final
@@ -9,19 +9,19 @@ from tailchat_gate.request.context import RequestContext
 from tailchat_gate.request.intent import is_long_poll
 from tailchat_gate.syntax import COMMON_METHODS
 
-#: Classes of an upstream's responses; "none" is none that could be relayed.
+#: Classes of an upstream's responses; "none": there was no response to relay.
 STATUS_CLASSES: Final = ("none", "1xx", "2xx", "3xx", "4xx", "5xx", "other")
-#: The first status of a failure that is not the client's.
+#: The lowest status of a failure that is not the client's.
 FAILED: Final = 500
 _OTHER: Final = len(STATUS_CLASSES) - 1
 
 
-#: Seconds from which a request may be a long poll: no quick one is looked at for that.
+#: Seconds from which on a request may count as a long poll; quicker ones are not examined.
 LONG_SECONDS: Final = 1.0
 
 
 def is_stream(context: RequestContext, seconds: float) -> bool:
-    """Whether a request that took or has taken some time is an event stream or a long poll."""
+    """Whether a request that has taken `seconds` so far is an event stream or a long poll."""
     if context.stream or seconds < LONG_SECONDS:
         return context.stream
     return is_long_poll(context.head.fields.headers, context.target.query)
@@ -52,7 +52,7 @@ class RouteCounts:
         return self.tunnels - sum(self.lifetimes.counts)
 
     def tunnel_began(self, context: RequestContext) -> None:
-        """Count a WebSocket, whose request is answered, while it is open."""
+        """Count a WebSocket when it is opened, and its request as answered."""
         self.add(context.head.method, context.status, context.reason)
         self.tunnels += 1
 
@@ -63,14 +63,14 @@ class RouteCounts:
 
     def add(self, method: str, status: int, reason: str) -> None:
         """Count a request."""
-        # Visitors make methods up: only the common ones have rows of their own.
+        # Visitors can invent methods, so only the common ones have rows of their own.
         key = (method if method in COMMON_METHODS else "other", status, reason)
         self.rows[key] = self.rows.get(key, 0) + 1
 
     def totals(self) -> tuple[int, int]:
         """Return the number of requests, and of those that failed.
 
-        A status of 5xx in a maintenance, which an admin has ordered, is no failure.
+        A 5xx status during a maintenance, which an admin has ordered, is not a failure.
         """
         rows = tuple(self.rows.items())
         failed = sum(
@@ -100,10 +100,9 @@ class RouteCounts:
 class UpstreamCounts:
     """The requests to one upstream, and its connections.
 
-    `up` says whether the last attempt to connect to it succeeded; None: there was none yet.
-    `since` is the Unix second from which on every attempt had that result.
-    `certificate_expires` is the Unix second at which the certificate that it showed last expires;
-    0 without one.
+    `up`: the last attempt to connect succeeded; None if there was none yet. `since` is the Unix
+    second since which every attempt had that result. `certificate_expires` is the Unix second at
+    which the certificate that it last showed expires, 0 without one.
     """
 
     __slots__ = (
@@ -143,13 +142,13 @@ class UpstreamCounts:
             histogram.total += seconds
 
     def tried(self, now: float, *, up: bool) -> None:
-        """A connection could be opened, or could not, at a Unix second."""
+        """Note whether an attempt to connect, at a Unix second, succeeded."""
         if up is not self.up:
             self.up, self.since = up, int(now)
 
     @property
     def reused(self) -> int:
-        """How many requests were sent on a connection that was open already."""
+        """How many requests were sent over a connection that was already open."""
         return sum(self.statuses) - self.new - self.unconnected
 
     def by_class(self) -> dict[str, int]:

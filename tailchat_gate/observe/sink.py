@@ -1,7 +1,7 @@
-"""The output of a log: a bounded queue, its file, and a thread that alone waits for the disk.
+"""The output of a log: a bounded queue, its file, and a thread of its own that writes.
 
-Nothing here blocks the caller, whatever the file does: a full disk, a pipe that nobody reads and
-a dead mount cost lines, which are counted, and never a request.
+Nothing here blocks the caller: with a full disk, a pipe that nobody reads or a dead mount, lines
+are lost and counted, but no request waits.
 """
 
 import errno
@@ -20,7 +20,7 @@ from typing import Final
 
 from tailchat_gate.observe.turns import QueueSlot, others, turn_of
 
-#: For the gate's user and those of its group: the lines name people, and tell what they opened.
+#: For the gate's user and its group only: the lines name people and what they opened.
 _MODE: Final = 0o640
 #: O_NONBLOCK: opening a FIFO without a reader then fails instead of blocking the gate.
 _FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
@@ -32,14 +32,14 @@ class SinkFile:
     def __init__(self, descriptor: int = -1) -> None:
         self._descriptor = descriptor
         self._turn: QueueSlot | None = None
-        #: Whether the file may end within a line that an earlier process could not finish.
+        #: Nothing was written yet: the file may end in a line that an earlier process left open.
         self._is_new = True
-        #: Whether another process could not finish a line there.
+        #: Another process was ended within a line.
         self._is_within = False
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Stop every other sink from writing into this file meanwhile."""
+        """Keep all other sinks, also of other processes, from writing into this file meanwhile."""
         if self._turn is None:
             self._turn = turn_of(self._descriptor)
         with self._turn.lock, others.turn(self._descriptor) as was_cut:
@@ -47,7 +47,7 @@ class SinkFile:
             yield
 
     def refresh(self) -> bool:
-        """Whether the file has changed since the last call. Raises OSError."""
+        """Reopen the file if it was replaced; return whether it was. Raises OSError."""
         return False
 
     def write(self, data: memoryview) -> int:
@@ -68,9 +68,9 @@ class SinkFile:
 
 
 class RotatedFile(SinkFile):
-    """A file by its path; reopened once it was moved away or removed, or its reader left.
+    """A file by its path, reopened after it was moved away or removed, or its reader left.
 
-    `open` raises OSError if the file cannot exist. A FIFO without a reader is waited for.
+    A FIFO without a reader is waited for.
     """
 
     def __init__(self, path: str) -> None:
@@ -87,7 +87,7 @@ class RotatedFile(SinkFile):
                 raise
 
     def refresh(self) -> bool:
-        """Reopen the path if it is another file now; return whether it was."""
+        """Reopen the path if another file is there now; return whether it was reopened."""
         if self._descriptor >= 0 and self._is_in_place():
             return False
         self.close()
@@ -126,7 +126,7 @@ class RotatedFile(SinkFile):
 
 
 def _ends_within_a_line(descriptor: int) -> bool:
-    """Whether a regular file ends in a line without a line break."""
+    """Whether a regular file ends within a line."""
     try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode) or not found.st_size:
@@ -143,15 +143,15 @@ def _ends_within_a_line(descriptor: int) -> bool:
         os.close(again)
 
 
-#: Bytes of lines that may wait: about 20,000 lines. Strangers' lines may take half of it.
+#: Bytes that may wait, about 20,000 lines; lines about strangers may take half of it.
 CAPACITY: Final = 8 << 20
 #: Lines are joined up to this many bytes, so that a busy log makes few system calls.
 _BATCH: Final = 1 << 17
 #: Seconds until the next attempt on a file that cannot be written.
 RETRY_SECONDS: Final = 1.0
-#: A repeated fault is logged once in so many seconds, with its count.
+#: Seconds between two log lines about the same fault.
 TELL_SECONDS: Final = 60.0
-#: Seconds that the end waits for a reader that has stopped.
+#: Seconds that the end of the process waits for a reader that has stopped.
 CLOSE_SECONDS: Final = 2.0
 
 _log: Final = logging.getLogger(__name__)
@@ -171,13 +171,13 @@ class Sink:
         self.lost = 0
         self._file = file
         self._capacity = capacity
-        #: The waiting lines, and how many each entry has: counting again takes time.
+        #: The waiting data, with the number of lines in each entry.
         self._entries: deque[tuple[bytes, int]] = deque()
         #: The bytes in the current write.
         self._batch = b""
         #: Bytes that wait, including those in the current write.
         self._size = 0
-        # Re-entrant: the garbage collector may run anywhere, and a destructor may log.
+        # Its lock is re-entrant: the garbage collector may run anywhere, and a destructor may log.
         self._changed = Condition()
         self._closing = self._failing = False
         self._writer: Thread | None = None
@@ -190,15 +190,15 @@ class Sink:
 
     @property
     def is_running(self) -> bool:
-        """Whether its thread writes, or waits for lines."""
+        """Whether its thread runs."""
         return self._writer is not None and self._writer.is_alive()
 
     def put(self, data: bytes, lines: int = 1, *, stranger: bool = False) -> None:
         """Queue whole lines; lines of a `stranger` are lost first when the queue fills."""
         room = self._capacity // 2 if stranger else self._capacity
         if sys.is_finalizing():
-            # Destructors run without other threads: a new one would never begin, and whoever waits
-            # for that, or for a lock that one held, keeps the process from ending.
+            # At the end of the interpreter no other thread runs: waiting for a new one, or for a
+            # lock that one holds, would keep the process from ending.
             self.lost += lines
             return
         with self._changed:
@@ -214,7 +214,7 @@ class Sink:
                 self._start()
 
     def finish(self) -> None:
-        """Write what is left, stop waiting for a file that fails, and end the thread."""
+        """Have the thread write what is left, without waiting for a file that fails, and end."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -262,7 +262,7 @@ class Sink:
             self._tell_lost()
 
     def _next_batch(self) -> tuple[bytes, int] | None:
-        """Wait for lines; return some of them and how many, None at the end."""
+        """Wait for lines; return some and their number, None when the sink is closed and empty."""
         with self._changed:
             while not self._entries:
                 if self._closing:
@@ -278,13 +278,13 @@ class Sink:
             return self._batch, sum(lines for _, lines in batch)
 
     def _write(self, data: bytes, lines: int) -> None:
-        """Write these lines if the file takes them before the end; the others are lost.
+        """Write these lines, waiting for the file until the sink is closed; the rest is lost.
 
-        A write that was cut short continues where it ended, or with the whole line if another file
-        has replaced the first.
+        A partial write is continued, or, if the file was replaced meanwhile, its last line is
+        written again.
         """
         done, view = 0, memoryview(data)
-        # Two logs may share a pipe: no line of one may split a line of the other.
+        # Two logs may share a pipe, and must not split each other's lines.
         with self._file.turn():
             while done < len(data):
                 try:
@@ -308,13 +308,13 @@ class Sink:
             self.lost += lines
 
     def _note(self, error: OSError) -> None:
-        """Log once that the file fails; a full pipe is no failure."""
+        """Log once that the file fails; a full pipe is not a failure."""
         if not self._failing and not isinstance(error, BlockingIOError):
             self._failing = True
             _log.error("the %s log cannot be written, its lines wait: %s", self.name, error)
 
     def _is_over_after(self, error: OSError) -> bool:
-        """Wait until the next attempt makes sense; return whether the end came first."""
+        """Wait before the next attempt; return whether the sink was closed meanwhile."""
         if isinstance(error, BlockingIOError):
             self._file.wait(RETRY_SECONDS)
             return False

@@ -1,6 +1,6 @@
-"""Spans of sampled requests: taken note of in the event loop, made and sent in a thread.
+"""Spans of sampled requests: noted in the event loop, made and sent in a thread of its own.
 
-Nothing here blocks the caller: where the collector is slow or away, spans are lost and counted.
+Nothing here blocks the caller: if the collector is slow or away, spans are lost and counted.
 """
 
 import logging
@@ -17,15 +17,15 @@ from tailchat_gate.reasons import Reason
 from tailchat_gate.request.context import RequestContext
 from tailchat_gate.request.recorded import Trace
 
-#: Requests that wait to be sent, and how many are sent together.
+#: How many requests may wait to be sent, and how many are sent together.
 CAPACITY: Final = 4096
 _BATCH: Final = 512
-#: For how many seconds requests are gathered.
+#: For how many seconds requests are collected.
 _GATHER_SECONDS: Final = 1.0
 _LONGEST_PATH: Final = 1024
 _NANOSECONDS: Final = 1_000_000_000
 
-#: How a request ended that went to a tool, or tried to, and got no response.
+#: Reasons of requests that were to go to a tool and got no response.
 _UNREACHED: Final = (Reason.UPSTREAM_DOWN, Reason.UPSTREAM_SLOW, Reason.UPSTREAM_BROKEN)
 
 _EXPORTED: Final = Family("gate_spans_exported", "Spans of requests that a collector took.")
@@ -37,7 +37,7 @@ _log: Final = logging.getLogger(LOGGER_NAME)
 
 
 class SentSpan(NamedTuple):
-    """The times of a request to a tool, in Unix nanoseconds, 0 for what never happened."""
+    """The request to a tool; times are in Unix nanoseconds, 0 for what did not happen."""
 
     began: int
     connected: int
@@ -59,8 +59,8 @@ class CallSpan(NamedTuple):
 class RequestSpans(NamedTuple):
     """A finished request of a sampled trace; times are in Unix nanoseconds.
 
-    `sent` is None where nothing went to a tool. `sub` and `client` are "" unless spans may tell
-    them.
+    `sent` is None if nothing was sent to a tool. `sub` and `client` are "" unless
+    `tracing.identity` is set.
     """
 
     trace: Trace
@@ -87,19 +87,19 @@ class RequestSpans(NamedTuple):
 
 
 class Exporter(Protocol):
-    """Makes spans of requests and sends them; only the thread calls `send`."""
+    """Makes spans of requests and sends them; `send` is called in one thread only."""
 
     def send(self, requests: Sequence[RequestSpans]) -> str:
-        """Send the spans of requests; return why they were not taken, "" where they were."""
+        """Send the spans of requests; return why the collector refused them, "" if it did not."""
 
     def close(self) -> None:
-        """Give up what is being sent, from any thread."""
+        """Stop sending; may be called in any thread."""
 
 
 class Spans:
-    """Gathers the spans of requests, and sends them by an exporter that `make` makes.
+    """Collects the spans of requests, and sends them by the exporter that `make` returns.
 
-    `make` is None where no spans are recorded; else the thread calls it, once. `clock` gives Unix
+    `make` is called once, in the thread; with None no spans are recorded. `clock` gives Unix
     seconds.
     """
 
@@ -129,7 +129,7 @@ class Spans:
     def record(self, context: RequestContext, now: float, *, identity: bool) -> None:
         """Queue the spans of a request of a sampled trace that ended at `now`, monotonic.
 
-        `identity`: they tell who sent it.
+        `identity`: the spans have the sub and the client's address.
         """
         assert context.trace is not None  # noqa: S101 - only such a request has spans
         found = _spans(context, context.trace, now, self._clock(), identity=identity)
@@ -147,7 +147,7 @@ class Spans:
             self._tell("others still wait to be taken", found.spans)
 
     def close(self, within: float = CLOSE_SECONDS) -> None:
-        """Send what waits, for at most `within` seconds; blocks meanwhile."""
+        """Send the waiting spans, for at most `within` seconds; blocks meanwhile."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -201,7 +201,7 @@ class Spans:
         return self._exporter.send(batch)
 
     def _next_batch(self) -> list[RequestSpans]:
-        """Wait for requests; return some of them, [] at the end."""
+        """Wait for requests; return some of them, [] once closed and empty."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closing)
             self._changed.wait_for(

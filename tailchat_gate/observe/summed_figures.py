@@ -1,4 +1,4 @@
-"""The figures of several processes, from the counts that each of them tells."""
+"""The figures of several processes together, from the counts that each of them reports."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
@@ -10,13 +10,13 @@ from tailchat_gate.reasons import Reason
 
 
 class SummedFigures:
-    """Adds up what `counts` returns: the counts of each process, as `to_plain` does."""
+    """Adds up the counts of processes; `counts` returns them in the form of `to_plain`."""
 
     def __init__(self, counts: Callable[[], Iterable[Plain]]) -> None:
         self._counts = counts
 
     def of_routes(self) -> Iterator[RouteFigures]:
-        """Yield what was counted of each route, as Figures."""
+        """Yield the figures of each route, as Figures does."""
         totals: dict[str, tuple[int, int]] = {}
         times: dict[str, list[int]] = {}
         for process in self._counts():
@@ -39,7 +39,7 @@ class SummedFigures:
             yield RouteFigures(route, *totals.get(route, (0, 0)), counts)
 
     def of_sign_ins(self) -> Mapping[str, int]:
-        """Return the number of sign-ins by result, as Figures."""
+        """Return the number of sign-ins by result, as Figures does."""
         found: dict[str, int] = {}
         for process in self._counts():
             for (result,), count in process.get(LOGINS.name, ()):

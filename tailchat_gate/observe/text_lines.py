@@ -1,4 +1,4 @@
-"""The gate's own log for people and for systemd's journal (sd-daemon(3)): when, and how."""
+"""Log lines for people and for systemd's journal (sd-daemon(3)): when to write them, and how."""
 
 import logging
 import os
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from json import dumps
 from typing import Final
 
-#: Priorities of syslog(3), by the least level that has one.
+#: Priorities of syslog(3), by the lowest level that has one.
 _PRIORITIES: Final = (
     (logging.CRITICAL, 2),
     (logging.ERROR, 3),
@@ -26,15 +26,15 @@ _PLAIN: Final = "\x1b[0m"
 
 
 def priority(level: int) -> int:
-    """Return the priority of a record's level."""
+    """Return the syslog priority of a logging level."""
     return next((number for least, number in _PRIORITIES if level >= least), _DEBUG)
 
 
 def is_journal(descriptor: int, environ: Mapping[str, str]) -> bool:
-    """Whether what is written to `descriptor` goes to the journal.
+    """Whether output to `descriptor` goes to the journal.
 
-    JOURNAL_STREAM names the device and the inode of the journal's stream: a service's output can
-    lead elsewhere, and other programs inherit the variable.
+    JOURNAL_STREAM, which has the device and inode of the journal's stream, is compared, because
+    output may be redirected, and other programs inherit the variable.
     """
     try:
         found = os.fstat(descriptor)
@@ -44,18 +44,21 @@ def is_journal(descriptor: int, environ: Mapping[str, str]) -> bool:
 
 
 def is_text(chosen: str, descriptor: int) -> bool:
-    """Whether lines to `descriptor` are text: as `chosen`, and for "auto" on a terminal."""
+    """Whether lines to `descriptor` are text and not JSON.
+
+    `chosen` is "text", "json", or "auto" for text on a terminal.
+    """
     return chosen == "text" or (chosen == "auto" and os.isatty(descriptor))
 
 
 def in_colour(descriptor: int, environ: Mapping[str, str]) -> bool:
-    """Whether text may be coloured: on a terminal, unless NO_COLOR says otherwise."""
+    """Whether text is coloured: on a terminal, unless NO_COLOR or TERM=dumb is set."""
     plain = environ.get("NO_COLOR") or environ.get("TERM") == "dumb"
     return not plain and os.isatty(descriptor)
 
 
 def shown(text: str) -> str:
-    """Return a text on one line, with nothing in it that a terminal would obey."""
+    """Return a text on one line; characters that control a terminal are escaped."""
     if text.isprintable():
         return text
     return "".join(one if one.isprintable() else dumps(one)[1:-1] for one in text)
@@ -64,7 +67,7 @@ def shown(text: str) -> str:
 def text_line(
     record: logging.LogRecord, details: Mapping[str, object], trace: str, *, colour: bool
 ) -> str:
-    """Return the line of a record, and below it, indented, those of a traceback."""
+    """Return the line of a record, and below it the indented lines of its traceback."""
     stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))
     level = record.levelname.lower()
     if colour:

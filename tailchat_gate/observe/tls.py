@@ -7,7 +7,7 @@ from cryptography import x509
 
 
 def after_handshakes(context: ssl.SSLContext, note: Callable[[ssl.SSLObject], None]) -> None:
-    """Have `note` called with each connection of a context once its handshake is done."""
+    """Call `note` with each connection of a context when its handshake is done."""
 
     class Noted(ssl.SSLObject):
         def do_handshake(self) -> None:
@@ -20,7 +20,7 @@ def after_handshakes(context: ssl.SSLContext, note: Callable[[ssl.SSLObject], No
 def expiry_of(connection: ssl.SSLObject | None) -> float:
     """Return the Unix second at which the peer's certificate expires, 0 if that is unknown.
 
-    Not by `ssl.cert_time_to_seconds`, whose first call imports a module from the disk.
+    `ssl.cert_time_to_seconds` is not used, because its first call imports a module from the disk.
     """
     found = connection.getpeercert(binary_form=True) if connection is not None else None
     try:

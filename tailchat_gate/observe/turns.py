@@ -1,4 +1,4 @@
-"""Lets one sink of one process write into the file of a log at a time."""
+"""Locks for log files, so that sinks and processes do not split each other's lines."""
 
 import fcntl
 import mmap
@@ -17,7 +17,7 @@ _BEGUN, _DONE = 1, 0
 
 
 class QueueSlot:
-    """The lock for writing into one file."""
+    """The lock of this process for writing into one file."""
 
     __slots__ = ("__weakref__", "lock")
 
@@ -28,27 +28,27 @@ class QueueSlot:
 class OtherProcesses:
     """Keeps processes that write into the same files from splitting each other's lines.
 
-    A pipe takes at most 4 KiB at once, so a longer line of one could come into a line of another
-    (pipe(7)). They lock a byte for each file in a file that they share; the byte itself says
-    whether a line has begun there, since a process may be killed within one.
+    A pipe takes at most 4 KiB at once (pipe(7)), so a longer line could be split by one of another
+    process. The processes share a file with one byte for each log file, and lock that byte. Its
+    value says whether a line has begun, since a process may be killed within one.
     """
 
     def __init__(self) -> None:
         self._descriptor = -1
-        #: In memory: what a process may write into files can be limited (setrlimit(2)).
+        #: Mapped, because the size of files that a process writes can be limited (setrlimit(2)).
         self._begun: mmap.mmap | None = None
 
     def share(self, descriptor: int) -> None:
-        """Use a file, by a descriptor of whichever process. Raises OSError."""
-        # Opened again: a lock belongs to an opening, and a descriptor that was inherited is of the
-        # same one (fcntl(2), open file description locks).
+        """Use the shared file of another process, by its inherited descriptor. Raises OSError."""
+        # Opened again: a lock belongs to an open file description, and an inherited descriptor has
+        # the same one as its parent (fcntl(2)).
         self._use(os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR | os.O_CLOEXEC))
 
     def begin(self) -> int:
-        """Return the descriptor of a file for others to `share`, the same one each time.
+        """Return the descriptor of a file for other processes to `share`, always the same one.
 
-        This process uses it from now on: call it before the first line, because a line that is half
-        written already has no turn. Raises OSError.
+        Call it before the first line is written, because from then on this process locks there.
+        Raises OSError.
         """
         if self._descriptor < 0:
             found = os.memfd_create("gate-turns", os.MFD_CLOEXEC)
@@ -62,7 +62,7 @@ class OtherProcesses:
 
     @contextmanager
     def turn(self, descriptor: int) -> Iterator[bool]:
-        """Stop every other process from writing meanwhile; yields whether a line was cut off."""
+        """Lock a file against other processes; yield whether one of them left a line unfinished."""
         begun = self._begun
         if begun is None:
             yield False

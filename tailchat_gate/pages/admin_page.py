@@ -1,4 +1,4 @@
-"""Renders the admin page, which knows no visitor's prefix, contact or public host."""
+"""Renders the admin page; unlike the visitors' pages it has no prefix, contact or public host."""
 
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from tailchat_gate.pages.plots import bars, lines, spark
 _NO_BRAND: Final = Brand()
 #: The pages, in the order of their links.
 PAGES: Final = ("overview", "people", "configuration", "checks")
-#: What is said of an order that was carried out.
+#: Results of orders that were carried out; all others are shown as failures.
 _DONE: Final = frozenset(
     (
         *("locked", "locked-forever", "unlocked", "granted", "revoked", "declined"),
@@ -38,9 +38,9 @@ _DONE: Final = frozenset(
 def render(
     page: str, accept_language: str, values: Mapping[str, object], brand: Brand = _NO_BRAND
 ) -> Generator[None, None, str]:
-    """Return the HTML of one of PAGES, or of "message", in steps that are each short.
+    """Return the HTML of one of PAGES or of "message"; the generator yields after short steps.
 
-    Any text in `values` may be hostile. `brand` is the organisation's, for its logo and colours.
+    Any text in `values` may be hostile. `brand` has the logo and colours of the organisation.
     """
     package = _package()
     language = choose_language(accept_language)
@@ -58,7 +58,7 @@ def render(
 
 
 def _cleaned(value: object) -> Generator[None, None, object]:
-    """Return what `clean` does, an entry of a list at a time."""
+    """Do the same as `clean`, yielding after each entry of a list."""
     if isinstance(value, dict):
         found: dict[object, object] = {}
         for name, item in value.items():
@@ -74,7 +74,7 @@ def _cleaned(value: object) -> Generator[None, None, object]:
 
 
 def _style(brand: Brand) -> Markup:
-    return _package().style + Markup(brand.style())  # noqa: S704 - of checked colours alone
+    return _package().style + Markup(brand.style())  # noqa: S704 - contains only checked colours
 
 
 def headers(accept_language: str, brand: Brand = _NO_BRAND) -> dict[str, str]:
@@ -86,8 +86,8 @@ def headers(accept_language: str, brand: Brand = _NO_BRAND) -> dict[str, str]:
         "Content-Language": catalogues("admin")[choose_language(accept_language)]["tag"],
         "Content-Security-Policy": package.policy.format(style=csp_source(_style(brand))),
         "X-Content-Type-Options": "nosniff",
-        # Orders need an Origin, which no-referrer would make null (Fetch, "append a request
-        # Origin header").
+        # Orders need the field Origin, which would be null with no-referrer (Fetch, "append a
+        # request Origin header").
         "Referrer-Policy": "same-origin",
         "Cache-Control": "no-store",
         "Vary": "Accept-Language, Cookie",
@@ -95,14 +95,14 @@ def headers(accept_language: str, brand: Brand = _NO_BRAND) -> dict[str, str]:
 
 
 def prepare() -> None:
-    """Read and compile the pages, which takes a while; not in the event loop."""
+    """Read and compile the pages; do not call it in the event loop, which it would block."""
     _package()
     catalogues("admin")
 
 
 @dataclass(frozen=True, slots=True)
 class _Package:
-    """The templates, the style of all pages, and the policy, with a place for its hash."""
+    """The templates, the style of all pages, and the policy, with a placeholder for its hash."""
 
     templates: Mapping[str, Template]
     style: Markup
@@ -167,7 +167,7 @@ _MINUTE: Final = 60
 
 
 def _seconds(value: float | None) -> str:
-    """Return a time that a person can read at a glance."""
+    """Return a duration in milliseconds, seconds or minutes."""
     if value is None:
         return "\N{EN DASH}"
     if value < 1:

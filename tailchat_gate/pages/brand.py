@@ -1,4 +1,4 @@
-"""An organisation's parts of the pages; contrast (WCAG 2.2) and shades of its colours."""
+"""How an organisation adapts the pages; contrast (WCAG 2.2) and shades of its colours."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,15 +8,15 @@ Colour = tuple[int, int, int]
 
 BLACK: Final[Colour] = (0, 0, 0)
 WHITE: Final[Colour] = (255, 255, 255)
-#: What text needs to what it stands on (WCAG 2.2, success criterion 1.4.3, level AA).
+#: The contrast of text to its background (WCAG 2.2, success criterion 1.4.3, level AA).
 ENOUGH: Final = 4.5
-#: What links and buttons stand on, in light and in dark: the card, and a row under the pointer.
+#: The backgrounds of links and buttons, light and dark: a card, and a row under the pointer.
 LIGHT_GROUNDS: Final = ("#ffffff", "#eef3fa")
 DARK_GROUNDS: Final = ("#1a2029", "#252d39")
 
 _STEPS: Final = 100
 _LINEAR_BELOW: Final = 0.04045
-#: The name on the pages of a gate that has none.
+#: The name on the pages if `pages.title` is empty.
 _NAME: Final = "Tailchat Gate"
 _HOVER: Final = 0.15
 
@@ -28,18 +28,18 @@ def contrast(one: str, other: str) -> float:
 
 
 def least_contrast(colour: str, grounds: tuple[str, ...]) -> float:
-    """Return the contrast of a colour to the ground that it differs least from."""
+    """Return the lowest contrast of a colour to any of the backgrounds."""
     return min(contrast(colour, ground) for ground in grounds)
 
 
 def mixed(colour: str, other: Colour, share: float) -> str:
-    """Return a colour with a share of another one in it."""
+    """Return a mixture of two colours; `share`, from 0 to 1, is that of `other`."""
     parts = zip(_numbers(colour), other, strict=True)
     return "#{:02x}{:02x}{:02x}".format(*(round(a + (b - a) * share) for a, b in parts))
 
 
 def readable_shade(colour: str, grounds: tuple[str, ...], towards: Colour) -> str:
-    """Return the nearest shade of a colour, towards BLACK or WHITE, that has ENOUGH contrast."""
+    """Return the first shade from a colour towards BLACK or WHITE that has ENOUGH contrast."""
     shades = (mixed(colour, towards, step / _STEPS) for step in range(_STEPS + 1))
     return next(shade for shade in shades if least_contrast(shade, grounds) >= ENOUGH)
 
@@ -58,11 +58,11 @@ def _luminance(colour: Colour) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Brand:
-    """The brand of one configuration; "" and nothing stand for the gate's own.
+    """The brand of one configuration; what is empty stays as in the gate's own pages.
 
     `logo` is a data: URL. `accent` and `accent_dark` are #rrggbb, for light and dark pages.
-    `links` are addresses by their texts. `texts` are those of a language in the place of the
-    pages' own, by their dotted keys.
+    `links` maps the texts of links to their addresses. `texts` has, by language and dotted key,
+    the texts that replace the pages' own.
     """
 
     title: str = ""
@@ -78,7 +78,7 @@ class Brand:
         return self.title or _NAME
 
     def style(self) -> str:
-        """Return the rules that put the colours in the place of the pages' own."""
+        """Return the CSS rules that replace the colours of the pages."""
         light, dark = self.accent, self.accent_dark
         return "".join(
             (

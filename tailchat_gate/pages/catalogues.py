@@ -1,6 +1,6 @@
-"""The texts of the pages by language, read once in a process; links to switch languages.
+"""The texts of the pages by language, and the links to switch languages.
 
-The links are made by hand, as in a template they take a third of the time of a whole page.
+The links are not made by a template, where they took a third of the time of a whole page.
 """
 
 import re
@@ -17,17 +17,17 @@ from markupsafe import Markup
 from tailchat_gate.pages.language import LANGUAGES
 
 _PLACEHOLDER: Final = re.compile(r"{[a-z_]+}")
-#: What a catalogue says of its language.
+#: The entries of a catalogue that describe its language.
 _OF_LANGUAGE: Final = frozenset(("tag", "name"))
 Texts = Mapping[str, str]
-#: Stands where the way back goes; no path and no name has it.
+#: A placeholder for the path to return to; no path and no name contains it.
 _BACK: Final = "\0"
 _LINK: Final = Markup('<li><a href="{}?to={}&amp;rd=\0" lang="{}" hreflang="{}"{}>{}</a></li>\n')
 _CURRENT: Final = Markup(' aria-current="true"')
 
 
 class LanguageChoice(NamedTuple):
-    """A language as the switch lists it, in its own words; `tag` is for `lang` attributes."""
+    """A language in the switch: `name` is in that language, `tag` is for `lang` attributes."""
 
     language: str
     tag: str
@@ -36,7 +36,7 @@ class LanguageChoice(NamedTuple):
 
 @cache
 def catalogues(folder: str) -> Mapping[str, Mapping[str, Any]]:
-    """Return the texts of the files in a folder of the package, by language."""
+    """Read the texts in a folder of the package, by language, once in a process."""
     place = files(__package__).joinpath(folder)
     return MappingProxyType(
         {
@@ -54,7 +54,7 @@ def listed() -> tuple[LanguageChoice, ...]:
 
 
 def names() -> Mapping[str, str]:
-    """Return the languages' own names, by their tags."""
+    """Return the names of the languages, each in that language, by their tags."""
     return {one.tag: one.name for one in listed()}
 
 
@@ -62,7 +62,7 @@ def names() -> Mapping[str, str]:
 def replaceable() -> Mapping[str, frozenset[str]]:
     """Return the keys of the texts that an organisation may replace, with their placeholders.
 
-    Of all languages: a text with a number has the forms of its language.
+    The keys of all languages are joined, since languages differ in their plural forms.
     """
     texts = (one for found in catalogues("locales").values() for one in _flat(found))
     return MappingProxyType(
@@ -71,12 +71,12 @@ def replaceable() -> Mapping[str, frozenset[str]]:
 
 
 def placeholders(text: str) -> frozenset[str]:
-    """Return the places in a text that values are put into."""
+    """Return the placeholders in a text, such as {tool}."""
     return frozenset(_PLACEHOLDER.findall(text))
 
 
 def with_texts(catalogue: Mapping[str, Any], texts: Texts) -> Mapping[str, Any]:
-    """Return a catalogue with other texts in the place of some, by their dotted keys."""
+    """Return a copy of a catalogue in which `texts` replace others, by their dotted keys."""
     found = dict(catalogue)
     for key, text in texts.items():
         name, _, rest = key.partition(".")
@@ -93,9 +93,10 @@ def _flat(table: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]
 
 
 def switch_links(path: str, current: str, here: str) -> Markup:
-    """Return a link for each language; `path` takes the choice, `current` is the page's tag.
+    """Return a link for each language.
 
-    `here` is the path that each leads back to.
+    `path` receives the choice, `current` is the tag of the page's language, and `here` is the path
+    to return to.
     """
     return Markup(_links(path, current).replace(_BACK, quote(here, safe="/")))  # noqa: S704 - quoted
 

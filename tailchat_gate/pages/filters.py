@@ -1,4 +1,4 @@
-"""The filters of templates, above all for texts of strangers."""
+"""Filters of the templates, above all for texts that strangers chose."""
 
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
@@ -11,11 +11,11 @@ from markupsafe import Markup, escape
 
 from tailchat_gate.pages.language import plural_form
 
-#: Longest text of a stranger's making that a page shows, in characters.
+#: The longest text of a stranger that a page shows, in characters.
 MAX_SHOWN: Final = 300
 _NO_MARK: Final = Markup()
-# An embedding, override or isolate in a nickname would turn round the words beside it, and a
-# stray U+2069 ends even the isolation that <bdi> gives. A lone surrogate cannot be encoded.
+# Embeddings, overrides and isolates in a nickname could reorder the words around it; a stray U+2069
+# ends even the isolation by <bdi>. A lone surrogate cannot be encoded.
 _HARMLESS: Final = MappingProxyType(
     dict.fromkeys((*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029), " ")
     | dict.fromkeys((*range(0x202A, 0x202F), *range(0x2066, 0x206A)))
@@ -29,9 +29,9 @@ def csp_source(content: str) -> str:
 
 
 def clean(value: object) -> object:
-    """Return a value without characters that break the page or the encoder, at any depth."""
+    """Replace characters, at any depth of a value, that would break the page or its encoding."""
     if isinstance(value, Markup):
-        # A template's, whose values were cleaned.
+        # The output of a template, whose values were cleaned.
         return value
     if isinstance(value, str):
         return value.translate(_HARMLESS)
@@ -45,13 +45,13 @@ def clean(value: object) -> object:
 
 
 def fill(message: str, **values: str) -> Markup:
-    """Put values into a sentence of a catalogue, each kept apart from the sentence's direction."""
+    """Put values into a sentence of a catalogue, each isolated from its writing direction."""
     isolated = {name: Markup("<bdi>{}</bdi>").format(text) for name, text in values.items()}
     return escape(message).format(**isolated)
 
 
 def counted(forms: Mapping[str, str], language: str, total: int, /, **values: str) -> Markup:
-    """Put `total` and other values into the form of a sentence that goes with that number."""
+    """Put `total` and other values into the plural form of a sentence for that number."""
     return fill(forms[plural_form(language, total)], total=str(total), **values)
 
 
@@ -61,7 +61,7 @@ def shorten(text: str, limit: int = MAX_SHOWN) -> str:
 
 
 def visible(nickname: str, fallback: str) -> str:
-    """Return a nickname to show, or `fallback` for one that nobody could see."""
+    """Return a nickname to show, or `fallback` for one without a visible character."""
     seen = any(ch.isprintable() and not ch.isspace() for ch in nickname)
     return shorten(nickname.strip(), 80) if seen else fallback
 
@@ -72,7 +72,7 @@ def initial(nickname: str) -> str:
 
 
 def local(seconds: float) -> Markup:
-    """Return a <time> element that a script says in the reader's zone, where scripts run."""
+    """Return a <time> element that a script rewrites in the reader's time zone."""
     return utc(seconds, Markup(" data-local"))
 
 

@@ -1,8 +1,8 @@
-"""The languages of the pages: which one a visitor gets, and their plural forms; pure.
+"""The languages of the pages: which one a visitor gets, and their plural forms.
 
-The forms are the cardinal rules of Unicode CLDR for whole numbers. A table, as a library brings the
-rules and the names of hundreds of languages. French, Spanish and Portuguese have a further form for
-round millions ("1 000 000 de"); here these take `other`.
+The forms follow the cardinal rules of Unicode CLDR for whole numbers. No library is used, because
+one brings the rules and names of hundreds of languages. French, Spanish and Portuguese have a
+further form for round millions ("1 000 000 de"), which takes `other` here.
 """
 
 import re
@@ -11,7 +11,7 @@ from importlib.resources import files
 from types import MappingProxyType
 from typing import Final
 
-#: The language of those whose own none is.
+#: The language for visitors whose languages the pages do not have.
 ENGLISH: Final = "en"
 _ENDING: Final = ".toml"
 _FOUND: Final = frozenset(
@@ -22,9 +22,9 @@ _FOUND: Final = frozenset(
 #: The languages of the pages, by the files of their texts.
 LANGUAGES: Final = (ENGLISH, *sorted(_FOUND - {ENGLISH}))
 
-# The language for a tag that is none of the languages here. Unicode CLDR, likely subtags: Hong Kong
-# and Macau write traditional characters, as Taiwan does. One Portuguese serves the readers of the
-# other better than English does.
+# The language for tags without a catalogue. Hong Kong and Macau write traditional characters, as
+# Taiwan does (Unicode CLDR, likely subtags). For readers of any Portuguese, Brazilian Portuguese is
+# better than English.
 _STANDS_FOR: Final = {"zh-hant": "zh-TW", "zh-hk": "zh-TW", "zh-mo": "zh-TW", "pt": "pt-BR"}
 _BY_TAG: Final = MappingProxyType(
     {name: language for name, language in _STANDS_FOR.items() if language in LANGUAGES}
@@ -35,7 +35,7 @@ _BY_TAG: Final = MappingProxyType(
 MAX_LENGTH: Final = 256
 
 # RFC 9110 sections 12.4.2 (weight) and 12.5.4, RFC 4647 section 2.1 (language-range). "*" alone
-# tells of no language: RFC 4647 section 3.4 has lookup skip it.
+# names no language, so lookup skips it (RFC 4647 section 3.4).
 _RANGE: Final = re.compile(
     r"""
     [ \t]* (?P<range> [a-z]{1,8} (?: - [a-z0-9]{1,8} )* ) [ \t]*
@@ -64,7 +64,7 @@ def _by_last_digits(number: int) -> str:
     return "one" if units == 1 else "few"
 
 
-#: By the primary subtag of a language; what is not here has the forms of English.
+#: By the primary subtag of a language; other languages have the forms of English.
 _RULES: Final[Mapping[str, Callable[[int], str]]] = MappingProxyType(
     {
         **dict.fromkeys(("ja", "zh"), _never),
@@ -80,15 +80,15 @@ def plural_form(language: str, number: int) -> str:
 
 
 def plural_forms(language: str) -> frozenset[str]:
-    """Return the forms of a language."""
+    """Return the names of all plural forms of a language."""
     return frozenset(plural_form(language, number) for number in range(101))
 
 
 def choose_language(accept_language: str) -> str:
-    """Return the language to answer in, for the value of an Accept-Language field ("" = none).
+    """Return the language for a value of Accept-Language, "" if there is none.
 
-    Each range is looked up as RFC 4647 section 3.4 says. Of those that find a language the highest
-    weight wins, then the earlier range. Without any, or with weights of 0 alone, it is English.
+    Each range is looked up (RFC 4647 section 3.4). Of those that find a language the one with the
+    highest weight wins, then the earlier one. If none does, or all weights are 0, it is English.
     A malformed range is ignored (RFC 9110 section 12.5.4).
     """
     best, most = ENGLISH, 0.0
@@ -104,7 +104,7 @@ def choose_language(accept_language: str) -> str:
 
 
 def _look_up(wanted: str) -> str | None:
-    """Return the language for a range: without its last subtags, until one is known."""
+    """Return the language for a range, dropping its last subtags until one is known."""
     while wanted and wanted not in _BY_TAG:
         wanted = wanted.rpartition("-")[0]
         # "and if the resulting subtag is a single letter or digit, it is removed as well"
@@ -115,6 +115,6 @@ def _look_up(wanted: str) -> str | None:
 
 def _elements(field: str) -> list[str]:
     if len(field) > MAX_LENGTH:
-        # The element that the bound cuts through could read as another one (q=0.9 as q=0).
+        # An element cut short could mean something else (q=0.9 as q=0), so it is dropped.
         field = field[:MAX_LENGTH].rpartition(",")[0]
     return field.split(",")

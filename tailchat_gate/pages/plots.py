@@ -1,4 +1,4 @@
-"""Small plots as inline SVG: they need no script, and the policy allows no style attribute."""
+"""Small plots as inline SVG, without scripts, and without style attributes, which CSP forbids."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -11,14 +11,14 @@ _LARGE: Final = (600, 130)
 
 
 def spark(values: Sequence[float], label: str) -> Markup:
-    """Return a line for a table."""
+    """Return a small line plot for a table."""
     width, height = _SPARK
     line = _line(values, max(values, default=0), width, height)
     return _svg("spark", _SPARK, label, Markup('<polyline points="{}"/>').format(line))
 
 
 def bars(good: Sequence[float], bad: Sequence[float], label: str) -> Markup:
-    """Return bars of two parts, the bad one below; their height is the sum."""
+    """Return stacked bars, the bad part below the good one."""
     width, height = _LARGE
     most = max((a + b for a, b in zip(good, bad, strict=True)), default=0) or 1
     each = width / max(len(good), 1)
@@ -59,7 +59,7 @@ def _bar(name: str, x: float, y: float, width: float, height: float) -> Markup:
 
 
 def _line(values: Sequence[float], most: float, width: int, height: int) -> str:
-    """Return the points of a line; one that is 0 throughout lies at the bottom."""
+    """Return the points of a line, scaled so that `most` reaches the top."""
     step = width / max(len(values) - 1, 1)
     scale = height / most if most else 0.0
     if len(values) == 1:

@@ -26,15 +26,15 @@ from tailchat_gate.pages.filters import (
 )
 from tailchat_gate.pages.language import choose_language
 
-#: Most entries of `detail` that a page shows.
+#: The most entries of `detail` that a page shows.
 MAX_DETAILS: Final = 8
-#: Longest value of `detail` that a JSON body carries, in characters.
+#: The longest value of `detail` in a JSON body, in characters.
 MAX_JSON_VALUE: Final = 2000
 
 #: The directive that keeps a page out of frames (CSP Level 3, 6.4.2).
 _NO_FRAMES: Final = "frame-ancestors 'none'"
 
-#: Entries of `detail` that the person who reads the page needs, not only the admin.
+#: Entries of `detail` that are for the visitor; the others are for the admin.
 _FACTS: Final = frozenset(("tool", "nickname", "discriminator", "sub", "groups", "notice", "until"))
 
 
@@ -103,13 +103,12 @@ _PAGES: Final[Mapping[str, _Shape]] = MappingProxyType(
 
 
 class Pages:
-    """The gate's pages, which it renders without reading a file.
+    """The gate's pages for visitors; to render them reads no file.
 
     The first object in a process reads and compiles all templates and catalogues, so create it
-    before the event loop starts. `contact` names who can help (free text, an e-mail address or an
-    http(s) URL; "" = nobody), `prefix` is where the gate's own paths begin, `public_url` its
-    public origin, `tailchat` the host that people sign in at, `brand` what the organisation puts
-    on the pages.
+    before the event loop starts. `contact` says who can help (free text, an e-mail address or an
+    http(s) URL; "" for nobody), `prefix` is that of the gate's own paths, `public_url` its public
+    origin, and `tailchat` the host at which people sign in.
     """
 
     #: The Content-Security-Policy field's value for every page (CSP Level 3).
@@ -125,7 +124,7 @@ class Pages:
         brand: Brand = Brand(),  # noqa: B008 - it is immutable
     ) -> None:
         package = _package()
-        style = package.style + Markup(brand.style())  # noqa: S704 - of checked colours alone
+        style = package.style + Markup(brand.style())  # noqa: S704 - contains only checked colours
         self._templates = package.templates
         own = catalogues("locales")
         self._catalogues = {
@@ -146,15 +145,15 @@ class Pages:
         self._messages: Mapping[str, str] = {
             reason: entry["text"] for reason, entry in own["en"]["reason"].items()
         }
-        # A form's redirect to another origin would be stopped by form-action in some browsers, so
-        # the way to Tailchat is always a link, which no directive restricts.
+        # In some browsers form-action also blocks redirects after a form was sent, so people go to
+        # Tailchat by a link, which no directive restricts.
         self.content_security_policy = "; ".join(
             (
                 "default-src 'none'",
                 f"style-src {csp_source(style)}",
                 f"script-src {' '.join(package.scripts.values())}",
                 "img-src data:",
-                # On a tool's host the sign-out goes on to the public one.
+                # The form for signing out on a tool's host continues on the public host.
                 f"form-action 'self' {public_url}".rstrip(),
                 "base-uri 'none'",
                 _NO_FRAMES,
@@ -166,7 +165,7 @@ class Pages:
     ) -> str:
         """Return the HTML of `page` in the best language for an Accept-Language value.
 
-        `here` is the path at which it is seen again in another language, "" for nowhere.
+        `here` is the path at which the page can be seen in another language, "" for none.
         Pages and their values (`?` = optional); all are texts unless stated:
         `sign_in`: start_url (with its `rd`), tool?, return_to?;
         `sign_out`: csrf, nickname?, back_url?;
@@ -231,8 +230,8 @@ class Pages:
             if ancestors
             else policy,
             "X-Content-Type-Options": "nosniff",
-            # The callback's address holds a code: no tool may learn it from a Referer. (The
-            # sign-out page relaxes this for itself; without it, its POST has `Origin: null`.)
+            # The address of the callback contains a code, which must not reach a tool in Referer.
+            # (The sign-out page relaxes this by itself, because its POST needs an Origin.)
             "Referrer-Policy": "no-referrer",
             "Cache-Control": "no-store",
             "Vary": "Accept-Language, Cookie",
@@ -241,12 +240,12 @@ class Pages:
     def problem_json(
         self, reason: str, request_id: str, trace_id: str = "", /, **detail: str
     ) -> bytes:
-        """Return the JSON body (ASCII) for programs, in place of a page.
+        """Return the body of an error for programs: JSON in ASCII.
 
         Its members are error (the reason), message (one or two English sentences), request_id,
-        trace_id where there is a trace, and the values of `detail` that are neither empty nor very
-        long; `detail` cannot replace the others. Raises KeyError for a reason outside the closed
-        list.
+        trace_id if there is a trace, and the values of `detail` that are neither empty nor longer
+        than MAX_JSON_VALUE; `detail` cannot replace the others. Raises KeyError for an unknown
+        reason.
         """
         extra = {name: text for name, text in detail.items() if 0 < len(text) <= MAX_JSON_VALUE}
         body = {"error": reason, "message": self._messages[reason], "request_id": request_id}
@@ -256,9 +255,9 @@ class Pages:
 
 
 def draw_tile(title: str, description: str, url: str, *, icon: str, picture: str) -> Markup:
-    """Return the HTML of a tool on the launcher, up to where it says until when.
+    """Return the HTML of a tool's tile on the launcher, without the end of a grant.
 
-    `icon` is an emoji, `picture` a data: URL; one of them, or none, is set.
+    `icon` is an emoji, `picture` a data: URL; at most one of them is set.
     """
     texts = {"title": title, "description": description, "url": url, "icon": icon}
     shown = {name: clean(text) for name, text in texts.items()}
@@ -267,7 +266,7 @@ def draw_tile(title: str, description: str, url: str, *, icon: str, picture: str
 
 @dataclass(frozen=True, slots=True)
 class _Package:
-    """Templates of all pages, `parts` of them, `style`; `scripts` are sources for the CSP."""
+    """The templates of all pages, their macros (`parts`), the style, and CSP sources of scripts."""
 
     templates: Mapping[str, Template]
     parts: Any
@@ -277,7 +276,7 @@ class _Package:
 
 @cache
 def _package() -> _Package:
-    """Read and compile the package's files, once: this would be most of the work of a reload."""
+    """Read and compile the package's files, once, because it would take most of a reload's time."""
     package = files(__package__)
     sources = {
         entry.name: entry.read_text(encoding="utf-8")
@@ -331,7 +330,7 @@ def _is_link(value: object) -> bool:
 
 
 def _contact_url(contact: str) -> str:
-    """Return the URL of a contact, "" for a name, a room or a phone number."""
+    """Return the URL of a contact, "" for one that is no URL and no e-mail address."""
     if contact.startswith(("https://", "http://")):
         return contact
     local, at, domain = contact.partition("@")
@@ -341,7 +340,7 @@ def _contact_url(contact: str) -> str:
 
 
 def _split_detail(detail: object) -> dict[str, object]:
-    """Separate what the reader needs (`facts`) from what the admin needs (`extra`)."""
+    """Split details into those for the visitor (`facts`) and those for the admin (`extra`)."""
     entries = dict(detail) if isinstance(detail, Mapping) else {}
     extra = [(name, text) for name, text in entries.items() if name not in _FACTS and text]
     facts = {name: entries.get(name) or "" for name in _FACTS}

@@ -22,12 +22,12 @@ from tailchat_gate.identity.revocation.store import SESSION_ENDS, Revocations
 from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.identity.stored_sessions import StoredSessions
 from tailchat_gate.observe.access_log import AccessLog
-from tailchat_gate.observe.apart import apart
 from tailchat_gate.observe.audit import Audit
 from tailchat_gate.observe.families import Collected
 from tailchat_gate.observe.log import FaultLog, sinks
 from tailchat_gate.observe.metrics import Metrics
 from tailchat_gate.observe.spans import Spans
+from tailchat_gate.observe.threads import in_thread
 from tailchat_gate.proxy.client.aiohttp_bridge import AiohttpBridge
 from tailchat_gate.proxy.client.watches import SessionWatch
 from tailchat_gate.proxy.exchange.recorder import SESSION_OVER
@@ -157,7 +157,7 @@ class ProcessState:
         await self.tailchat.close()
         await self.rates.close()
         await self.store.close()
-        await apart(self.spans.close, "spans-close")
+        await in_thread(self.spans.close, "spans-close")
         await self.access_log.close()
 
     def keep_out(self, sub: str, reason: Reason | None, *, lifetime: float) -> None:

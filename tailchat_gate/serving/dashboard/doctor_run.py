@@ -9,8 +9,9 @@ from collections.abc import Callable
 from typing import Final
 
 from tailchat_gate.config.load import Source
-from tailchat_gate.diagnosis.statement import Mark, in_thread
+from tailchat_gate.diagnosis.statement import Mark
 from tailchat_gate.observe.log import LOGGER_NAME
+from tailchat_gate.observe.threads import in_thread
 
 #: Seconds for all checks together.
 _SECONDS: Final = 60.0
