@@ -1,4 +1,4 @@
-"""Calls of the actions of Tailchat's gateway, beside OAuth."""
+"""Calls actions of Tailchat's API gateway (`/api/SERVICE/ACTION`)."""
 
 import asyncio
 import json
@@ -15,9 +15,9 @@ from tailchat_gate.identity.oauth.responses import busy, quotes_any
 from tailchat_gate.reasons import Reason
 from tailchat_gate.syntax import COMPACT
 
-#: Characters of an error's name and type that are logged.
+#: The longest name and type of an error that is logged, in characters.
 _LONGEST_NAME: Final = 64
-#: Members of a body that a server may echo and no log may show.
+#: Members of a request that a server may echo, but that must not get into a log.
 _SECRETS: Final = ("token", "jwt")
 
 
@@ -30,11 +30,11 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Tailchat answered with an error of its own; "" for what it did not say.
+    """Tailchat answered with an error of its own; members that it left out are "".
 
-    Decide by `status`, `name` and `type`: Tailchat writes `message` in the language of the request.
-    It is empty if it quotes a secret. With a token, a 401 can also be an outage (Tailchat: its
-    Redis does not answer).
+    Decide by `status`, `name` and `type`: Tailchat writes `message` in the language of the request,
+    and it is "" here if it quotes a secret. A 401 to a call with a token can also be an outage
+    (Tailchat: its Redis does not answer).
     """
 
     status: int
@@ -44,26 +44,26 @@ class Refused:
 
     @property
     def is_closed(self) -> bool:
-        """Whether the action is not for this caller: 401, 403 or 404."""
+        """Whether this caller may not call the action, or it does not exist: 401, 403 or 404."""
         return self.status in _CLOSED
 
 
 @dataclass(frozen=True, slots=True)
 class CannotTell:
-    """No answer, or none that can be read; never a statement about anybody."""
+    """There was no readable answer; this says nothing about any person."""
 
     reason: Reason
     problem: str = ""
 
     @property
     def why(self) -> str:
-        """Why there is none, for an admin."""
+        """Why there was none, for an admin."""
         return self.problem or self.reason
 
 
 @dataclass(frozen=True, slots=True)
 class Raw:
-    """The action was done; `body` is the whole answer, JSON that nobody has read yet."""
+    """The action was done; `body` is the whole answer, not yet parsed JSON."""
 
     body: bytes
 
@@ -73,7 +73,7 @@ RawResult = Raw | Refused | CannotTell
 _Result = TypeVar("_Result", Done | Refused | CannotTell, Raw | Refused | CannotTell)
 
 _CLOSED: Final = frozenset((HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND))
-#: What stands between the gate and an action, and says nothing about the call.
+#: Statuses of servers between the gate and the action; they say nothing about the call.
 _OUTAGES: Final = frozenset(
     (
         HTTPStatus.REQUEST_TIMEOUT,
@@ -101,7 +101,7 @@ class TailchatApi:
         self._channel = channel
         self._clock = clock
         self._observe = observe
-        #: Tailchat asked for no calls before this Unix second.
+        #: The Unix second before which Tailchat asked for no further call.
         self._rests_until = 0.0
 
     async def call(
@@ -114,17 +114,17 @@ class TailchatApi:
     ) -> ApiResult:
         """Return the result of an action, for example `user/getUserInfo`; raises nothing.
 
-        The request is sent once. `token`: the JWT of a user or bot; None: without one. `limit`:
-        bytes of the answer that are read.
+        The request is sent once. `token` is the JWT of a user or bot, None for none. An answer of
+        more than `limit` bytes is CannotTell.
         """
         return await self._observed(action, body, token, limit, _read)
 
     async def fetch(
         self, action: str, body: Mapping[str, object], token: str | None = None, *, limit: int
     ) -> RawResult:
-        """Return the answer of an action unread, as `call` does.
+        """Call an action as `call` does, but return the answer unparsed.
 
-        Reading a large one takes longer than other work of the event loop may wait.
+        Parsing a large answer would block the event loop for too long.
         """
         return await self._observed(action, body, token, limit, _unread)
 
@@ -189,7 +189,7 @@ def _unread(answer: Answer, secrets: list[str]) -> RawResult:
 
 
 def _read(answer: Answer, secrets: list[str]) -> ApiResult:
-    """Return the data of an answer (Tailchat: `{"code":200,"data":...}`, or an error's members)."""
+    """Parse an answer (Tailchat: `{"code":200,"data":...}`, or the members of an error)."""
     if answer.status in _OUTAGES:
         return CannotTell(Reason.TAILCHAT_BROKEN, f"status {int(answer.status)}")
     members = _members(answer)

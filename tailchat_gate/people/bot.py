@@ -1,4 +1,4 @@
-"""The gate's bot at Tailchat: it signs in with the app's own id and secret, and calls actions."""
+"""The gate's bot at Tailchat: it signs in with the id and secret of the app, and calls actions."""
 
 import asyncio
 import base64
@@ -28,17 +28,17 @@ from tailchat_gate.people.api import (
 from tailchat_gate.reasons import Reason
 from tailchat_gate.syntax import COMPACT, base64url
 
-#: Tailchat: the key where SECRET is not set, as in the compose file that it ships.
+#: Tailchat: the default of SECRET, which its own compose file uses.
 PUBLIC_KEY: Final = b"tailchat"
 _CHECK: Final = "user/checkTokenValid"
 _PROBE_SECONDS: Final = 60
 _LOGIN: Final = "openapi/bot/login"
-#: A token is replaced after this part of its life (Tailchat: of 30 days; there is no refresh).
+#: A token is replaced after this part of its lifetime (Tailchat: 30 days, without a refresh).
 _USED_PART: Final = 0.9
-#: The life of a token that does not say when it ends.
+#: The lifetime of a token that does not say when it expires.
 _USUAL_SECONDS: Final = 86_400.0
-#: Seconds after which a refused sign-in is tried again. Tailchat keeps a refusal for an hour, so
-#: asking more often only fills its log; a missing capability counts as soon as it is there.
+#: Seconds after which a refused sign-in is tried again. Tailchat caches a wrong secret for an hour,
+#: so trying more often only fills its log, but not a missing capability of the app.
 RETRY_SECONDS: Final = 60.0
 _NO_TOKEN: Final = "NO_TOKEN"  # noqa: S105 - the type of an error
 _CAPABILITY: Final = "capability"
@@ -49,9 +49,10 @@ _log: Final = logging.getLogger(LOGGER_NAME)
 
 
 async def has_public_key(api: TailchatApi, now: float) -> bool | CannotTell:
-    """Return whether anybody can make tokens of anybody there; `now` in Unix seconds.
+    """Return whether Tailchat signs tokens with the default key, so that anybody can forge them.
 
-    Asked with a token that names nobody, and is good for a minute.
+    The question is a token signed with that key, which names nobody and expires after a minute.
+    `now` is in Unix seconds.
     """
     payload = {"_id": "0" * 24, "iat": int(now), "exp": int(now) + _PROBE_SECONDS}
     parts = [
@@ -71,9 +72,10 @@ async def has_public_key(api: TailchatApi, now: float) -> bool | CannotTell:
 
 @dataclass(slots=True)
 class BotSignIn:
-    """A bot's sign-in, which outlives a configuration: for whom it is, and until when it is good.
+    """The sign-in of a bot, which survives reloads.
 
-    `token` is None without one; it is in memory only. `sub` is the bot's own user.
+    `owner` identifies the server, app and secret that it is for. `token` is in memory only, None
+    for none; it is renewed from `renew_at` on, in Unix seconds. `sub` is the bot's own user.
     """
 
     owner: str = ""
@@ -85,9 +87,9 @@ class BotSignIn:
 class Bot:
     """Calls actions as the bot of the app `client_id`, signing in when that is due.
 
-    `server` is the Tailchat's address; `sign_in` what an earlier bot left. The token is in no log
-    or repr. `clock`: Unix seconds. After a failed sign-in `problem` says why and `remedy` what
-    to do; otherwise they are "".
+    `server` is the address of Tailchat; `sign_in` is that of an earlier bot. The token is in no log
+    and no repr. `clock` gives Unix seconds. After a failed sign-in `problem` says why and `remedy`
+    what to do; otherwise they are "".
     """
 
     def __init__(
@@ -122,15 +124,15 @@ class Bot:
         return self._now.token if self._now.owner == self._owner else None
 
     def __repr__(self) -> str:
-        """The app and whether the bot is signed in."""
+        """Show the app and whether the bot is signed in, without the secret and the token."""
         return f"<Bot of {self._client_id}, {'signed in' if self._token else 'not signed in'}>"
 
     async def call(
         self, action: str, body: Mapping[str, object], *, limit: int = MAX_ANSWER
     ) -> ApiResult:
-        """Return the result of an action as TailchatApi.call does; a 401 is CannotTell.
+        """Call an action as TailchatApi.call does; a 401 is CannotTell.
 
-        A sign-in that Tailchat refuses is Refused, one that fails otherwise CannotTell.
+        If Tailchat refuses the sign-in the result is Refused, if that fails otherwise CannotTell.
         """
 
         async def once(token: str) -> ApiResult:
@@ -139,7 +141,7 @@ class Bot:
         return await self._signed_in(once)
 
     async def fetch(self, action: str, body: Mapping[str, object], *, limit: int) -> RawResult:
-        """Return the answer of an action as TailchatApi.fetch does; otherwise as `call`."""
+        """Call an action as `call` does, but return the answer unparsed, as TailchatApi.fetch."""
 
         async def once(token: str) -> RawResult:
             return await self._api.fetch(action, body, token, limit=limit)
@@ -147,7 +149,7 @@ class Bot:
         return await self._signed_in(once)
 
     async def token(self) -> str | None:
-        """Return the bot's token for a call of the caller's own, None if there is none."""
+        """Return the bot's token, signing in if that is due; None if that fails."""
         token = await self._fresh_token()
         return token if isinstance(token, str) else None
 
@@ -157,7 +159,7 @@ class Bot:
         return None if isinstance(token, str) else token
 
     async def _signed_in(self, once: Callable[[str], Awaitable[_Result]]) -> _Result:
-        """Return the result of a call, which is made again once with another token after a 401."""
+        """Make a call with the bot's token, and after a 401 once more with a new token."""
         token = await self._fresh_token()
         if not isinstance(token, str):
             return token
@@ -168,12 +170,12 @@ class Bot:
         if isinstance(again, str) and again != token:
             result = await once(again)
         if isinstance(result, Refused) and _is_unauthorized(result):
-            # Tailchat: with a Redis that does not answer every token is invalid.
+            # Tailchat: while its Redis does not answer, every token is invalid.
             return CannotTell(Reason.TAILCHAT_BROKEN, f"status 401 {result.type}".rstrip())
         return result
 
     async def _fresh_token(self, instead_of: str = "") -> str | Refused | CannotTell:
-        """Return a token, another than `instead_of`; one sign-in at a time."""
+        """Return a token other than `instead_of`; only one sign-in runs at a time."""
         async with self._signing_in:
             token, now = self._token, self._clock()
             if token is not None and token != instead_of and now < self._now.renew_at:
@@ -186,18 +188,18 @@ class Bot:
             if isinstance(found, Done):
                 found = CannotTell(Reason.TAILCHAT_BROKEN, "a sign-in without a token")
             self._failed(found)
-            # An older token is good for as long as Tailchat takes it.
+            # Use the old token for as long as Tailchat accepts it.
             return found if token is None or token == instead_of else token
 
     async def _sign_in(self, old: str | None) -> ApiResult:
         secret = self._client_secret.get_secret_value()
-        # Tailchat asks for this very digest; it protects nothing beyond the secret itself.
+        # Tailchat requires this digest; MD5 does no harm here, since it stands for the secret.
         digest = hashlib.md5((self._client_id + secret).encode(), usedforsecurity=False)
         body = {"appId": self._client_id, "token": digest.hexdigest()}
         found = await self._api.call(_LOGIN, body)
         if isinstance(found, Refused) and found.type == _NO_TOKEN and old is not None:
-            # Tailchat: a core that was restarted alone takes the sign-in for a closed action,
-            # until openapi restarts too, and lets it through with any good token.
+            # Tailchat: if only core was restarted, it requires a token for the sign-in until
+            # openapi is restarted too; any valid token will do.
             found = await self._api.call(_LOGIN, body, old)
         return found
 
@@ -227,7 +229,7 @@ class Bot:
             )
         else:
             problem = found.problem if isinstance(found, CannotTell) else f"401 {found.type}"
-            remedy = "see whether Tailchat is up; if core was restarted alone, restart openapi too"
+            remedy = "check that Tailchat runs; if only core was restarted, restart openapi too"
         if problem != self.problem:
             self.problem, self.remedy = problem, remedy
             details = {"problem": problem, "remedy": remedy}
@@ -239,7 +241,10 @@ def _is_unauthorized(result: object) -> bool:
 
 
 def _end_of(token: str, otherwise: float) -> float:
-    """Return the Unix second at which a token says that it ends; nothing depends on its truth."""
+    """Return the Unix second at which a token says that it expires; its signature is not checked.
+
+    The time only decides when the token is renewed.
+    """
     try:
         part = token.split(".")[1]
         payload = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))

@@ -1,4 +1,4 @@
-"""Tailchat's facts about accounts, and the accounts to ask about; bounded, no I/O."""
+"""What Tailchat says about accounts, and the accounts to ask about; bounded, without I/O."""
 
 import math
 from collections import OrderedDict
@@ -10,10 +10,10 @@ from tailchat_gate.identity.oauth.responses import Profile, ProfileError, profil
 from tailchat_gate.reasons import Reason
 from tailchat_gate.syntax import EMAIL, MAX_EMAIL, TAILCHAT_ID
 
-#: Characters that are read of a text: no name costs more time than another.
+#: How many characters of a text are read, so that a long name costs no more time than others.
 _MOST_READ: Final = 2048
 _BOTS: Final = frozenset(("openapiBot", "pluginBot"))
-#: People in memory, less than 1 KiB each.
+#: How many people are remembered, less than 1 KiB each.
 CAPACITY: Final = 20_000
 NEVER: Final = -math.inf
 
@@ -22,8 +22,8 @@ NEVER: Final = -math.inf
 class Facts:
     """An account of Tailchat.
 
-    `email` is "" if Tailchat has none that can be used. Anybody can register with anybody's
-    address: without `email_verified` it is a claim of the account's owner.
+    `email` is "" if Tailchat has none, or none that is valid. Anybody can register with any
+    address, so without `email_verified` it proves nothing.
     """
 
     profile: Profile
@@ -39,7 +39,7 @@ class Deleted:
 
 
 class Unreadable:
-    """An account whose record is longer than the gate reads, so that a ban in it is not seen."""
+    """An account whose record is longer than the gate reads; it might hide a ban."""
 
 
 Account = Facts | Deleted | Unreadable
@@ -49,16 +49,16 @@ UNREADABLE: Final = Unreadable()
 
 
 def is_asked(sub: str) -> bool:
-    """Whether a sub is one of Tailchat's ids; one that is none fails a call for all in it."""
+    """Whether Tailchat can be asked about a sub; another form would fail the call for all in it."""
     return TAILCHAT_ID.fullmatch(sub) is not None
 
 
 def read_people(
     subs: Sequence[str], data: object, *, api_url: str, keeps_emails: bool = True
 ) -> dict[str, Account] | None:
-    """Return the facts about `subs` in a list of records, in their order; None if it has none.
+    """Read a list of records about `subs`, in their order; None if `data` is no such list.
 
-    A record of another account, or one with a member of another type, says nothing of that person.
+    A record that is of another account, or has a member of a wrong type, is left out.
     """
     if not isinstance(data, list) or len(data) != len(subs):
         return None
@@ -104,7 +104,10 @@ def _address(value: object) -> str:
 
 
 def kept_out_because(facts: Account, *, guests: bool) -> Reason | None:
-    """Return why an account may enter no tool, None if it may; `guests`: guests and bots may."""
+    """Return why an account may enter no tool, None if it may.
+
+    `guests`: guests and bots may enter.
+    """
     if isinstance(facts, Deleted):
         return Reason.ACCOUNT_DELETED
     if isinstance(facts, Unreadable):
@@ -121,9 +124,9 @@ def kept_out_because(facts: Account, *, guests: bool) -> Reason | None:
 class KnownPerson:
     """The facts about one person.
 
-    `about_at`: when a request of theirs was last seen. `asked_at`: when Tailchat was last asked
-    about them, and answered; NEVER if it was not. Both are monotonic seconds. `facts` is what it
-    said, None for nothing, in the Unix second `told_at`.
+    `about_at` is the time of their last request, and `asked_at` that of the last question about
+    them that Tailchat answered, or NEVER; both are monotonic seconds. `facts` is its answer, None
+    for none, and `told_at` the Unix second of that.
     """
 
     __slots__ = ("about_at", "asked_at", "facts", "told_at")
@@ -136,16 +139,16 @@ class KnownPerson:
 
 
 class KnownPeople:
-    """The people who are signed in and about, in one process.
+    """The people with recent requests, in one process.
 
-    It holds no configuration, so that it survives a reload. Over `capacity` it forgets first those
-    who were asked about longest ago: they count as unknown, and are asked about when they return.
+    It holds no configuration, so it survives a reload. Beyond `capacity` it forgets those who were
+    asked about longest ago; they count as unknown, and are asked about when they return.
     """
 
     def __init__(self, *, capacity: int = CAPACITY) -> None:
         self._capacity = capacity
         self._keeps_emails = False
-        #: The longest unasked first.
+        #: Those asked about longest ago come first.
         self._all: OrderedDict[str, KnownPerson] = OrderedDict()
 
     def __len__(self) -> int:
@@ -172,8 +175,8 @@ class KnownPeople:
     def learn(self, sub: str, facts: Account | None, *, asked_at: float, told_at: float) -> bool:
         """Store the answer to a question of `asked_at`; return whether it is the newest.
 
-        A later question may have been answered already. None: it said nothing of this person, and
-        what is known stays.
+        A later question may have been answered already. With `facts` None, which is no answer about
+        this person, the known facts stay.
         """
         known = self._all.get(sub)
         if known is None:
@@ -187,14 +190,14 @@ class KnownPeople:
         return True
 
     def about(self, since: float) -> list[str]:
-        """Return the people seen since then, the longest unasked first; forget the others."""
+        """Return the people seen since then, those asked about longest ago first; forget others."""
         self._forget(sub for sub, known in self._all.items() if known.about_at < since)
         return list(self._all)
 
     def keep_emails(self, keep: bool) -> None:  # noqa: FBT001 - a setting's value
         """Store addresses from now on, or forget the known ones.
 
-        Once they are to be kept, everybody is unknown until they were asked about again.
+        When storing begins, everybody counts as unknown until they were asked about again.
         """
         before, self._keeps_emails = self._keeps_emails, keep
         for known in self._all.values():

@@ -1,6 +1,6 @@
-"""Reads the answer of `group/getUserGroups` in small steps; pure.
+"""Parses the answer of `group/getUserGroups` in small steps.
 
-Half a million members take a second to read, and the whole time of `json.loads` is one step.
+Half a million members take a second to parse, for which `json.loads` would block the event loop.
 """
 
 import itertools
@@ -13,11 +13,11 @@ from typing import Final
 
 from tailchat_gate.syntax import TAILCHAT_ID
 
-#: Bytes that are read in one step: less than a tenth of a millisecond.
+#: Bytes that are parsed in one step, in less than a tenth of a millisecond.
 _PIECE: Final = 4096
-#: Values that are read one by one between two pauses.
+#: How many values are parsed one by one between two pauses.
 _SOME: Final = 32
-#: Nested values, as deep as a document of MongoDB may be.
+#: The deepest nesting, which is that of a document of MongoDB.
 _DEEPEST: Final = 110
 _SPACE: Final = frozenset(b" \t\r\n")
 _COMMA, _COLON, _QUOTE = b',:"'
@@ -26,23 +26,22 @@ _CHARACTERS: Final = re.compile(rb'(?:[^"\\]|\\.)*+', re.DOTALL)
 _DECODER: Final = json.JSONDecoder()
 _OK: Final = 200
 
-#: Yields after each step, and returns what was read.
+#: Yields after each step, and returns the value.
 Steps = Generator[None, None, object]
 _Part = Callable[[str], Steps]
 _Item = Callable[[], Steps]
 
 
 class UnreadableError(ValueError):
-    """An answer that is not Tailchat's."""
+    """The answer does not have Tailchat's form; the text says why."""
 
 
 @dataclass(slots=True)
 class TailchatGroup:
-    """A group of the answer: ids of its members, of its roles, and of the members of each role.
+    """A group of the answer: the ids of its members and roles, and the members of each role.
 
-    `panels` has the type of each panel by its id.
-
-    An id that its roles do not name is a role that is gone, even if members have it.
+    `panels` has the type of each panel by its id. A role that is not in `roles` was deleted, even
+    if members still have it.
     """
 
     members: frozenset[str] = frozenset()
@@ -51,7 +50,7 @@ class TailchatGroup:
     panels: dict[str, int] = field(default_factory=dict)
 
     def who(self, role: str) -> frozenset[str] | None:
-        """Return the members with a role, None for a role that is gone; "" is every member."""
+        """Return the members with a role, None for a deleted role; "" is for all members."""
         if not role:
             return self.members
         return self.by_role.get(role, frozenset()) if role in self.roles else None
@@ -80,13 +79,13 @@ class _Members:
 
 
 class _Reader:
-    """Reads one JSON text, of which only the wanted groups are kept."""
+    """Parses one JSON text, keeping only the wanted groups."""
 
     def __init__(self, body: bytes, wanted: Collection[str]) -> None:
         self._body = body
         self._at = 0
         self._wanted = wanted
-        #: One object for each member, however many groups name it.
+        #: One string object for each member, however many groups name it.
         self._known: dict[str, str] = {}
         self.groups: dict[str, TailchatGroup] = {}
         self.code: object = None
@@ -143,7 +142,7 @@ class _Reader:
         return None
 
     def _several(self) -> list[object]:
-        """Read the objects of a list that are whole within one piece, none where that fails."""
+        """Parse as many complete objects of a list as one piece has; none if that fails."""
         self._skip_space()
         cut = self._body.rfind(b"},{", self._at, self._at + _PIECE)
         if cut < 0:
@@ -187,16 +186,16 @@ class _Reader:
         return None
 
     def _value(self, depth: int) -> Steps:
-        """Read any value: a small one in one step, a large one item by item."""
+        """Parse any value: a small one in one step, a large one item by item."""
         self._skip_space()
         piece = self._body[self._at : self._at + _PIECE]
         try:
-            # As Latin-1, because a piece may end within a character; ids are ASCII.
+            # As Latin-1, because a piece may end within a character; all ids are ASCII.
             value, end = _DECODER.raw_decode(piece.decode("latin-1"))
         except (JSONDecodeError, RecursionError):
             pass
         else:
-            # A number at the end of the piece may go on.
+            # A number at the end of a piece may continue after it.
             if end < len(piece) or self._at + end == len(self._body):
                 self._at += end
                 return value
@@ -227,7 +226,7 @@ class _Reader:
         return members
 
     def _text(self) -> Steps:
-        """Skip a long text; no id is one. Strangers may have filled it with escapes."""
+        """Skip a long text, which is no id, in steps: strangers may have filled it with escapes."""
         self._at += 1
         while True:
             found = _CHARACTERS.match(self._body, self._at, self._at + _PIECE)
@@ -274,9 +273,9 @@ def _group_of(members: _Members, listed: object, shown: object) -> TailchatGroup
 def read_groups(
     body: bytes, wanted: Collection[str]
 ) -> Generator[None, None, dict[str, TailchatGroup]]:
-    """Return the groups of an answer that `wanted` names, by their ids; raises UnreadableError.
+    """Return the groups of an answer whose ids are in `wanted`, by id; raises UnreadableError.
 
-    A group that is missing in the result is one that the bot is not in, or that is gone.
+    A missing group was deleted, or the bot is not in it.
     """
     reader = _Reader(body, wanted)
     try:

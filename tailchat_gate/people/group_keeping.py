@@ -1,6 +1,6 @@
-"""After a round about Tailchat's groups: stores members and logs changes.
+"""Stores the members of Tailchat's groups and logs changes, after each round of questions.
 
-No round waits for it: a slow store or a slow Tailchat must not keep a door open.
+No round waits for this, because a slow store or Tailchat must not delay the end of a right.
 """
 
 import asyncio
@@ -18,8 +18,8 @@ from tailchat_gate.people.group_records import to_records
 from tailchat_gate.people.memberships import Memberships, Resolved
 from tailchat_gate.state.store import Record, Store
 
-#: People of one group who came or went at once that have a line of the audit log each; of more,
-#: a line names as many.
+#: How many people who joined or left a group at once get a line each in the audit log; further
+#: lines name as many each.
 MOST_NAMED: Final = 100
 
 
@@ -31,25 +31,25 @@ _log: Final = logging.getLogger(LOGGER_NAME)
 
 
 class GroupReport:
-    """Compares what is known now with what was certain before."""
+    """Logs the differences between the members known now and those known for certain before."""
 
     def __init__(self, audit: Audit) -> None:
         self._audit = audit
-        #: The last people of each group that were certain, with what the group was then.
+        #: The last members of each group that were certain, with the group's settings then.
         self._certain: dict[str, tuple[Group, frozenset[str]]] = {}
 
     def tell(
         self, groups: Mapping[str, Group], before: Resolved, now: Resolved, *, age: float
     ) -> None:
-        """Say what is different; `age` is that of the oldest answer, in seconds."""
+        """Log the differences; `age` is that of the oldest answer, in seconds."""
         if now.unknown - before.unknown and before.people:
             details: dict[str, object] = {
                 "groups": sorted(now.unknown),
                 "age": whole_seconds(age),
             }
-            _log.error("nobody is known to be in groups of Tailchat", extra={"details": details})
+            _log.error("the members of groups of Tailchat are unknown", extra={"details": details})
         elif before.unknown and not now.unknown:
-            _log.info("it is known who is in the groups of Tailchat")
+            _log.info("the members of Tailchat's groups are known again")
         for name, count in now.too_large.items():
             if before.too_large.get(name) != count:
                 details = {"group": name, "members": count}
@@ -59,7 +59,7 @@ class GroupReport:
                 self._compare(name, groups[name], people)
 
     def _compare(self, name: str, group: Group, people: frozenset[str]) -> None:
-        """Write for whom a door was opened or closed."""
+        """Log who joined and who left a group."""
         before = self._certain.get(name)
         self._certain[name] = group, people
         if before is None or before[0] != group:
@@ -78,15 +78,15 @@ class GroupReport:
 
 
 def whole_seconds(age: float) -> int | None:
-    """Return an age for a log, None for none."""
+    """Return an age in whole seconds for a log, None for an infinite one."""
     return int(age) if math.isfinite(age) else None
 
 
 class GroupKeeper:
-    """Writes `memberships` to the store, and tells of what is gone: one of each at a time.
+    """Writes `memberships` to the store, and logs deleted groups, in a background task each.
 
-    `note` what an answer changed as soon as it counts, and `follow_up` once the rules know it.
-    `clock`: Unix seconds.
+    Call `note` with the changes of an answer as soon as it counts, and `follow_up` once the rules
+    have them. `clock` gives Unix seconds.
     """
 
     def __init__(self, store: Store, memberships: Memberships, clock: Callable[[], float]) -> None:
@@ -94,51 +94,51 @@ class GroupKeeper:
         self._memberships = memberships
         self._clock = clock
         self._writing: asyncio.Task[None] | None = None
-        self._telling: asyncio.Task[None] | None = None
-        #: Whose members in the store are not those in memory. A task that ends early leaves them.
+        self._logging: asyncio.Task[None] | None = None
+        #: Sources whose members in the store differ from those in memory.
         self._unwritten: set[MemberSource] = set()
         self._written_at = -_REWRITE_SECONDS
-        #: Whose heads say too early a time.
+        #: Sources whose members did not change, but whose stored time is too old.
         self._confirmed: Collection[MemberSource] = ()
-        #: What is gone and not yet told, with whether its group is there.
-        self._untold: dict[MemberSource, bool] = {}
+        #: Sources that are gone, which is not logged yet, with whether their group exists.
+        self._unlogged: dict[MemberSource, bool] = {}
 
     def note(self, changed: Iterable[MemberSource], gone: Mapping[MemberSource, bool]) -> None:
-        """Remember what is to be written, and what is gone, with whether its group is there."""
+        """Remember sources to write, and those that are gone, with whether their group exists."""
         self._unwritten.update(changed)
-        self._untold.update(gone)
+        self._unlogged.update(gone)
 
     def rewrite(self) -> None:
-        """Write everything as a whole the next time."""
+        """Write all members again at the next `follow_up`."""
         self._written_at = -_REWRITE_SECONDS
 
     def follow_up(self, sources: Collection[MemberSource], api: TailchatApi) -> None:
-        """Write and tell what is noted, soon; of what did not change, only that it still holds."""
+        """Soon write and log what was noted; of the other sources write only the new time."""
         now = self._clock()
         if not 0 <= now - self._written_at < _REWRITE_SECONDS:
             self._unwritten.update(sources)
             self._written_at = now
         self._confirmed = sources
         if self._writing is None or self._writing.done():
-            self._writing = asyncio.create_task(_logged(self._write()))
-        if self._untold and (self._telling is None or self._telling.done()):
-            self._telling = asyncio.create_task(_logged(self._tell(api)))
+            self._writing = asyncio.create_task(_guarded(self._write()))
+        if self._unlogged and (self._logging is None or self._logging.done()):
+            self._logging = asyncio.create_task(_guarded(self._log_gone(api)))
 
     async def close(self) -> None:
-        """Stop telling, and leave what is not yet written to the store, which writes it."""
-        for task in (self._writing, self._telling):
+        """Stop both tasks, and hand what is not yet written to the store."""
+        for task in (self._writing, self._logging):
             if task is not None:
                 task.cancel()
                 with suppress(asyncio.CancelledError):
                     await task
-        self._writing = self._telling = None
+        self._writing = self._logging = None
         while self._unwritten:
             self._store.put(self._next_whole())
 
     async def _write(self) -> None:
         while self._unwritten or self._confirmed:
             while self._unwritten:
-                # The store completes what it was given, even where this task is cancelled.
+                # The store completes this write even if this task is cancelled.
                 await self._store.put(self._next_whole())
             confirmed, self._confirmed = self._confirmed, ()
             heads: list[Record] = []
@@ -153,9 +153,9 @@ class GroupKeeper:
         known = self._memberships.get(source)
         return to_records(source, known) if known is not None else []
 
-    async def _tell(self, api: TailchatApi) -> None:
-        while self._untold:
-            source, has_group = self._untold.popitem()
+    async def _log_gone(self, api: TailchatApi) -> None:
+        while self._unlogged:
+            source, has_group = self._unlogged.popitem()
             why = "the group has no such role" if has_group else await _why_gone(api, source)
             known = self._memberships.get(source)
             if known is not None and known.gone:
@@ -165,11 +165,11 @@ class GroupKeeper:
                 )
 
 
-async def _logged(work: Coroutine[None, None, None]) -> None:
+async def _guarded(work: Coroutine[None, None, None]) -> None:
     try:
         await work
     except Exception:  # noqa: BLE001 - the next round tries again
-        _log.exception("what follows an answer about Tailchat's groups was not done")
+        _log.exception("members of Tailchat's groups could not be stored or logged")
 
 
 async def _why_gone(api: TailchatApi, source: MemberSource) -> str:

@@ -1,4 +1,4 @@
-"""Finds the people with power in Tailchat's groups, from a complete answer; for commands, pure."""
+"""Finds out who has power in Tailchat's groups, for commands."""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ _LONGEST_NAME: Final = 60
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """A role; `name` is fit for a line, `people` are the members who have it."""
+    """A role; `name` has no control characters, `people` are the members who have it."""
 
     id: str
     name: str
@@ -25,7 +25,7 @@ class Role:
 
 @dataclass(frozen=True, slots=True)
 class GroupView:
-    """A group as an admin sees it; `fallback` is what every member may do."""
+    """A group as an admin sees it; `fallback` are the permissions of every member."""
 
     id: str
     name: str
@@ -35,7 +35,7 @@ class GroupView:
     fallback: frozenset[str]
 
     def who_may(self, *permissions: str) -> Iterator[str]:
-        """Yield who holds one of some permissions, as a phrase each."""
+        """Yield a phrase for the owner, and for each role that has one of the permissions."""
         yield f"the owner {self.owner}"
         for held in permissions:
             if held in self.fallback:
@@ -46,19 +46,19 @@ class GroupView:
 
     @property
     def role_givers(self) -> list[str]:
-        """The people who could give themselves any role."""
+        """Phrases for the people who can give themselves any role."""
         return list(self.who_may(*_GIVES_ROLES))
 
     @property
     def inviters(self) -> list[str]:
-        """The people who could let others into the group."""
+        """Phrases for the people who can let others into the group."""
         return list(self.who_may(_INVITES))
 
 
 def read_views(data: object, bot: str) -> list[GroupView] | None:
-    """Return the groups of an answer without the bot itself; None for one that is not Tailchat's.
+    """Read the groups of an answer, without the bot itself; None if it is not Tailchat's.
 
-    Ids that are none, and anything in a name that is unfit for a line, are left out.
+    Malformed ids, and control characters in names, are left out.
     """
     if not isinstance(data, list):
         return None
@@ -66,7 +66,7 @@ def read_views(data: object, bot: str) -> list[GroupView] | None:
 
 
 def lines_of(views: Collection[GroupView]) -> Iterator[str]:
-    """Yield what an admin reads about groups and their roles, each with the line to copy."""
+    """Yield lines about the groups and their roles, each with its entry for [groups]."""
     for view in views:
         yield f"{view.name}: {_count(view.people)}, owner {view.owner}"
         yield f'  "{MemberSource(view.id).entry}"'
@@ -79,7 +79,7 @@ def lines_of(views: Collection[GroupView]) -> Iterator[str]:
 
 
 def rows_of(views: Collection[GroupView]) -> list[dict[str, object]]:
-    """Return the same for programs."""
+    """Return the same as values for JSON."""
     return [
         {
             "entry": MemberSource(view.id).entry,
@@ -104,9 +104,9 @@ def rows_of(views: Collection[GroupView]) -> list[dict[str, object]]:
 def faults_of(
     groups: Mapping[str, Group], views: Collection[GroupView], existing: Collection[str]
 ) -> Iterator[str]:
-    """Yield why people of a configuration's groups are not let in.
+    """Yield why groups of a configuration let nobody, or not everybody, in.
 
-    `existing` are the ids of groups that Tailchat has, whether the bot is in them or not.
+    `existing` are the ids of groups in Tailchat that the bot is not in.
     """
     by_id = {view.id: view for view in views}
     for name, group in groups.items():
@@ -116,18 +116,18 @@ def faults_of(
             if view is None:
                 there = source.group in existing
                 why = "the gate's bot is not in this group" if there else "there is no such group"
-                yield f"groups.{name}: {source.entry}: {why}, so nobody is in it"
+                yield f"groups.{name}: {source.entry}: {why}, so it lets nobody in"
                 continue
             role = next((role for role in view.roles if role.id == source.role), None)
             if source.role and role is None:
                 yield f"groups.{name}: {source.entry}: the group has no such role"
             members.update(view.people if not source.role else role.people if role else ())
         if group.most is not None and group.sources and len(members) > group.most:
-            yield f"groups.{name}: {len(members)} members, more than its max: it is refused whole"
+            yield f"groups.{name}: {len(members)} members, more than its max: it lets nobody in"
 
 
 def warnings_of(groups: Mapping[str, Group], views: Collection[GroupView]) -> Iterator[str]:
-    """Yield who else lets people into a configuration's groups than an admin may expect."""
+    """Yield for which groups of a configuration every member may let people in."""
     by_id = {view.id: view for view in views}
     for name, group in groups.items():
         for source in group.sources:
@@ -192,5 +192,5 @@ def _count(people: Collection[str]) -> str:
 
 
 def _named(people: Collection[str]) -> str:
-    # All of them: the one who is left out may be the one who takes the role.
+    # All of them, because each of them could give away the role.
     return ", ".join(people) or "nobody"

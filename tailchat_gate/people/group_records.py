@@ -1,4 +1,4 @@
-"""The members of Tailchat's groups as records of the store, so that a restart knows them."""
+"""The members of Tailchat's groups as records of the store, so that they survive a restart."""
 
 import base64
 import binascii
@@ -12,9 +12,9 @@ from tailchat_gate.state.store import Changes, Kind, Record
 from tailchat_gate.syntax import COMPACT
 
 MEMBERS: Final = "tailchat-members"
-#: Members in one record: 16 characters each, and a record may have 16,384.
+#: How many members a record has: they take 16 characters each, of at most 16,384.
 IN_ONE: Final = 900
-#: Seconds for which an answer is stored: twice as long as any may count.
+#: Seconds for which an answer is stored: twice as long as any can count.
 RETENTION: Final = 2 * 86_400
 #: The same for the parts of an answer, which are written again once a day if they do not change.
 PART_RETENTION: Final = 8 * 86_400
@@ -23,9 +23,9 @@ _ID_BYTES: Final = 12
 
 
 def to_records(source: MemberSource, known: SourceMembers, *, whole: bool = True) -> list[Record]:
-    """Return the records of a source: its head last; without `whole` the head alone.
+    """Return the records of a source, the head last; without `whole` only the head.
 
-    All parts of one answer have its digest: parts of two are never taken for one.
+    Each part has the digest of its answer, so that parts of two answers are never combined.
     """
     at, digest = int(known.at), known.digest
     parts = -(-len(known.people) // IN_ONE)
@@ -42,7 +42,7 @@ def to_records(source: MemberSource, known: SourceMembers, *, whole: bool = True
 
 
 def read_records(records: Iterable[Record]) -> Iterator[tuple[MemberSource, SourceMembers]]:
-    """Yield what records say of each source; nothing of one that is damaged or incomplete."""
+    """Yield the members of each source whose records are complete and intact."""
     bodies = {record.key: record.body for record in records if record.intact}
     for key in bodies:
         source = read_source(key)
@@ -69,7 +69,7 @@ def _read(key: str, bodies: dict[str, str]) -> SourceMembers | None:
 
 
 def _compact(records: Sequence[Record]) -> Sequence[Record]:
-    """Return the records that belong to an answer which is still stored."""
+    """Return the records without parts of answers that were replaced."""
     heads: dict[str, tuple[object, object]] = {}
     for record in records:
         if read_source(record.key) is not None:
@@ -121,7 +121,7 @@ def without(records: Sequence[Record], sub: str) -> Erasure:
             left = known.people - {sub}
             written += to_records(source, SourceMembers.of(left, known.at, gone=known.gone))
     kept = {record.key for record in written}
-    # Of answers that are incomplete: nobody reads them, but the person is in them.
+    # Parts of incomplete answers are never read, but they contain the person.
     torn = [record.key for record in records if record.key not in before and _has(record, sub)]
     if torn:
         entries.append("an incomplete answer about groups")
@@ -137,9 +137,9 @@ def _has(record: Record, sub: str) -> bool:
 
 
 class StoredMembers:
-    """Reads what the store has into `memberships`; the watch of groups writes it.
+    """Reads stored members into `memberships`; GroupKeeper writes them.
 
-    `forgot` is called after a person was taken out of it.
+    `forgot` is called after a person was erased.
     """
 
     kind: Final = Kind(MEMBERS, _ROOM, _compact)
@@ -149,7 +149,7 @@ class StoredMembers:
         self._forgot = forgot
 
     def take(self, changes: Changes) -> None:
-        """Take a whole history; another process's changes are asked of Tailchat here as well."""
+        """Restore the members of a complete read; changes are not needed, as Tailchat is asked."""
         if changes.complete:
             for source, known in read_records(changes.records):
                 self._memberships.restore(source, known)
@@ -164,12 +164,12 @@ class StoredMembers:
         return found
 
     def unsaved(self, *, last: bool) -> Iterable[Record]:
-        """Return nothing: an answer is written when it comes."""
+        """Return nothing: GroupKeeper puts each answer."""
         del last
         return ()
 
     def erase(self, sub: str, *, in_force: bool) -> None:
-        """Take a person out; if Tailchat says again that they are in a group, they are back."""
+        """Forget a person, until Tailchat says again that they are in a group."""
         del in_force
         if self._memberships.forget(sub):
             self._forgot()

@@ -1,4 +1,4 @@
-"""Follows the members of Tailchat's groups, beside requests."""
+"""Asks Tailchat regularly who is in its groups, and updates the rules."""
 
 import asyncio
 import hashlib
@@ -28,7 +28,7 @@ _GROUPS: Final = "group/getUserGroups"
 _SHORTEST: Final = 0.1
 
 KEY_PROBLEM: Final = (
-    "Tailchat signs with the key that everybody knows, so anybody can be anybody there and its "
+    "Tailchat signs with a key that everybody knows, so anybody can act as anybody there and its "
     "groups count for nothing"
 )
 KEY_REMEDY: Final = "set SECRET in Tailchat's environment"
@@ -40,8 +40,8 @@ _log: Final = logging.getLogger(LOGGER_NAME)
 class GroupTerms(NamedTuple):
     """The settings for Tailchat's groups, and the parts that ask Tailchat about them.
 
-    `server` is the address of Tailchat, `members` what the rules read. `refresh` and `max_age` are
-    seconds, `max_bytes` bounds an answer.
+    `server` is the address of Tailchat; the rules read `members`. `refresh` and `max_age` are in
+    seconds; `max_bytes` is the largest answer.
     """
 
     server: str
@@ -64,8 +64,8 @@ class GroupTerms(NamedTuple):
 class GroupWatch:
     """Asks Tailchat for the groups of the configuration in force, one question at a time.
 
-    What it said last is in `memberships` and in the store. Only a good answer changes who is in a
-    group; without one nobody is known to be in it once the last one is too old.
+    The last answer is in `memberships` and in the store. Only a good answer changes the members of
+    a group. Once the last good answer is too old, the group lets nobody in.
     """
 
     def __init__(self, store: Store, clock: Callable[[], float], audit: Audit) -> None:
@@ -93,7 +93,7 @@ class GroupWatch:
 
     @property
     def age(self) -> float:
-        """Seconds since the oldest answer that is in use; 0 where no group needs one."""
+        """The age of the oldest answer in use, in seconds; 0 if no group needs one."""
         sources = self._terms.sources if self._terms is not None else ()
         age = self.memberships.age(sources, self._clock())
         return math.inf if sources and age is None else age or 0.0
@@ -105,7 +105,7 @@ class GroupWatch:
 
     @property
     def unknown(self) -> Sequence[str]:
-        """The names of the groups of which the gate cannot tell who is in them."""
+        """The names of the groups whose members are unknown."""
         return sorted(self._resolved.unknown)
 
     @property
@@ -115,23 +115,23 @@ class GroupWatch:
         if self.problem and not self.key_is_public:
             found.append(f"Tailchat's groups cannot be read: {self.problem}")
         if self._resolved.unknown:
-            found.append(f"nobody is known to be in {', '.join(self.unknown)}")
+            found.append(f"the members of {', '.join(self.unknown)} are unknown")
         for name, count in self._resolved.too_large.items():
-            found.append(f"{name} has {count} members, more than its max, and is refused whole")
+            found.append(f"{name} has {count} members, more than its max, so it lets nobody in")
         for source in self._terms.sources if self._terms is not None else ():
             known = self.memberships.get(source)
             if known is not None and known.gone and not self.key_is_public:
-                found.append(f"{source.entry} is gone, so nobody is in it")
+                found.append(f"{source.entry} is gone, so it lets nobody in")
         return found
 
     # The life of the watch.
 
     def start(self, changed: Callable[[], None]) -> None:
-        """Call `changed` whenever somebody may have got or lost a right."""
+        """Set the function to call whenever somebody may have got or lost a right."""
         self._changed = changed
 
     def use(self, terms: GroupTerms) -> None:
-        """Follow the groups of the configuration that comes into force, from now on."""
+        """Follow the groups of a configuration that comes into force."""
         if self._task is not None:
             self._task.cancel()
             self._task = None
@@ -141,16 +141,16 @@ class GroupWatch:
             self.key_is_public, self._read = None, None
             self._key_checked_at = -KEY_SECONDS
         if self.key_is_public:
-            # The admin may have mended it.
+            # The admin may have changed the key, so check it again.
             self._key_checked_at = -KEY_SECONDS
         self._task = asyncio.get_running_loop().create_task(self._run(terms))
 
     async def published(self) -> None:
-        """Return once the rules in force know what was known when they came into force."""
+        """Wait until the rules in force have what was known when they came into force."""
         await self._published.wait()
 
     async def close(self) -> None:
-        """Stop asking; the store gets what it does not have yet."""
+        """Stop asking, and write what the store does not have yet."""
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
@@ -159,21 +159,21 @@ class GroupWatch:
         await self._keeper.close()
 
     async def _run(self, terms: GroupTerms) -> None:
-        # First what the store or another configuration knows already.
+        # First publish what the store or an earlier configuration knows already.
         await self._follow(terms, new=False)
         self._published.set()
         while True:
             problem = await self._ask(terms)
             if terms.sources:
                 self._note(problem)
-                # Whatever became of the question: what is known grows too old by itself.
+                # Also without an answer, because the last one may be too old now.
                 await self._follow(terms, new=not problem)
             else:
                 self.problem = ""
             await asyncio.sleep(self._pause(terms))
 
     async def _follow(self, terms: GroupTerms, *, new: bool) -> None:
-        """Have the rules know what is known, and the store, if there was a good answer."""
+        """Publish the members to the rules and, after a good answer (`new`), store them."""
         try:
             await self._publish(terms)
             if new:
@@ -182,7 +182,7 @@ class GroupWatch:
             _log.exception("the members of Tailchat's groups could not be followed")
 
     async def _ask(self, terms: GroupTerms) -> str:
-        """Ask what is due; return what is wrong with the answer, "" if nothing is."""
+        """Ask what is due; return why the answer cannot be used, "" if it can."""
         try:
             problem = await self._check_key(terms)
             return problem or (await self._refresh(terms) if terms.sources else "")
@@ -211,7 +211,7 @@ class GroupWatch:
             _log.info("Tailchat's groups can be read again")
 
     def _forgot(self) -> None:
-        """Read and write the next answer again, because a person was erased from the last one."""
+        """Parse and store the next answer even if it is unchanged, since a person was erased."""
         self._read = None
         self._keeper.rewrite()
 
@@ -236,14 +236,14 @@ class GroupWatch:
             return f"an answer that cannot be read: {error}"
         gone = self._gone(sources)
         changed = await in_slices(self.memberships.take(answer, sources, terms.bot.sub, now))
-        # Nothing is awaited before this: a reload that cancels the task loses none of it.
+        # No await from here on, so that a reload that cancels the task loses nothing.
         newly_gone = self._gone(sources) - gone
         self._keeper.note(changed, {source: source.group in answer for source in newly_gone})
         self._read = read
         return ""
 
     async def _check_key(self, terms: GroupTerms) -> str:
-        """Find out whether Tailchat's key is public; return why its groups cannot be used then."""
+        """Check whether Tailchat's key is public; return why groups cannot be used, else ""."""
         now = self._clock()
         if not self._key_checked_at <= now < self._key_checked_at + self._key_seconds(terms):
             public = await has_public_key(terms.api, now)
@@ -258,7 +258,7 @@ class GroupWatch:
         return KEY_IS_PUBLIC if self.key_is_public else ""
 
     def _key_seconds(self, terms: GroupTerms) -> float:
-        """Return for how long the last answer about the key is enough."""
+        """Return after how many seconds the key is checked again."""
         if self.key_is_public is not None:
             return KEY_SECONDS
         return 0.0 if terms.sources else _KEY_RETRY_SECONDS
@@ -270,7 +270,7 @@ class GroupWatch:
     # What follows for requests.
 
     async def _publish(self, terms: GroupTerms) -> None:
-        """Have the rules know what is known now, in one step."""
+        """Publish the members known now to the rules, in one step."""
         groups = terms.groups
         resolved = await in_slices(resolve(groups, self.memberships, self._clock(), terms.max_age))
         if self.key_is_public:
@@ -284,21 +284,21 @@ class GroupWatch:
         self._resolved, self._published_to = resolved, terms.members
         self._changed()
         if self.tells:
-            # Last, so that no fault of a log keeps a right open.
+            # Last, so that a fault of the log does not keep a right in force.
             self._report.tell(terms.groups, before, resolved, age=self.age)
 
 
 def _is_same(one: Resolved, other: Resolved) -> bool:
-    """Whether two say the same; people who did not change are mostly the same object."""
+    """Whether two are equal; comparing is quick, since unchanged members are mostly one object."""
     return (one.unknown, one.too_large) == (other.unknown, other.too_large) and (
         one.people == other.people
     )
 
 
 def fill(terms: GroupTerms, watch: GroupWatch, now: float) -> None:
-    """Have the rules of a configuration that is being built know what is known already.
+    """Give the rules of a new configuration the members that `watch` knows already.
 
-    Not in the event loop: it may take a second.
+    Do not call it in the event loop: it may take a second. `now` is in Unix seconds.
     """
     if watch.key_is_public:
         terms.members.unknown = frozenset()
@@ -312,7 +312,7 @@ def fill_from(
     memberships: Memberships,
     when: tuple[float, float],
 ) -> None:
-    """Have `members` know what still counts; `when` is the Unix second and the largest age."""
+    """Fill `members` with those that still count; `when` is the Unix second and the largest age."""
     resolved = at_once(resolve(groups, memberships, *when))
     members.groups_of = at_once(index(resolved.people))
     members.unknown = frozenset(resolved.unknown)

@@ -1,4 +1,4 @@
-"""One question to Tailchat about some people, and the reading of its answer."""
+"""Asks Tailchat about some people, and reads its answer."""
 
 import asyncio
 from collections.abc import Sequence
@@ -14,17 +14,17 @@ from tailchat_gate.people.facts import UNREADABLE, Account, read_people
 from tailchat_gate.reasons import Reason
 
 MOST_ASKED: Final = 200
-"""People in one call (Tailchat: 200 take 88 ms, 1,000 take 0.8 s)."""
-#: Bytes of one answer. Accounts choose how long their own record is: any number of further members
-#: of a megabyte each, and names whose every byte takes six in JSON.
+"""How many people are asked about in one call (Tailchat: 200 take 88 ms, 1,000 take 0.8 s)."""
+#: The largest answer, in bytes. People can make their own record long: with any number of further
+#: members of a megabyte each, and with names of which each byte takes six in JSON.
 _LIMIT: Final = 4 << 20
-#: Bytes of an answer about an account whose record was longer than that; a usual one takes 500.
+#: The same for an account whose record was too long before; a usual record takes 500 bytes.
 _LIMIT_AGAIN: Final = 64 << 10
-#: Accounts with such a record that are known, and how many of them are asked about with others:
-#: a stranger with many of them must not delay the answers about everybody else.
+#: How many accounts with such a record are remembered, and how many of them are asked about in one
+#: round: a stranger with many of them must not delay the answers about others.
 _MOST_LONG: Final = 10_000
 _LONG_AT_ONCE: Final = 4
-#: Bytes from which an answer is read in a thread: the event loop must not wait for it.
+#: Answers of more bytes are parsed in a thread, because that would block the event loop.
 _LARGE: Final = 16_384
 _ACTION: Final = "user/getUserInfoList"
 
@@ -32,9 +32,10 @@ Records = dict[str, Account]
 
 
 class Inquiry:
-    """Asks about people: without a token, or as the `bot` where Tailchat wants one.
+    """Asks about people: without a token, or as the `bot` if Tailchat requires one.
 
-    `api_url` replaces `{BACKEND}` in pictures; without `keeps_emails` no address is read.
+    `api_url` replaces `{BACKEND}` in addresses of pictures. Without `keeps_emails` no e-mail
+    address is read.
     """
 
     def __init__(
@@ -44,16 +45,17 @@ class Inquiry:
         self._bot = bot
         self._api_url = api_url
         self._keeps_emails = keeps_emails
-        #: Tailchat lets nobody ask without a token, and the bot may.
+        #: Tailchat refuses the call without a token, but not to the bot.
         self._by_bot = False
-        #: Accounts whose record was too long, the longest unasked first.
+        #: Accounts whose record was too long; those asked about longest ago come first.
         self._long: dict[str, None] = {}
 
     async def ask(self, subs: Sequence[str]) -> Records | Refused | CannotTell:
-        """Return Tailchat's facts about some people; those without any are left out.
+        """Return Tailchat's facts about some people; people without a valid record are left out.
 
-        An answer that is too long is asked for in halves: nobody's long name hides the others. A
-        record that is too long by itself is UNREADABLE: nobody hides a ban or being a guest in it.
+        If the answer is too long, the two halves are asked about, so that one long record does not
+        hide the others. A single record that is too long is UNREADABLE, because it could hide a ban
+        or a guest.
         """
         if len(subs) > 1 and not self._long.keys().isdisjoint(subs):
             return await self._long_apart(subs)
@@ -68,7 +70,7 @@ class Inquiry:
         read = partial(self._read, result.body, subs)
         found = await asyncio.to_thread(read) if len(result.body) > _LARGE else read()
         if found is None:
-            return CannotTell(Reason.TAILCHAT_BROKEN, "an answer of another form")
+            return CannotTell(Reason.TAILCHAT_BROKEN, "an answer that is not in Tailchat's form")
         return found
 
     async def _in_halves(self, subs: Sequence[str]) -> Records | Refused | CannotTell:
@@ -84,7 +86,7 @@ class Inquiry:
         return found
 
     async def _long_apart(self, subs: Sequence[str]) -> Records | Refused | CannotTell:
-        """Ask about the others first, then about some of those whose record was too long."""
+        """Ask about the others first, then about some people whose record was too long."""
         wanted = set(subs)
         long = [sub for sub in self._long if sub in wanted]
         others = [sub for sub in subs if sub not in self._long]
@@ -113,7 +115,7 @@ class Inquiry:
             return result
         found = await self._bot.fetch(_ACTION, body, limit=limit)
         self._by_bot = isinstance(found, Raw)
-        # A bot that may not sign in is none: then the call is closed.
+        # If the bot is refused too, the result is the refusal without a token.
         return result if isinstance(found, Refused) else found
 
     def _read(self, body: bytes, subs: Sequence[str]) -> Records | None:

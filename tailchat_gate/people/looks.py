@@ -1,4 +1,4 @@
-"""Returns what is known about a session and its person, for every request; never waits."""
+"""Looks up the state of a session and of its person for each request, without waiting."""
 
 import asyncio
 from dataclasses import replace
@@ -15,10 +15,10 @@ from tailchat_gate.people.watch import PeopleWatch
 from tailchat_gate.reasons import Reason
 from tailchat_gate.state.store import Store
 
-#: Tickets whose session was not found, with the number of looks.
+#: How many tickets without a session are remembered.
 _GONE: Final = 10_000
-#: Seconds after a sign-in in which one look is not enough, and how many are: another gate may have
-#: to write it a second time.
+#: For so many seconds after a sign-in one look at the store is not enough but this many are,
+#: because another gate may have to write the session a second time.
 _YOUNG_SECONDS: Final = 10.0
 _YOUNG_LOOKS: Final = 8
 _ENDED: Final = RecheckRefused(Reason.SESSION_ENDED)
@@ -28,9 +28,9 @@ _AWAY: Final = RecheckRefused(Reason.SESSION_STORE_AWAY, 5)
 class TicketLooks:
     """Finds the session of a ticket, and passes it to `inner`; never waits.
 
-    A session that this process does not know may have begun at another one just now: its request
-    waits until the store was read once more. If the store cannot be read then, it is refused with
-    503: a sign-in would lead back here.
+    A session that this process does not know may just have begun at another process, so its request
+    is held until the store was read once more. If the store cannot be read then, the request gets a
+    503, because a new sign-in would lead to the same state.
     """
 
     def __init__(self, inner: PatientRechecks, vault: SessionVault, store: Store) -> None:
@@ -50,7 +50,7 @@ class TicketLooks:
         found = self.inner.look(record.applied_to(stored), now)
         self._vault.stored.note_use(record.sid, int(now))
         until = min(found.until, now + SEEN_SECONDS)
-        # The browser's ticket stays as it is, whatever is new; unless cookies hold sessions again.
+        # The browser keeps its ticket whatever is new, unless cookies hold sessions again.
         return found._replace(until=until, renamed=self._vault.holds_sessions)
 
     def settled(self, record: SessionRecord) -> "asyncio.Future[None]":
@@ -85,10 +85,10 @@ class TicketLooks:
 
 
 class PeopleLooks:
-    """Adds the current name, picture and address of a person to what is known of their session.
+    """Adds the current name, picture and e-mail address of the person to the state of a session.
 
-    `rechecker` knows the session, `watch` the person. Who is kept out is in the revocation state,
-    which is consulted first.
+    `rechecker` knows the session, `watch` the person. Whether the person is kept out is in the
+    revocation state, which is consulted before.
     """
 
     def __init__(self, rechecker: Rechecker, watch: PeopleWatch) -> None:
@@ -107,7 +107,7 @@ class PeopleLooks:
         if person.facts is not None and person.told_at >= _told_at(newest):
             newest = _renamed(newest, person.facts.profile)
         return RecheckResult(
-            # The same object where nothing is new: then the visitor's headers stay.
+            # The same object if nothing is new, so that the visitor's cached headers are used.
             record if newest is record or newest == record else newest,
             min(found.until, now + self._refresh),
             found.refused,
@@ -129,7 +129,7 @@ class PeopleLooks:
 
 
 def _told_at(record: SessionRecord) -> int:
-    """Return the Unix second in which Tailchat told the names of a session."""
+    """Return the Unix second at which Tailchat last gave the name in a session."""
     return max(record.signed_in_at, record.checked_at)
 
 

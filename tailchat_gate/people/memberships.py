@@ -1,4 +1,4 @@
-"""The members of Tailchat's groups: its answers, what follows, the index for requests; pure."""
+"""The members of Tailchat's groups: from its answers to the index that requests use."""
 
 import hashlib
 from collections.abc import Collection, Generator, Iterable, Mapping
@@ -20,9 +20,9 @@ _NOBODY: Final[frozenset[str]] = frozenset()
 class Members:
     """The groups of one configuration that have members from Tailchat.
 
-    Both attributes are replaced, never changed: a request reads them without a lock or a copy.
-    `groups_of` maps a sub to the names of such groups that the person is in. `unknown` names those
-    of which the gate cannot tell at present who is in them, at first all of them.
+    Both attributes are replaced, never changed, so that requests read them without a lock or copy.
+    `groups_of` maps a sub to the names of these groups that the person is in. `unknown` has the
+    names of groups whose members are unknown at present: at first all.
     """
 
     __slots__ = ("groups_of", "unknown")
@@ -32,7 +32,7 @@ class Members:
         self.unknown = frozenset(name for name, group in groups.items() if group.sources)
 
     def __repr__(self) -> str:
-        """Numbers only."""
+        """Show only numbers."""
         return f"<Members {len(self.groups_of)} people, {len(self.unknown)} groups unknown>"
 
     def of(self, sub: str) -> frozenset[str]:
@@ -43,8 +43,8 @@ class Members:
 def index(groups: Mapping[str, frozenset[str]]) -> Generator[None, None, dict[str, frozenset[str]]]:
     """Return the groups of each person; `groups` has the people of each group.
 
-    It yields now and then, so that other work is done meanwhile: half a million entries take a
-    second. People in the same groups share one object.
+    The generator yields now and then, because half a million entries take a second. People in the
+    same groups share one object.
     """
     found: dict[str, frozenset[str]] = {}
     combined: dict[frozenset[str], frozenset[str]] = {}
@@ -61,9 +61,10 @@ def index(groups: Mapping[str, frozenset[str]]) -> Generator[None, None, dict[st
 
 @dataclass(frozen=True, slots=True)
 class SourceMembers:
-    """The members of a source at the Unix second `at`; `gone`: Tailchat does not have it for us.
+    """The members of a source at the Unix second `at`.
 
-    `digest` is made of the members alone, in any order.
+    `gone`: the group or role does not exist, or the bot is not in the group. `digest` depends only
+    on the members.
     """
 
     people: frozenset[str]
@@ -73,7 +74,7 @@ class SourceMembers:
 
     @classmethod
     def of(cls, people: frozenset[str], at: float, *, gone: bool = False) -> Self:
-        """Return the memberships, with their digest."""
+        """Make one with the digest of the members."""
         return cls(people, at, gone, digest_of(pack(people)))
 
 
@@ -103,7 +104,7 @@ class Memberships:
         return self._known.keys()
 
     def restore(self, source: MemberSource, known: SourceMembers) -> None:
-        """Take what an earlier or another process knew, where that is later."""
+        """Take the members that an earlier or another process knew, if they are newer."""
         mine = self._known.get(source)
         if mine is None or mine.at < known.at:
             self._known[source] = known
@@ -115,10 +116,10 @@ class Memberships:
         bot: str,
         now: float,
     ) -> Generator[None, None, set[MemberSource]]:
-        """Take in an answer; return the sources whose members changed.
+        """Replace the members by those of an answer; return the sources that changed.
 
-        A group that is not in the answer is one that is gone, or that the bot `bot` is not in. All
-        other sources are forgotten.
+        A group that is not in the answer was deleted, or the bot, whose sub is `bot`, is not in it.
+        Sources that are not in `wanted` are forgotten.
         """
         found: dict[MemberSource, SourceMembers] = {}
         changed: set[MemberSource] = set()
@@ -128,7 +129,7 @@ class Memberships:
             gone = people is None
             now_in = (people or _NOBODY) - {bot}
             if before is not None and before.gone == gone and before.people == now_in:
-                # The same object, so that nothing is made of it again.
+                # The same set of people, so that what depends on it is not computed again.
                 found[source] = replace(before, at=now)
             else:
                 changed.add(source)
@@ -138,7 +139,7 @@ class Memberships:
         return changed
 
     def forget(self, sub: str) -> bool:
-        """Take a person out of everything; return whether they were in any of it."""
+        """Remove a person from all members; return whether they were among any."""
         held = {source: known for source, known in self._known.items() if sub in known.people}
         for source, known in held.items():
             self._known[source] = SourceMembers.of(known.people - {sub}, known.at, gone=known.gone)
@@ -149,7 +150,7 @@ class Memberships:
         self._known = {source: replace(known, at=now) for source, known in self._known.items()}
 
     def age(self, sources: Iterable[MemberSource], now: float) -> float | None:
-        """Return the seconds since the oldest answer about some sources; None for no answer."""
+        """Return the seconds since the oldest answer about some sources, None if one has none."""
         known = [self._known.get(source) for source in sources]
         ages = [now - each.at for each in known if each is not None]
         return max(ages) if ages and len(ages) == len(known) else None
@@ -157,10 +158,10 @@ class Memberships:
 
 @dataclass(slots=True)
 class Resolved:
-    """The members of a configuration's groups: the people of each by its name.
+    """The members of a configuration's groups: `people` of each by its name.
 
-    Of the groups in `unknown` the gate cannot tell who is in them, beyond these people. `too_large`
-    has the number of members of each group that is refused for it.
+    Groups in `unknown` may have further members. `too_large` has the number of members of each
+    group that lets nobody in because it has more than its `max`.
     """
 
     people: dict[str, frozenset[str]] = field(default_factory=dict)
@@ -169,7 +170,7 @@ class Resolved:
 
 
 def is_current(known: SourceMembers | None, now: float, max_age: float) -> bool:
-    """Whether an answer still counts; one from the future does not, beyond the clocks' skew."""
+    """Whether an answer still counts: not too old, and not from the future beyond CLOCK_SKEW."""
     return known is not None and -CLOCK_SKEW <= now - known.at <= max_age
 
 

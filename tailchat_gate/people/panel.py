@@ -1,4 +1,4 @@
-"""Writes short messages into a panel of a Tailchat group: requests for access, lines of the log."""
+"""Writes messages into a panel of a Tailchat group: requests for access, and notices of the log."""
 
 import asyncio
 import logging
@@ -14,16 +14,16 @@ from tailchat_gate.people.group_answer import UnreadableError, read_groups
 from tailchat_gate.people.slices import in_slices
 from tailchat_gate.state.store import ReservationStatus, Store
 
-#: Longest text of a person within a message, and the longest message, in characters.
+#: The longest text of a person within a message, and the longest message, in characters.
 MAX_TEXT: Final = 200
 MAX_MESSAGE: Final = 1_000
 _TEXT_PANEL: Final = 0
-#: What would become markup, a link or a mention in Tailchat's clients (BBCode).
+#: Characters of BBCode, which Tailchat's clients show as markup, a link or a mention.
 _MARKUP: Final = re.compile(r"[\[\]]")
-#: What an address begins with that these clients make a link of, with a scheme or without one.
+#: Beginnings of addresses that these clients turn into a link.
 _ADDRESS: Final = re.compile(r"/{2,}|www\.", re.IGNORECASE)
 
-#: The kind of the reservation of a minute, and how many are stored: those of a day and a half.
+#: The kind of the reservations, one a minute, and how many of them are stored: a day and a half.
 _MINUTE: Final = "panel-minute"
 _ROOM: Final = 4_096
 
@@ -31,7 +31,7 @@ LOCKS: Final = "locks"
 RELOADS: Final = "reloads"
 SIGN_INS: Final = "sign-ins"
 TOOLS: Final = "tools"
-#: Seconds for which a tool must be out of reach.
+#: Seconds for which a tool has to be unreachable before that is written.
 DOWN_SECONDS: Final = 60.0
 
 Details = Mapping[str, object]
@@ -41,9 +41,9 @@ _log: Final = logging.getLogger(LOGGER_NAME)
 
 
 def plain(text: str) -> str:
-    """Return a person's text for a message: without brackets, on one line, not too long.
+    """Return a person's text for a message: without markup and links, on one line, not too long.
 
-    Tailchat's clients make a link of a bare address too, so what it begins with is cut off.
+    Tailchat's clients turn bare addresses into links, so the beginnings of addresses are broken.
     """
     bare = _ADDRESS.sub(lambda found: f"{found[0].strip('/') or '/'} ", _MARKUP.sub("", text))
     words = "".join(char if char.isprintable() else " " for char in bare).split()
@@ -53,9 +53,9 @@ def plain(text: str) -> str:
 class Panel:
     """The panel `where` ("GROUP/PANEL" by ids; "" for none) of one configuration.
 
-    `pace` outlives it, so that a reload brings no message sooner. `max_bytes` of the bot's groups
-    are read: strangers can add the bot to theirs. Workers agree by `store` on who writes. A message
-    that cannot be written is lost, and the log says why.
+    `pace` survives a reload, so that a reload brings no message sooner. At most `max_bytes` of the
+    bot's groups are read, because strangers can add the bot to theirs. By `store` the workers agree
+    on which of them writes. A message that cannot be written is lost, and the log says why.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Panel:
         self._bot = bot
         self._group, _, self._panel = where.partition("/")
         self._tasks: set[asyncio.Task[None]] = set()
-        #: One message at a time, in their order: each reads the groups of the bot.
+        #: Messages are written one at a time and in order, since each reads the bot's groups.
         self._turn = asyncio.Lock()
         self._pace = pace
         self._max_bytes = max_bytes
@@ -72,9 +72,10 @@ class Panel:
         self.problem = ""
 
     def say(self, kind: str, text: str, *, for_all: bool = False) -> None:
-        """Write a message soon, in the background; at most one of a kind a minute.
+        """Write a message in the background, at most one of each kind in a minute.
 
-        `for_all`: of all workers, the first one in a minute writes it; the others count theirs.
+        `for_all`: only the first worker in a minute writes it; the others count theirs for the
+        next.
         """
         if not self._group:
             return
@@ -122,14 +123,14 @@ class Panel:
     async def problem_now(self) -> str:
         """Return why the panel cannot be written to, "" if it can.
 
-        Tailchat answers 200 for a panel that does not exist, and would write into one of another
-        group.
+        Tailchat does not check this itself: it accepts messages for panels that do not exist, and
+        for those of other groups.
         """
         result = await self._bot.fetch("group/getUserGroups", {}, limit=self._max_bytes)
         if not isinstance(result, Raw):
             return f"the bot's groups are not known: {result}"
         try:
-            # In slices: requests must not wait for the members of groups that strangers made.
+            # In slices, because strangers' groups can have so many members that requests wait.
             groups = await in_slices(read_groups(result.body, {self._group}))
         except UnreadableError as error:
             return f"the bot's groups are not known: {error}"
@@ -143,11 +144,11 @@ class Panel:
 
 
 class Notices(logging.Handler):
-    """Writes to `panel` of the `kinds` that are switched on.
+    """Listens to the log, and writes notices of the `kinds` that are switched on into `panel`.
 
-    `routes`: the names of the routes by the address of their tool, which is not for a chat.
-    `down` outlives it: since when tools are out of reach, and whether that was said. `clock`: Unix
-    seconds. The level of the log does not filter what comes here.
+    `routes` has the names of routes by the address of their tool, which is not shown in a chat.
+    `down` survives a reload: since when tools are unreachable, and whether that was written.
+    `clock` gives Unix seconds. The configured level of the log does not matter here.
     """
 
     def __init__(
@@ -176,7 +177,7 @@ class Notices(logging.Handler):
         self._known = {name: found for name, found in known.items() if found[0] in kinds}
 
     def start(self) -> None:
-        """Follow the log, if the panel gets notices of it; needs a running event loop."""
+        """Begin to listen, if any kind is switched on; needs a running event loop."""
         if not self._known:
             return
         self._loop = asyncio.get_running_loop()
@@ -192,12 +193,12 @@ class Notices(logging.Handler):
             logging.getLogger(name).removeHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Take a line of any thread."""
+        """Hand a record, which may come from any thread, to the event loop."""
         details = getattr(record, "details", None)
         loop = self._loop
         if loop is None or record is self._last or not isinstance(details, Mapping):
             return
-        # A line of the audit log may come once more on its way up to the gate's own.
+        # A record of the audit log may arrive again when it propagates to the gate's own logger.
         self._last = record
         is_audit = record.name == AUDIT_LOGGER_NAME
         name = str(details.get("event", "")) if is_audit else str(record.msg)
@@ -205,7 +206,7 @@ class Notices(logging.Handler):
             loop.call_soon_threadsafe(self.hear, name, dict(details))
 
     def hear(self, name: str, details: Details) -> None:
-        """Take a line by its message, or an event of the audit log by its name."""
+        """Write the notice for a log message or for the name of an audit event, if there is one."""
         if name not in self._known:
             return
         kind, text_of = self._known[name]
@@ -241,7 +242,7 @@ def _not_loaded(details: Details) -> str:
     problems = details.get("problems")
     count = len(problems) if isinstance(problems, list) else 0
     why = "1 problem" if count == 1 else f"{count} problems"
-    return f"A changed configuration was refused for {why}; the one before stays."
+    return f"A changed configuration was refused for {why}; the previous one stays."
 
 
 def _refused(details: Details) -> str:

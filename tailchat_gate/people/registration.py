@@ -1,4 +1,4 @@
-"""Finds whom a route for `signed-in` lets in, by Tailchat's settings of its registration."""
+"""Finds routes that are open to strangers, by Tailchat's settings for new accounts."""
 
 import asyncio
 import logging
@@ -12,7 +12,7 @@ from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.people.api import CannotTell, Done, TailchatApi
 
 RETRY: Final = 60.0
-"""Seconds until Tailchat is asked again if it did not say."""
+"""Seconds until Tailchat is asked again if it did not answer."""
 _ACTION: Final = "config/client"
 
 _log: Final = logging.getLogger(LOGGER_NAME)
@@ -20,9 +20,10 @@ _log: Final = logging.getLogger(LOGGER_NAME)
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """The rules for getting an account: `is_open` to everybody, and whether addresses are verified.
+    """The rules of Tailchat for new accounts.
 
-    `guests`: whether guest accounts can be made, without an address.
+    `is_open`: everybody can register. `verifies`: e-mail addresses are verified. `guests`:
+    everybody can get a guest account, without an address.
     """
 
     is_open: bool
@@ -31,9 +32,9 @@ class Registration:
 
 
 def read_registration(data: object) -> Registration | None:
-    """Return the rules in Tailchat's settings for its clients, None if there are none.
+    """Read the rules from Tailchat's settings for its clients, None if they have another form.
 
-    Tailchat: without a setting, registration and guest accounts are open, and nothing is verified.
+    Tailchat: by default registration and guest accounts are open, and nothing is verified.
     """
     if not isinstance(data, dict):
         return None
@@ -46,25 +47,27 @@ def read_registration(data: object) -> Registration | None:
 
 
 def open_to_strangers(settings: Settings, found: Registration) -> Iterator[str]:
-    """Yield a sentence for each route that everybody may enter who makes an account there.
+    """Yield a sentence for each route that strangers may enter after they made an account.
 
-    And for each that gets addresses which nobody has verified.
+    If Tailchat does not verify e-mail addresses, yield one also for each route that uses these.
     """
+    entrants = _entrants(settings, found)
     for route in settings.route:
-        if SIGNED_IN in route.allow and (told := _told(settings, found)):
-            yield f"{route.name}: {told}; name a group in allow, or close registration in Tailchat"
+        if SIGNED_IN in route.allow and entrants:
+            remedy = "name a group in allow, or close registration in Tailchat"
+            yield f"{route.name}: {entrants}; {remedy}"
     if not found.verifies:
         yield from _unverified(settings.route, passed_on=settings.tailchat.unverified_email)
 
 
-def _told(settings: Settings, found: Registration) -> str:
-    """Return who may enter a route for everybody who is signed in, "" for people who are known."""
+def _entrants(settings: Settings, found: Registration) -> str:
+    """Say which strangers may enter routes for everybody who is signed in, "" for none."""
     if found.guests and settings.access.guests:
         return "everybody who reaches Tailchat may enter, as a guest and without an address"
     if not found.is_open:
         return ""
-    proven = "an e-mail address" if found.verifies else "any e-mail address, which nobody verifies"
-    return f"everybody who reaches Tailchat may enter, by registering there with {proven}"
+    address = "an e-mail address" if found.verifies else "any e-mail address, which nobody verifies"
+    return f"everybody who reaches Tailchat may enter, by registering there with {address}"
 
 
 def _unverified(routes: Sequence[RouteSettings], *, passed_on: bool) -> Iterator[str]:
@@ -79,15 +82,15 @@ def _unverified(routes: Sequence[RouteSettings], *, passed_on: bool) -> Iterator
 
 
 class RegistrationCheck:
-    """Asks Tailchat who can get an account, and says for which routes that matters.
+    """Asks Tailchat who can get an account, and logs for which routes that matters.
 
-    `told` are the sentences that were logged last; it outlives the configuration.
+    `logged` has the sentences that were logged last; it survives a reload.
     """
 
-    def __init__(self, settings: Settings, api: TailchatApi, told: set[str]) -> None:
+    def __init__(self, settings: Settings, api: TailchatApi, logged: set[str]) -> None:
         self._settings = settings
         self._api = api
-        self._told = told
+        self._logged = logged
         self._task: asyncio.Task[None] | None = None
 
     async def run(self) -> tuple[str, ...] | CannotTell:
@@ -100,20 +103,20 @@ class RegistrationCheck:
 
     def start(self) -> None:
         """Ask in the background until Tailchat answers; needs a running event loop."""
-        self._task = asyncio.get_running_loop().create_task(self._tell())
+        self._task = asyncio.get_running_loop().create_task(self._log_findings())
 
     def close(self) -> None:
         """Ask nothing more."""
         if self._task is not None:
             self._task.cancel()
 
-    async def _tell(self) -> None:
+    async def _log_findings(self) -> None:
         found = await self.run()
         while isinstance(found, CannotTell):
             await asyncio.sleep(RETRY)
             found = await self.run()
         for sentence in found:
-            if sentence not in self._told:
+            if sentence not in self._logged:
                 _log.warning("%s", sentence)
-        self._told.clear()
-        self._told.update(found)
+        self._logged.clear()
+        self._logged.update(found)

@@ -1,4 +1,4 @@
-"""Whose a name of Tailchat is: the question to it, and the reading of its answer."""
+"""Finds the account that has a name in Tailchat."""
 
 import re
 from typing import Final, NamedTuple
@@ -15,7 +15,7 @@ _SEARCH: Final = "user/searchUserWithUniqueName"
 class FoundAccount(NamedTuple):
     """The account that has a name now; `refusal` is why the gate refuses it, None if it does not.
 
-    `since` says when it was registered, for a sentence about it.
+    `since` is the end of a sentence about the account, with the date of its registration, or "".
     """
 
     sub: str
@@ -24,15 +24,15 @@ class FoundAccount(NamedTuple):
 
 
 async def search(bot: Bot, name: str) -> ApiResult:
-    """Ask Tailchat for the account with a name such as Name#2114; capitals count.
+    """Ask Tailchat for the account with a name such as Name#2114, whose case matters.
 
-    Names are not unique: after renames two people can have one, and Tailchat finds the first.
+    Names are not unique: after renames two people can have the same, and Tailchat finds the first.
     """
     return await bot.call(_SEARCH, {"uniqueName": name})
 
 
 def read_account(settings: Settings, name: str, result: Done) -> FoundAccount | None:
-    """Return the account of an answer, None for one that cannot be used."""
+    """Read the account from an answer; None if the answer is malformed or has another name."""
     record = result.data if isinstance(result.data, dict) else {}
     sub, since = record.get("_id"), record.get("createdAt")
     if not isinstance(sub, str) or not is_asked(sub):

@@ -1,4 +1,4 @@
-"""Does long work in the event loop in slices, between which requests are answered."""
+"""Runs long computations in the event loop in slices, so that requests are answered in between."""
 
 import asyncio
 from collections.abc import Generator
@@ -12,7 +12,7 @@ _T = TypeVar("_T")
 
 
 def at_once(steps: Generator[None, None, _T]) -> _T:
-    """Return the result of a generator without pauses; not for the event loop."""
+    """Run a generator to its end without pauses and return its result; not in the event loop."""
     while True:
         try:
             next(steps)
@@ -22,9 +22,9 @@ def at_once(steps: Generator[None, None, _T]) -> _T:
 
 
 async def in_slices(steps: Generator[None, None, _T]) -> _T:
-    """Return the result of a generator; each of its steps must be short.
+    """Run a generator, whose steps must be short, to its end with pauses, and return its result.
 
-    Not in a thread: a thread that computes holds the interpreter for 5 ms at a time.
+    No thread is used, because a computing thread holds the interpreter for 5 ms at a time.
     """
     loop = asyncio.get_running_loop()
     end = loop.time() + SLICE_SECONDS

@@ -1,4 +1,4 @@
-"""Asks Tailchat about the people who are signed in and about, beside their requests."""
+"""Asks Tailchat regularly about the people who use the tools."""
 
 import asyncio
 import logging
@@ -14,14 +14,14 @@ from tailchat_gate.people.inquiry import MOST_ASKED, Inquiry, Records
 from tailchat_gate.reasons import Reason
 
 ABOUT_SECONDS: Final = 300.0
-"""Seconds after a person's last request for which the gate goes on asking about them."""
+"""For how many seconds after a person's last request the gate asks about them."""
 OFF_SECONDS: Final = 600.0
 """Seconds until a call that Tailchat refused is tried again."""
 MOST_WAITING: Final = 5000
-"""People whose requests wait for their first answer; one more does not wait."""
-#: Seconds that an answer and a round may take beyond `refresh`.
+"""How many people's requests may wait for a first answer; those of others do not wait."""
+#: Seconds beyond `refresh` that an answer and a round may take.
 _MARGIN: Final = 20.0
-#: Of what keeps an account out, what the configuration decides.
+#: The reasons to keep an account out that depend on the configuration.
 _BY_CONFIGURATION: Final = frozenset((Reason.GUEST_REFUSED, Reason.BOT_REFUSED))
 
 _OUTAGE: Final = "Tailchat could not be asked about people; what is known of them stays"
@@ -37,9 +37,9 @@ _log: Final = logging.getLogger(LOGGER_NAME)
 class WatchTerms:
     """The settings about people.
 
-    `refresh`: seconds between two questions about a person, 0: nobody is asked about. `guests`:
-    whether guests and bots may enter. `keeps_emails`: whether any route uses them; `unverified`:
-    also those that Tailchat did not verify.
+    `refresh`: seconds between two questions about a person, 0 for no questions. `guests`: guests
+    and bots may enter. `keeps_emails`: a route uses e-mail addresses; `unverified`: also those that
+    Tailchat did not verify.
     """
 
     refresh: float
@@ -51,8 +51,8 @@ class WatchTerms:
 class PersonLook(NamedTuple):
     """The present facts about a person.
 
-    `facts` is what Tailchat said in the Unix second `told_at`, None for nothing. `waits`: nothing
-    recent is known, and Tailchat is being asked.
+    `facts` is Tailchat's answer of the Unix second `told_at`, None for none. `waits`: the facts are
+    missing or too old, and Tailchat is being asked.
     """
 
     facts: Facts | None
@@ -63,9 +63,9 @@ class PersonLook(NamedTuple):
 class PeopleWatch:
     """Follows bans, names and addresses for one configuration, while it is in force.
 
-    `people` is what is known; it outlives the configuration. `keep_out(sub, reason)` is called
-    with every answer: why a person may enter no tool, None if they may; `kept_out()` returns who
-    may not. `heard()` is called after every good answer. `clock`: Unix seconds; `monotonic`:
+    `people` has the known facts; it survives a reload. `keep_out(sub, reason)` is called with every
+    answer: why a person may enter no tool, None if they may; `kept_out()` returns those who may
+    not. `heard()` is called after every good answer. `clock` gives Unix seconds, `monotonic`
     seconds that never go back.
     """
 
@@ -92,10 +92,10 @@ class PeopleWatch:
         self._stale_after = terms.refresh + _MARGIN
         self._about_for = max(ABOUT_SECONDS, 3 * terms.refresh)
         self._is_running = False
-        #: The last call failed: no request waits until one is answered again.
+        #: The last call failed, so no request waits until a call succeeds.
         self._is_failing = False
-        #: What was logged of that, "" for nothing.
-        self._told = ""
+        #: The message that was logged about that, "" for none.
+        self._logged = ""
         self._off_until = 0.0
         #: People to be asked about at once, each with the future that ends their wait.
         self._urgent: dict[str, asyncio.Future[None]] = {}
@@ -107,7 +107,7 @@ class PeopleWatch:
         self._is_running = self.terms.refresh > 0
         for sub, reason in self._kept_out().items():
             if not self._is_running or (self.terms.guests and reason in _BY_CONFIGURATION):
-                # Nobody would learn that it is no longer so.
+                # Without questions the gate would not learn that this no longer holds.
                 self._keep_out(sub, None)
         if not self._is_running:
             return
@@ -118,7 +118,7 @@ class PeopleWatch:
         self._run(self._rounds())
 
     def stop(self) -> None:
-        """Ask nothing more; waiting requests proceed on what is known."""
+        """Ask nothing more; waiting requests proceed with the known facts."""
         self._is_running = False
         for task in self._tasks:
             task.cancel()
@@ -130,7 +130,7 @@ class PeopleWatch:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def look(self, sub: str) -> PersonLook:
-        """Note a request of a person; return what is known of them. Cheap, never waits."""
+        """Note a request of a person and return the facts about them, without waiting."""
         now = self._monotonic()
         known = self._people.seen(sub, now)
         facts = known.facts if isinstance(known.facts, Facts) else None
@@ -139,18 +139,18 @@ class PeopleWatch:
         return PersonLook(facts, known.told_at, waits)
 
     def settled(self, sub: str) -> "asyncio.Future[None] | None":
-        """Return a future that is done with the answer about a person or without one.
+        """Return a future that is done once the question about a person has ended.
 
-        None if nobody asks. All waiting requests share it: do not cancel it.
+        It is None if there is no question. All waiting requests share it, so do not cancel it.
         """
         return self._urgent.get(sub)
 
     async def confirm(self, sub: str) -> None:
-        """Ask about somebody who signs in; returns with the answer, or without one in an outage."""
+        """Ask about a person who signs in, and wait for the answer or the failure."""
         if not is_asked(sub) or not self._is_running:
             return
         self._people.seen(sub, self._monotonic())
-        # A question that is under way may have been sent before a ban.
+        # A question under way may have been sent before a ban, so ask once more after it.
         waiting = self._urgent.get(sub)
         if waiting is not None:
             await asyncio.wait((waiting,))
@@ -158,7 +158,7 @@ class PeopleWatch:
             await asyncio.wait((self._urgent[sub],))
 
     def address(self, facts: Facts | None) -> str:
-        """Return the address that tools may be given, "" for none."""
+        """Return the e-mail address that tools may get, "" for none."""
         if facts is None or not (facts.email_verified or self.terms.unverified):
             return ""
         return facts.email
@@ -172,7 +172,7 @@ class PeopleWatch:
     # Who signs in, or comes back after a while.
 
     def _ask_soon(self, sub: str) -> bool:
-        """Have Tailchat asked about a person at once; return whether it is."""
+        """Ask about a person at once, in the background; return whether that is possible."""
         if not self._is_running or self._monotonic() < self._off_until:
             return False
         if sub not in self._urgent:
@@ -184,7 +184,7 @@ class PeopleWatch:
         return True
 
     async def _ask_urgent(self) -> None:
-        """Ask about those who wait, as many in one call as may be."""
+        """Ask about the people whose requests wait, as many in one call as allowed."""
         while self._urgent:
             subs = tuple(islice(self._urgent, MOST_ASKED))
             try:
@@ -200,7 +200,7 @@ class PeopleWatch:
             if waiting is not None and not waiting.done():
                 waiting.set_result(None)
 
-    # Everybody who is about.
+    # Everybody with recent requests.
 
     async def _rounds(self) -> None:
         loop = asyncio.get_running_loop()
@@ -210,9 +210,9 @@ class PeopleWatch:
             await asyncio.sleep(max(0.0, began + self.terms.refresh - loop.time()))
 
     async def _round(self) -> None:
-        """Ask about everybody who is about, until a call is not answered."""
+        """Ask about everybody with recent requests, until a call fails."""
         now = self._monotonic()
-        # All of them: a ban right after a sign-in must not wait for the next round but one.
+        # Also about those just asked about: a ban right after a sign-in must not wait two rounds.
         due = self._people.about(now - self._about_for)
         for start in range(0, len(due), MOST_ASKED):
             if now < self._off_until or not await self._ask(due[start : start + MOST_ASKED]):
@@ -242,9 +242,9 @@ class PeopleWatch:
         asked_at: float,
         told_at: float,
     ) -> None:
-        if self._told:
+        if self._logged:
             _log.info("Tailchat can be asked about people again")
-        self._is_failing, self._off_until, self._told = False, 0.0, ""
+        self._is_failing, self._off_until, self._logged = False, 0.0, ""
         self._heard()
         for sub in subs:
             facts = found.get(sub)
@@ -253,14 +253,14 @@ class PeopleWatch:
                 self._judge(sub, facts)
 
     def _failed(self, result: Refused | CannotTell) -> None:
-        """Keep what is known; say it once, until Tailchat answers again."""
+        """Keep the known facts, and log the failure once, until Tailchat answers again."""
         self._is_failing = True
         message = _OUTAGE
         if isinstance(result, Refused) and result.is_closed:
             message = CLOSED
             self._off_until = self._monotonic() + OFF_SECONDS
-        if self._told != message:
-            self._told = message
+        if self._logged != message:
+            self._logged = message
             _log.warning(message, extra={"details": {"problem": _problem(result)}})
 
     def _judge(self, sub: str, facts: Account) -> None:

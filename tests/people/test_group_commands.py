@@ -121,8 +121,8 @@ async def test_the_list_names_everybody_in_power(
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ("bot", "the gate's bot is not in this group, so nobody is in it"),
-        ("group", "there is no such group, so nobody is in it"),
+        ("bot", "the gate's bot is not in this group, so it lets nobody in"),
+        ("group", "there is no such group, so it lets nobody in"),
         ("role", "the group has no such role"),
         ("fallback", "every member may let people in (core.manageRoles)"),
         ("max", "groups.ops: 2 members, more than its max"),

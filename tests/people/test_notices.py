@@ -157,7 +157,10 @@ async def test_refused_reloads_and_sign_ins_are_told_without_values(panel: Panel
     await until(lambda: len(panel.said) >= 2)
 
     assert panel.said == [
-        ("reloads", "A changed configuration was refused for 1 problem; the one before stays."),
+        (
+            "reloads",
+            "A changed configuration was refused for 1 problem; the previous one stays.",
+        ),
         (
             "sign-ins",
             "More sign-ins were refused than usual: 7 beyond the first ones, login-refused.",
