@@ -22,7 +22,7 @@ _GROUPS: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
         "Run": {
             "serve": "serve",
             "reload": "admin",
-            "upgrade": "upgrade",
+            "upgrade": "admin",
             "health": "admin",
             "demo": "serve",
         },

@@ -36,7 +36,8 @@ _NO_HEADERS: Final[Mapping[str, str]] = {}
 #: Enough for a large file on a busy machine; the gate finishes the reload even if this passes.
 _RELOAD_SECONDS: Final = 60.0
 _REFUSED: Final = 422
-_SIGNAL: Final = "reload needs server.admin_listen; without one, send the gate SIGHUP"
+_RELOAD_SIGNAL: Final = "reload needs server.admin_listen; without one, send the gate SIGHUP"
+_UPGRADE_SIGNAL: Final = "upgrade needs server.admin_listen; without one, send the gate SIGUSR2"
 
 admin_option = click.option(
     "--admin",
@@ -180,7 +181,7 @@ def reload(config: Path, admin: str | None) -> None:
     with. If the gate refuses the file, it keeps serving as before, and the command prints every
     problem and exits with 2.
     """
-    is_refused, body = ordered(config, admin, "reload", _SIGNAL, seconds=_RELOAD_SECONDS)
+    is_refused, body = ordered(config, admin, "reload", _RELOAD_SIGNAL, seconds=_RELOAD_SECONDS)
     if is_refused:
         problems = [Problem.from_json(problem) for problem in body["problems"]]
         refuse(body["file"], problems, "nothing has changed")
@@ -190,6 +191,30 @@ def reload(config: Path, admin: str | None) -> None:
     since = format_timestamp(body["since"])
     for change in body["changes"] or [f"the gate already serves with this, since {since}"]:
         click.echo(f"  {change}")
+
+
+@click.command()
+@config_option
+@admin_option
+def upgrade(config: Path, admin: str | None) -> None:
+    """Replace the running gate by the program that is installed now, and lose no request.
+
+    The running gate starts the new process with its own arguments, passes it its sockets, and ends
+    once that process serves. If the new process cannot start, the running gate continues, and the
+    command prints why and exits with 1.
+    """
+    from tailchat_gate.serving.upgrade import START_SECONDS  # noqa: PLC0415 - not for `health`
+
+    seconds = START_SECONDS + 10
+    is_refused, outcome = ordered(config, admin, "upgrade", _UPGRADE_SIGNAL, seconds=seconds)
+    if is_refused:
+        after = (
+            "no process took over; the gate stops"
+            if outcome.get("stops")
+            else "the running gate continues to serve"
+        )
+        fail(f"{outcome['problem']}\n\n{after}", EXIT_FAILED)
+    click.echo(f"process {outcome['pid']} serves, version {outcome['version']}")
 
 
 def _healthy(body: bytes) -> str:

@@ -130,7 +130,7 @@ def _online(loaded: Loaded, name: str) -> tuple[tuple[str, ...], tuple[str, ...]
         ends_sign_ins,
     )
 
-    found = [said for said in ask_tailchat(loaded, name) if said.asks_for_a_look]
+    found = [said for said in ask_tailchat(loaded, name) if said.needs_attention]
     errors = tuple(as_sentence(said) for said in found if ends_sign_ins(said))
     return errors, tuple(as_sentence(said) for said in found if not ends_sign_ins(said))
 

@@ -1,21 +1,23 @@
 """The demo: a stand-in Tailchat, three sample tools, the gate and its admin page."""
 
 import asyncio
+import logging
 import secrets
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import Final
 
 import click
 from aiohttp import web
 
 from tailchat_gate.commands.common import toml
-from tailchat_gate.commands.demo_lines import DemoLines
 from tailchat_gate.config.load import Source, load
 from tailchat_gate.config.values.url import is_loopback
 from tailchat_gate.demo.store import App
@@ -23,7 +25,8 @@ from tailchat_gate.demo.tailchat import StandInTailchat
 from tailchat_gate.demo.tool import SampleTool
 from tailchat_gate.demo.users import USERS
 from tailchat_gate.identity.seal import new_secret
-from tailchat_gate.observe.log import set_up_logging
+from tailchat_gate.observe.log import AUDIT_LOGGER_NAME, set_up_logging
+from tailchat_gate.observe.text_lines import shown
 from tailchat_gate.serving.process import serve
 from tailchat_gate.serving.signals import Signals
 from tailchat_gate.serving.wiring import build
@@ -111,7 +114,7 @@ def run_demo(
     signals.take()
     names = {tool.name: tool.title for tool in (*_TOOLS, _ADMIN)}
     names |= {user.sub: user.name for user in USERS}
-    set_up_logging("warning", formatter=None if as_json else DemoLines(names))
+    set_up_logging("warning", formatter=None if as_json else _SentenceFormatter(names))
     port = _usable(port, host)
     if upstream and not is_loopback(host):
         raise DemoError(
@@ -125,19 +128,19 @@ def run_demo(
         # Only the people whom the greeting lists have accounts.
         tailchat.store.client_config |= {"disableUserRegister": True, "disableGuestLogin": True}
         tools = (_Tool("tool", "Your tool", upstream, "🔧", "signed-in", upstream),)
-        shown = tools if upstream else _TOOLS
-        ports = [_usable(0) for _ in shown]
-        routes = [tool.route(at) for tool, at in zip((*shown, _ADMIN), (*ports, 0), strict=True)]
+        listed = tools if upstream else _TOOLS
+        ports = [_usable(0) for _ in listed]
+        routes = [tool.route(at) for tool, at in zip((*listed, _ADMIN), (*ports, 0), strict=True)]
         _write(places, _on_call(tailchat), routes)
         apps = {
             (host, places.tailchat_port): tailchat.app(everywhere=not is_loopback(host)),
             **{
                 (_LOOPBACK, at): SampleTool(title=tool.title).app()
-                for tool, at in zip(shown, ports, strict=True)
+                for tool, at in zip(listed, ports, strict=True)
                 if not tool.upstream
             },
         }
-        asyncio.run(_run(places, signals, apps, _greeting(places, shown)))
+        asyncio.run(_run(places, signals, apps, _greeting(places, listed)))
     click.echo("\nThe demo has ended and has deleted its files.")
 
 
@@ -196,10 +199,10 @@ async def _run(
         await serve(generation, signals, source, started=lambda _: click.echo(greeting))
 
 
-def _greeting(places: _Places, shown: tuple[_Tool, ...]) -> str:
+def _greeting(places: _Places, listed: tuple[_Tool, ...]) -> str:
     """Say which address to open, who can sign in, and what to try."""
     program = "tailchat-gate" if sys.argv[0].endswith(".py") else sys.argv[0]
-    tried = places.url(_GUARDED if len(shown) > 1 else shown[0].name)
+    tried = places.url(_GUARDED if len(listed) > 1 else listed[0].name)
     lines = [
         "\nTailchat Gate, the demo.\n",
         click.style(f"  Open {places.url()}/", bold=True),
@@ -209,9 +212,9 @@ def _greeting(places: _Places, shown: tuple[_Tool, ...]) -> str:
         f"    {_MEMBER.email:<23} {_MEMBER.password:<15} has no role\n",
         f"  And {', '.join(one.name for one in _OTHERS)}, whose names are hard to show.",
         "\n  Behind the gate are:\n",
-        *(f"    {places.url(tool.name) + '/':<34} {tool.description}" for tool in shown),
+        *(f"    {places.url(tool.name) + '/':<34} {tool.description}" for tool in listed),
         f"    {places.url(_ADMIN.name) + '/':<34} The gate's own page, for {_OWNER.name}\n",
-        *(_refusal(places, tried) if len(shown) > 1 else ()),
+        *(_refusal(places, tried) if len(listed) > 1 else ()),
         "  Two commands to try, in another terminal:\n",
         f"    {program} explain {tried}/ --as {_MEMBER.sub} --config {places.config}",
         f"    {program} lock sub:{_MEMBER.sub} --for 1m --config {places.config}\n",
@@ -281,3 +284,48 @@ async def _served(app: web.Application, host: str, port: int) -> AsyncIterator[N
         yield
     finally:
         await runner.cleanup()
+
+
+#: The sentence for each audit event, with fields of its record.
+_SENTENCES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "signed-in": "{sub} signed in",
+        "signed-out": "{sub} signed out",
+        "sign-in-refused": "a sign-in was refused: {reason}",
+        "refused": "{sub} was refused by {route}: {reason}",
+        "access-requested": "{sub} asks for {route}: “{why}”",
+        "access-approved": "{by} approved the request of {sub} for {route}",
+        "access-declined": "{by} declined the request of {sub} for {route}",
+        "granted": "{sub} may enter {route} for a while",
+        "grant-ended": "{sub} may no longer enter {route} by a grant",
+        "session-ended": "a session of {sub} has ended: {reason}",
+        "account-kept-out": "{sub} is kept out: {reason}",
+        "account-let-in": "{sub} may come in again",
+        "group-joined": "{sub} is in the group {group} now",
+        "group-left": "{sub} is no longer in the group {group}",
+        "admin-order": "{by} on the admin page: {order}",
+    }
+)
+
+
+class _SentenceFormatter(logging.Formatter):
+    """Formats records as sentences; `names` has people by their subs and tools by their routes."""
+
+    def __init__(self, names: Mapping[str, str]) -> None:
+        super().__init__()
+        self._names = names
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line for `record`, with less of it than the log of a gate has."""
+        details = getattr(record, "details", {})
+        at = time.strftime("%H:%M:%S", time.localtime(record.created))
+        return f"  {at}  {shown(self._said(record, details))}"
+
+    def _said(self, record: logging.LogRecord, details: Mapping[str, object]) -> str:
+        event = str(details.get("event", ""))
+        if record.name != AUDIT_LOGGER_NAME or event not in _SENTENCES:
+            further = (f"{name}={value}" for name, value in details.items() if name != "event")
+            level = "" if event else f"{record.levelname.lower()}: "
+            return f"{level}{event or record.getMessage()} {' '.join(further)}".rstrip()
+        members = {name: self._names.get(str(one), one) for name, one in details.items()}
+        return _SENTENCES[event].format_map({"why": "", "by": "", **members})

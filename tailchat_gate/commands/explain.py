@@ -18,7 +18,7 @@ from tailchat_gate.commands.common import (
     loaded_from,
     print_json,
 )
-from tailchat_gate.commands.state import stored_of
+from tailchat_gate.commands.state import read_or_warn
 from tailchat_gate.config.model import Settings
 from tailchat_gate.config.values import identifier
 from tailchat_gate.config.values.identifier import no_tailchat_id
@@ -133,7 +133,7 @@ def explain(
         asked: Asked = read_asked(url, method, settings, field_lines(typed))
     except NotAskedError as error:
         fail(str(error), EXIT_USAGE)
-    stored = stored_of(settings)
+    stored = read_or_warn(settings)
     lock = lock_on(stored.revocation, sub, token)
     fields = [name for name, _ in typed]
     members, about_groups = _members(settings, stored.memberships, asked=sub is not None)

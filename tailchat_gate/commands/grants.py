@@ -19,9 +19,9 @@ from tailchat_gate.commands.state import (
     OpenedStore,
     StateLocation,
     change,
+    read_or_end,
     state_location,
     state_option,
-    stored_or_end,
 )
 from tailchat_gate.config.problems import did_you_mean
 from tailchat_gate.config.tables.admin_page import takes_grants
@@ -91,7 +91,7 @@ def revoke(*, person: str, route: str, config: Path, state: Path | None) -> None
     person = person_meant(person, config)
     place = state_location(config, state).place
     sub = person.removeprefix(SUB)
-    known = {found.route: found for found in stored_or_end(place).grants.of(sub)}
+    known = {found.route: found for found in read_or_end(place).grants.of(sub)}
     if route not in known:
         check_id(person)
         listed = "`tailchat-gate grants` lists who has one"
@@ -106,7 +106,7 @@ def revoke(*, person: str, route: str, config: Path, state: Path | None) -> None
 @json_option
 def grants(*, as_json: bool, config: Path, state: Path | None) -> None:
     """List the grants in force."""
-    found = stored_or_end(state_location(config, state).place).grants.in_force
+    found = read_or_end(state_location(config, state).place).grants.in_force
     print_list(
         found,
         lambda one: (SUB + one.sub, one.route, end_text(one.until), one.reason),
@@ -132,7 +132,7 @@ def requests(*, as_json: bool, config: Path, state: Path | None) -> None:
 
     Approvers decide on the page /oauth2/approvals; `grant` lets a person in as well.
     """
-    found = stored_or_end(state_location(config, state).place).requests.open
+    found = read_or_end(state_location(config, state).place).requests.open
     print_list(
         found,
         # Strangers choose names and reasons, which may contain control characters.

@@ -15,7 +15,7 @@ from tailchat_gate.commands.common import (
     json_option,
     print_list,
 )
-from tailchat_gate.commands.state import append, state_location, state_option, stored_or_end
+from tailchat_gate.commands.state import append, read_or_end, state_location, state_option
 from tailchat_gate.config.values.identifier import (
     NAME,
     SUB,
@@ -135,7 +135,7 @@ def unlock(target: str, config: Path, state: Path | None) -> None:
     target = person_meant(target, config)
     location = state_location(config, state)
     place = location.place
-    if target not in {found.target for found in stored_or_end(place).revocation.locks}:
+    if target not in {found.target for found in read_or_end(place).revocation.locks}:
         check_id(target)
         _warn_of_unknown(target, location.tokens)
         fail(f"{target} is not locked; `tailchat-gate locks` lists who is", EXIT_FAILED)
@@ -165,7 +165,7 @@ def sign_out(target: str, config: Path, state: Path | None) -> None:
 @json_option
 def locks(*, as_json: bool, config: Path, state: Path | None) -> None:
     """List the locks in force."""
-    found = stored_or_end(state_location(config, state).place).revocation.locks
+    found = read_or_end(state_location(config, state).place).revocation.locks
     print_list(
         found,
         lambda one: (one.target, end_text(one.until), one.message),

@@ -22,7 +22,7 @@ from tailchat_gate.observe.log import (
     LOGGER_NAME,
     can_be_opened,
     close_logging,
-    log_stray_complaints,
+    log_python_faults,
     set_up_logging,
 )
 from tailchat_gate.observe.turns import others
@@ -78,7 +78,7 @@ def _serve(config: Path, signals: Signals, before: Predecessor, parent: ParentLi
         can_be_opened(log.access_file)
     except OSError as error:
         fail(f"log.access_file cannot be opened: {error}", EXIT_FAILED)
-    log_stray_complaints()
+    log_python_faults()
     if parent is None:
         _warn(loaded)
     try:

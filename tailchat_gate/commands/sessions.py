@@ -18,9 +18,9 @@ from tailchat_gate.commands.locks import person_meant
 from tailchat_gate.commands.state import (
     OpenedStore,
     change,
+    read_or_end,
     state_location,
     state_option,
-    stored_or_end,
 )
 from tailchat_gate.config.values.identifier import SUB
 from tailchat_gate.config.values.quantities import format_timestamp
@@ -53,7 +53,7 @@ def sessions(
         case () | (_,) if arguments != (_END,):
             target = person_meant(arguments[0], config) if arguments else SUB
             place = state_location(config, state).place
-            _list(stored_or_end(place).sessions.of(target.removeprefix(SUB)), as_json=as_json)
+            _list(read_or_end(place).sessions.of(target.removeprefix(SUB)), as_json=as_json)
         case _:
             fail('expected nothing, one person, or "end" and the ID of a session', EXIT_USAGE)
 

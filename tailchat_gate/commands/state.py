@@ -241,17 +241,17 @@ def _place_despite(config: Path) -> RedisPlace | str | None:
     return None if names_server(config, os.environ) else state_path(config, os.environ)
 
 
-def stored(place: Place) -> Stored:
+def read_place(place: Place) -> Stored:
     """Read the store of a place, which need not exist yet. Raises StoreError."""
     if isinstance(place, RedisPlace):
         return _read_server(place)
     return read_store(place) if place.exists() else Stored.nothing()
 
 
-def stored_or_end(place: Place) -> Stored:
-    """Read the store as `stored` does; end the command if that fails."""
+def read_or_end(place: Place) -> Stored:
+    """Read the store as `read_place` does; end the command if that fails."""
     try:
-        return stored(place)
+        return read_place(place)
     except StoreError as error:
         fail(f"[state] {_key(place)}: {error}{_step(error, place)}", EXIT_FAILED)
 
@@ -294,7 +294,7 @@ def change(place: Place, work: Callable[[OpenedStore], Awaitable[T]]) -> T:
         fail(f"[state] {_key(place)}: {place}: {said}{_step(error, place)}", EXIT_FAILED)
 
 
-def stored_of(settings: Settings) -> Stored:
+def read_or_warn(settings: Settings) -> Stored:
     """Read the store of a configuration; if that fails, warn and return nothing.
 
     This user may not be allowed to read it.
@@ -303,7 +303,7 @@ def stored_of(settings: Settings) -> Stored:
     if place is None:
         return Stored.nothing()
     try:
-        return stored(place)
+        return read_place(place)
     except StoreError as error:
         click.echo(f"warning: locks and grants are not checked: {error}", err=True)
         return Stored.nothing()

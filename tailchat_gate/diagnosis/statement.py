@@ -45,7 +45,7 @@ class Statement(NamedTuple):
     about: str = ""
 
     @property
-    def asks_for_a_look(self) -> bool:
+    def needs_attention(self) -> bool:
         """Whether an admin should look at it."""
         return self.mark in {Mark.WARNING, Mark.WRONG}
 

@@ -240,7 +240,7 @@ class AccessLog:
         self.flush()
         if not self.sink.is_running:
             return
-        await in_thread(partial(self.sink.close_and_tell, within), "access-log-close")
+        await in_thread(partial(self.sink.close_and_log, within), "access-log-close")
 
     def _tick(self, millisecond: int) -> None:
         self._millisecond = millisecond

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tailchat_gate.observe.log import AUDIT_LOGGER_NAME
-from tailchat_gate.observe.sink import TELL_SECONDS
+from tailchat_gate.observe.sink import REPEAT_SECONDS
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.context import RequestContext
 
@@ -138,13 +138,13 @@ class Audit:
         if window.count <= MAX_SIGN_INS:
             self._write("sign-in-refused", context, detail=dict(detail))
 
-    def tell_left_out(self) -> None:
+    def log_left_out(self) -> None:
         """Log how many refused sign-ins were left out so far; call it at the end of the process."""
         self._log_left_out(math.inf)
 
     def _log_left_out(self, now: float) -> None:
         for reason, window in list(self._sign_ins.items()):
-            if window.since <= now < window.since + TELL_SECONDS:
+            if window.since <= now < window.since + REPEAT_SECONDS:
                 continue
             del self._sign_ins[reason]
             if window.count > MAX_SIGN_INS:
@@ -195,7 +195,7 @@ class Audit:
         self._add(key, known)
         self._changed.add(key)
         # A time in the future dates from before the clock was set back.
-        if not known.logged <= now < known.logged + TELL_SECONDS:
+        if not known.logged <= now < known.logged + REPEAT_SECONDS:
             known.logged = now
             self.event(
                 "refused",

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from traceback import format_exception_only, walk_tb
 from typing import Final
 
-from tailchat_gate.observe.sink import CLOSE_SECONDS, TELL_SECONDS, RotatedFile, Sink, SinkFile
+from tailchat_gate.observe.sink import CLOSE_SECONDS, REPEAT_SECONDS, RotatedFile, Sink, SinkFile
 from tailchat_gate.observe.text_lines import in_colour, is_journal, is_text, priority, text_line
 
 _CAUSED = "\nThe above was the direct cause of:\n\n"
@@ -180,7 +180,7 @@ def set_level(level: str) -> None:
             handler.least = least
 
 
-def log_stray_complaints() -> None:
+def log_python_faults() -> None:
     """Log what Python would write to standard error, on which it could block."""
     log = logging.getLogger(LOGGER_NAME)
     logging.captureWarnings(capture=True)
@@ -218,7 +218,7 @@ def close_logging(within: float = CLOSE_SECONDS) -> None:
     end = time.monotonic() + within
     # The audit log first, because its faults go into the gate's own log.
     for sink in sinks():
-        sink.close_and_tell(max(0.0, end - time.monotonic()))
+        sink.close_and_log(max(0.0, end - time.monotonic()))
 
 
 def _is_own(name: str) -> bool:
@@ -247,8 +247,8 @@ class Pace:
     def due(self, kind: str) -> int | None:
         """Count one; return the count since the last message, None if that is too recent."""
         now = self._clock()
-        told_at, left_out = self._told.get(kind, (-TELL_SECONDS, 0))
-        if told_at <= now < told_at + TELL_SECONDS:
+        told_at, left_out = self._told.get(kind, (-REPEAT_SECONDS, 0))
+        if told_at <= now < told_at + REPEAT_SECONDS:
             self._told[kind] = (told_at, left_out + 1)
             return None
         self._told[kind] = (now, 0)
@@ -261,7 +261,7 @@ class Pace:
 
     def leave_out(self, kind: str, count: int) -> None:
         """Count messages that were due but were not sent after all."""
-        told_at, left_out = self._told.get(kind, (-TELL_SECONDS, 0))
+        told_at, left_out = self._told.get(kind, (-REPEAT_SECONDS, 0))
         self._told[kind] = (told_at, left_out + count)
 
 

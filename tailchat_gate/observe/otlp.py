@@ -63,10 +63,10 @@ class OtlpExporter:
         )
         provider.add_span_processor(self._ended)
         self._tracer: Final = provider.get_tracer("tailchat_gate", __version__)
-        self._complaints: Final = _Complaints()
+        self._last_message: Final = _LastMessage()
         logger = logging.getLogger("opentelemetry")
         # The SDK logs each attempt; the gate logs the last message, at most once a minute.
-        logger.handlers[:], logger.propagate = [self._complaints], False
+        logger.handlers[:], logger.propagate = [self._last_message], False
 
     def send(self, requests: Sequence[RequestSpans]) -> str:
         """Send the spans of requests; return why the collector refused them, "" if it did not."""
@@ -74,7 +74,7 @@ class OtlpExporter:
             self._make(request)
         if self._exporter.export(self._ended.take()) is SpanExportResult.SUCCESS:
             return ""
-        return self._complaints.last or "the export failed"
+        return self._last_message.last or "the export failed"
 
     def close(self) -> None:
         """Stop sending."""
@@ -180,7 +180,7 @@ class _Ended(SpanProcessor):
         return spans
 
 
-class _Complaints(logging.Handler):
+class _LastMessage(logging.Handler):
     """Keeps the last log message of the SDK."""
 
     last = ""

@@ -18,7 +18,7 @@ from pathlib import Path
 from threading import Condition, Thread
 from typing import Final
 
-from tailchat_gate.observe.turns import QueueSlot, others, turn_of
+from tailchat_gate.observe.turns import WriteLock, others, write_lock_of
 
 #: For the gate's user and its group only: the lines name people and what they opened.
 _MODE: Final = 0o640
@@ -31,7 +31,7 @@ class SinkFile:
 
     def __init__(self, descriptor: int = -1) -> None:
         self._descriptor = descriptor
-        self._turn: QueueSlot | None = None
+        self._turn: WriteLock | None = None
         #: Nothing was written yet: the file may end in a line that an earlier process left open.
         self._is_new = True
         #: Another process was ended within a line.
@@ -41,7 +41,7 @@ class SinkFile:
     def turn(self) -> Iterator[None]:
         """Keep all other sinks, also of other processes, from writing into this file meanwhile."""
         if self._turn is None:
-            self._turn = turn_of(self._descriptor)
+            self._turn = write_lock_of(self._descriptor)
         with self._turn.lock, others.turn(self._descriptor) as was_cut:
             self._is_within = was_cut
             yield
@@ -150,7 +150,7 @@ _BATCH: Final = 1 << 17
 #: Seconds until the next attempt on a file that cannot be written.
 RETRY_SECONDS: Final = 1.0
 #: Seconds between two log lines about the same fault.
-TELL_SECONDS: Final = 60.0
+REPEAT_SECONDS: Final = 60.0
 #: Seconds that the end of the process waits for a reader that has stopped.
 CLOSE_SECONDS: Final = 2.0
 
@@ -181,7 +181,7 @@ class Sink:
         self._changed = Condition()
         self._closing = self._failing = False
         self._writer: Thread | None = None
-        self._told_lost, self._told_at = 0, -TELL_SECONDS
+        self._told_lost, self._told_at = 0, -REPEAT_SECONDS
 
     @property
     def waiting(self) -> int:
@@ -229,7 +229,7 @@ class Sink:
             waiting = self._batch.count(b"\n") + sum(lines for _, lines in self._entries)
             return self.lost - self._told_lost + waiting
 
-    def close_and_tell(self, within: float = CLOSE_SECONDS) -> None:
+    def close_and_log(self, within: float = CLOSE_SECONDS) -> None:
         """Close, and log how many lines were not written."""
         unwritten = self.close(within)
         if unwritten:
@@ -324,7 +324,7 @@ class Sink:
     def _tell_lost(self) -> None:
         """Log how many lines were lost, once the queue is empty or a minute has passed."""
         lost, now = self.lost - self._told_lost, time.monotonic()
-        if lost and not self._failing and (not self._size or now > self._told_at + TELL_SECONDS):
+        if lost and not self._failing and (not self._size or now > self._told_at + REPEAT_SECONDS):
             self._told_lost, self._told_at = self.lost, now
             _log.error(
                 "lines of the %s log were lost",

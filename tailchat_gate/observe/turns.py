@@ -16,7 +16,7 @@ _PLACES: Final = 1 << 16
 _BEGUN, _DONE = 1, 0
 
 
-class QueueSlot:
+class WriteLock:
     """The lock of this process for writing into one file."""
 
     __slots__ = ("__weakref__", "lock")
@@ -88,15 +88,15 @@ class OtherProcesses:
 
 
 others: Final = OtherProcesses()
-_turns: Final[WeakValueDictionary[tuple[int, int], QueueSlot]] = WeakValueDictionary()
+_turns: Final[WeakValueDictionary[tuple[int, int], WriteLock]] = WeakValueDictionary()
 _making: Final = Lock()
 
 
-def turn_of(descriptor: int) -> QueueSlot:
+def write_lock_of(descriptor: int) -> WriteLock:
     """Return the lock of this process for the file of a descriptor."""
     try:
         found = os.fstat(descriptor)
     except OSError:
-        return QueueSlot()
+        return WriteLock()
     with _making:
-        return _turns.setdefault((found.st_dev, found.st_ino), QueueSlot())
+        return _turns.setdefault((found.st_dev, found.st_ino), WriteLock())

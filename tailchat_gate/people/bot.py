@@ -37,8 +37,8 @@ _LOGIN: Final = "openapi/bot/login"
 _USED_PART: Final = 0.9
 #: The lifetime of a token that does not say when it expires.
 _USUAL_SECONDS: Final = 86_400.0
-#: Seconds after which a refused sign-in is tried again. Tailchat caches a wrong secret for an hour,
-#: so trying more often only fills its log, but not a missing capability of the app.
+#: Seconds after which a refused sign-in is tried again. Tailchat caches the refusal of a wrong
+#: secret for an hour, but not that of an app without a bot, which may get one at any time.
 RETRY_SECONDS: Final = 60.0
 _NO_TOKEN: Final = "NO_TOKEN"  # noqa: S105 - the type of an error
 _CAPABILITY: Final = "capability"

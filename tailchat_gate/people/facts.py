@@ -126,16 +126,16 @@ class KnownPerson:
 
     `about_at` is the time of their last request, and `asked_at` that of the last question about
     them that Tailchat answered, or NEVER; both are monotonic seconds. `facts` is its answer, None
-    for none, and `told_at` the Unix second of that.
+    for none, and `facts_at` the Unix second of that.
     """
 
-    __slots__ = ("about_at", "asked_at", "facts", "told_at")
+    __slots__ = ("about_at", "asked_at", "facts", "facts_at")
 
     def __init__(self, about_at: float) -> None:
         self.about_at = about_at
         self.asked_at = NEVER
         self.facts: Account | None = None
-        self.told_at = 0.0
+        self.facts_at = 0.0
 
 
 class KnownPeople:
@@ -172,7 +172,7 @@ class KnownPeople:
         """Return the facts about a person."""
         return self._all.get(sub)
 
-    def learn(self, sub: str, facts: Account | None, *, asked_at: float, told_at: float) -> bool:
+    def learn(self, sub: str, facts: Account | None, *, asked_at: float, facts_at: float) -> bool:
         """Store the answer to a question of `asked_at`; return whether it is the newest.
 
         A later question may have been answered already. With `facts` None, which is no answer about
@@ -185,7 +185,7 @@ class KnownPeople:
             return False
         known.asked_at = asked_at
         if facts is not None:
-            known.facts, known.told_at = facts, told_at
+            known.facts, known.facts_at = facts, facts_at
         self._all.move_to_end(sub)
         return True
 

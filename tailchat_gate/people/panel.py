@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 from tailchat_gate.observe.log import AUDIT_LOGGER_NAME, LOGGER_NAME, Pace
-from tailchat_gate.observe.sink import TELL_SECONDS
+from tailchat_gate.observe.sink import REPEAT_SECONDS
 from tailchat_gate.people.api import Done, Raw
 from tailchat_gate.people.bot import Bot
 from tailchat_gate.people.group_answer import UnreadableError, read_groups
@@ -97,8 +97,8 @@ class Panel:
     async def _write_first(self, kind: str, count: int, text: str) -> None:
         """Write a message unless another worker wrote one of its kind in this minute."""
         if self._store is not None:
-            minute = int(self._pace.now // TELL_SECONDS)
-            until = (minute + 1) * TELL_SECONDS
+            minute = int(self._pace.now // REPEAT_SECONDS)
+            until = (minute + 1) * REPEAT_SECONDS
             key = f"{kind} {minute}"
             found = await self._store.reserve(_MINUTE, key, until=until, room=_ROOM)
             if found.status is ReservationStatus.TAKEN:

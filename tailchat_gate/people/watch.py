@@ -48,15 +48,15 @@ class WatchTerms:
     unverified: bool = False
 
 
-class PersonLook(NamedTuple):
+class PersonFacts(NamedTuple):
     """The present facts about a person.
 
-    `facts` is Tailchat's answer of the Unix second `told_at`, None for none. `waits`: the facts are
-    missing or too old, and Tailchat is being asked.
+    `facts` is Tailchat's answer of the Unix second `facts_at`, None for none. `waits`: the facts
+    are missing or too old, and Tailchat is being asked.
     """
 
     facts: Facts | None
-    told_at: float
+    facts_at: float
     waits: bool
 
 
@@ -129,14 +129,14 @@ class PeopleWatch:
         self.stop()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def look(self, sub: str) -> PersonLook:
+    def look(self, sub: str) -> PersonFacts:
         """Note a request of a person and return the facts about them, without waiting."""
         now = self._monotonic()
         known = self._people.seen(sub, now)
         facts = known.facts if isinstance(known.facts, Facts) else None
         is_stale = now - known.asked_at >= self._stale_after
         waits = is_stale and not self._is_failing and self._ask_soon(sub)
-        return PersonLook(facts, known.told_at, waits)
+        return PersonFacts(facts, known.facts_at, waits)
 
     def settled(self, sub: str) -> "asyncio.Future[None] | None":
         """Return a future that is done once the question about a person has ended.
@@ -222,13 +222,13 @@ class PeopleWatch:
 
     async def _ask(self, subs: Sequence[str]) -> bool:
         """Ask about some people and apply the answer; return whether there was one."""
-        asked_at, told_at = self._monotonic(), self._clock()
+        asked_at, facts_at = self._monotonic(), self._clock()
         try:
             found = await self._inquiry.ask(subs)
             if not isinstance(found, dict):
                 self._failed(found)
                 return False
-            self._answered(subs, found, asked_at, told_at)
+            self._answered(subs, found, asked_at, facts_at)
         except Exception:  # noqa: BLE001 - the rounds go on
             _log.exception("people could not be looked up because of a fault inside the gate")
             self._is_failing = True
@@ -240,7 +240,7 @@ class PeopleWatch:
         subs: Sequence[str],
         found: Records,
         asked_at: float,
-        told_at: float,
+        facts_at: float,
     ) -> None:
         if self._logged:
             _log.info("Tailchat can be asked about people again")
@@ -248,7 +248,7 @@ class PeopleWatch:
         self._heard()
         for sub in subs:
             facts = found.get(sub)
-            is_newest = self._people.learn(sub, facts, asked_at=asked_at, told_at=told_at)
+            is_newest = self._people.learn(sub, facts, asked_at=asked_at, facts_at=facts_at)
             if facts is not None and is_newest:
                 self._judge(sub, facts)
 

@@ -152,7 +152,7 @@ class ProcessState:
         """Close upstream connections, end calls to Tailchat, write pending state and log lines."""
         self.upstream_pools.close()
         self.certificates.close()
-        self.audit.tell_left_out()
+        self.audit.log_left_out()
         self.grants.close()
         await self.tailchat.close()
         await self.rates.close()

@@ -39,8 +39,8 @@ from tailchat_gate.identity.oauth.return_targets import ReturnTargets
 from tailchat_gate.identity.sessions.session import Lifetimes
 from tailchat_gate.identity.sites import Sites
 from tailchat_gate.pages.render import Pages
-from tailchat_gate.people.looks import PeopleLooks, TicketLooks
 from tailchat_gate.people.memberships import Members
+from tailchat_gate.people.rechecks import PeopleRechecks, TicketRechecks
 from tailchat_gate.proxy.exchange.forwarder import Forwarder
 from tailchat_gate.proxy.exchange.recorder import Recorder
 from tailchat_gate.proxy.message.assertion import Assertions, PublishedKeys, SigningKey
@@ -154,8 +154,8 @@ def wire_identity(
         lifetimes=Lifetimes(settings.session.lifetime, settings.session.idle),
         clock=process_state.clock,
         revocation=process_state.revocation,
-        rechecker=TicketLooks(
-            PeopleLooks(tailchat.rechecker, tailchat.people),
+        rechecker=TicketRechecks(
+            PeopleRechecks(tailchat.rechecker, tailchat.people),
             tailchat.rechecker.vault,
             process_state.store,
         ),

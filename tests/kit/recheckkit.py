@@ -25,7 +25,7 @@ from tailchat_gate.identity.sign_ins import SignIns
 from tailchat_gate.identity.stored_sessions import SessionVault, StoredSessions
 from tailchat_gate.observe.audit import Audit
 from tailchat_gate.observe.log import FaultLog
-from tailchat_gate.people.looks import PeopleLooks, TicketLooks
+from tailchat_gate.people.rechecks import PeopleRechecks, TicketRechecks
 from tailchat_gate.state.memory import MemoryStore
 from tailchat_gate.state.store import Store
 
@@ -96,8 +96,8 @@ def unasked() -> Rechecker:
 def rechecker_of(gate: RunningGate) -> Rechecker:
     """Return what asks Tailchat again in a gate."""
     looks = gate.generation.gate.authorizer.sessions.rechecker
-    assert isinstance(looks, TicketLooks)
-    assert isinstance(looks.inner, PeopleLooks)
+    assert isinstance(looks, TicketRechecks)
+    assert isinstance(looks.inner, PeopleRechecks)
     return looks.inner.rechecker
 
 

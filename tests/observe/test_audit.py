@@ -265,8 +265,8 @@ def test_what_was_left_out_is_told_in_the_end(
     context = RequestContext("id", 0.0, reason=Reason.LOGIN_STATE_FORGED)
     for _ in range(MAX_SIGN_INS + 3):
         audit.sign_in_refused(context, {})
-    audit.tell_left_out()
-    audit.tell_left_out()
+    audit.log_left_out()
+    audit.log_left_out()
 
     assert len(events()) == MAX_SIGN_INS + 1
     assert (events()[-1]["event"], events()[-1]["count"]) == ("sign-ins-left-out", 3)

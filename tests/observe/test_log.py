@@ -39,14 +39,14 @@ def formatted(record: logging.LogRecord) -> dict[str, Any]:
 def test_a_destructor_at_the_very_end_holds_up_no_process() -> None:
     """What it says is lost: the thread that writes lines is gone by then, and none can begin."""
     program = """
-from tailchat_gate.observe.log import close_logging, log_stray_complaints, set_up_logging
+from tailchat_gate.observe.log import close_logging, log_python_faults, set_up_logging
 
 class Late:
     def __del__(self):
         raise RuntimeError("late")
 
 set_up_logging("info")
-log_stray_complaints()
+log_python_faults()
 late = Late()
 close_logging()
 """

@@ -26,7 +26,7 @@ from tailchat_gate.observe.log import (
     close_logging,
     set_up_logging,
 )
-from tailchat_gate.observe.sink import TELL_SECONDS
+from tailchat_gate.observe.sink import REPEAT_SECONDS
 from tailchat_gate.people import panel as real_panel
 from tailchat_gate.people.api import Done, Raw
 from tailchat_gate.people.panel import DOWN_SECONDS, Notices
@@ -188,7 +188,7 @@ async def test_one_message_of_a_kind_a_minute(scene: Story) -> None:
     panel = scene.gate.generation.panel
     for number in range(4):
         panel.say("locks", f"message {number}")
-    scene.clock.now += TELL_SECONDS
+    scene.clock.now += REPEAT_SECONDS
     panel.say("locks", "later")
     await until(lambda: len(scene.tailchat.messages.sent) == 2)
 
@@ -227,7 +227,7 @@ async def test_a_reload_repeats_no_message_and_forgets_no_outage(
         assert gate.gate.generation.panel is not before
 
         gate.gate.generation.panel.say("locks", "three")
-        grouped.clock.now += TELL_SECONDS
+        grouped.clock.now += REPEAT_SECONDS
         log("an upstream can be reached again", upstream=tool)
         await until(lambda: len(sent) == 4)
         gate.gate.generation.panel.say("locks", "four")
@@ -310,7 +310,7 @@ async def test_workers_write_one_request_a_minute(clock: Clock) -> None:
     await say(first, "one")
     await say(second, "two")
     await say(second, "three")
-    clock.now += TELL_SECONDS
+    clock.now += REPEAT_SECONDS
     await say(second, "four")
     await say(first, "five")
     assert bots[0].texts == ["one"]

@@ -453,8 +453,8 @@ def test_later_answer_wins() -> None:
     known.seen(HOSHINO.sub, 0.0)
     facts = Facts(Profile(HOSHINO.sub, "New"))
 
-    assert known.learn(HOSHINO.sub, facts, asked_at=2.0, told_at=2.0)
-    assert not known.learn(HOSHINO.sub, DELETED, asked_at=1.0, told_at=1.0)
+    assert known.learn(HOSHINO.sub, facts, asked_at=2.0, facts_at=2.0)
+    assert not known.learn(HOSHINO.sub, DELETED, asked_at=1.0, facts_at=1.0)
     found = known.get(HOSHINO.sub)
     assert found is not None
     assert found.facts is facts

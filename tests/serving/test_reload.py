@@ -316,7 +316,7 @@ async def test_the_log_level_changes(gate: FileGate, tmp_path: Path) -> None:
         log.debug("written")
     finally:
         root.removeHandler(handler)
-        await asyncio.to_thread(handler.sink.close_and_tell, 5.0)
+        await asyncio.to_thread(handler.sink.close_and_log, 5.0)
         await asyncio.to_thread(os.close, descriptor)
 
     written = await asyncio.to_thread((tmp_path / "log").read_text)

@@ -17,7 +17,7 @@ from tlsgatekit import Certificates, https_port, tls_client
 from tlskit import Authority
 from websocketkit import SWITCH, UPGRADE
 
-from tailchat_gate.observe.log import log_stray_complaints
+from tailchat_gate.observe.log import log_python_faults
 
 pytestmark = pytest.mark.both_loops
 
@@ -165,7 +165,7 @@ def stray_complaints_logged() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "unraisablehook", sys.unraisablehook)
         patch.setattr(threading, "excepthook", threading.excepthook)
-        log_stray_complaints()
+        log_python_faults()
         try:
             yield
         finally:

@@ -10,7 +10,7 @@ from typing import Final
 
 from tailchat_gate.observe.log import LOGGER_NAME, FaultLog
 from tailchat_gate.observe.request_counts import UpstreamCounts
-from tailchat_gate.observe.sink import TELL_SECONDS
+from tailchat_gate.observe.sink import REPEAT_SECONDS
 from tailchat_gate.observe.tls import expiry_of
 from tailchat_gate.proxy.message.response_lines import ResponseLines
 from tailchat_gate.proxy.message.response_reader import ResponseReader
@@ -264,7 +264,7 @@ class Pool(RequestSlots):
     def _tell(self, error: OSError, now: float) -> None:
         """Log why the backend cannot be reached: once, and again each minute of an outage."""
         reason = f"{type(error).__name__}: {error}"
-        if reason != self._told or now >= self._told_at + TELL_SECONDS:
+        if reason != self._told or now >= self._told_at + REPEAT_SECONDS:
             self._told, self._told_at = reason, now
             details = {"upstream": self.backend.url, "error": reason}
             _log.warning("an upstream cannot be reached", extra={"details": details})

@@ -25,7 +25,7 @@ _ENDED: Final = RecheckRefused(Reason.SESSION_ENDED)
 _AWAY: Final = RecheckRefused(Reason.SESSION_STORE_AWAY, 5)
 
 
-class TicketLooks:
+class TicketRechecks:
     """Finds the session of a ticket, and passes it to `inner`; never waits.
 
     A session that this process does not know may just have begun at another process, so its request
@@ -84,7 +84,7 @@ class TicketLooks:
         return RecheckResult(record, now, waits=True)
 
 
-class PeopleLooks:
+class PeopleRechecks:
     """Adds the current name, picture and e-mail address of the person to the state of a session.
 
     `rechecker` knows the session, `watch` the person. Whether the person is kept out is in the
@@ -104,7 +104,7 @@ class PeopleLooks:
         person = self._watch.look(record.sub)
         newest = found.record
         # Tailchat may have confirmed the session since, with a newer name.
-        if person.facts is not None and person.told_at >= _told_at(newest):
+        if person.facts is not None and person.facts_at >= _named_at(newest):
             newest = _renamed(newest, person.facts.profile)
         return RecheckResult(
             # The same object if nothing is new, so that the visitor's cached headers are used.
@@ -128,7 +128,7 @@ class PeopleLooks:
         self.rechecker.close()
 
 
-def _told_at(record: SessionRecord) -> int:
+def _named_at(record: SessionRecord) -> int:
     """Return the Unix second at which Tailchat last gave the name in a session."""
     return max(record.signed_in_at, record.checked_at)
 
