@@ -168,7 +168,7 @@ async def test_a_decision_that_is_not_possible_or_not_stored_is_said(
         listed = await bobs.open(scene.url + APPROVALS)
         keys = {one.route: one.key for one in process_state.access_requests.open}
         closed = await bobs.submit(listed, "/approvals", **{"for": "1h", "id": keys["home"]})
-        assert "is not possible any more" in _said(closed)
+        assert "no longer allows access for a while" in _said(closed)
         process_state.health.report(FaultKind.REPLACED, "elsewhere")
         assert "could not be stored" in _said(await _decide(bobs, scene, "no"))
         process_state.health.clear(FaultKind.REPLACED)

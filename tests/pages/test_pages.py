@@ -355,7 +355,7 @@ def test_the_signed_out_page_offers_two_ways_back(
 
     assert [link["href"] for link in page.all("a")][:2] == [start_url, password_url]
     assert all("http-equiv" not in meta for meta in page.all("meta"))
-    assert "Tailchat itself is still signed in" in page.text
+    assert "You are still signed in to Tailchat itself" in page.text
 
 
 @pytest.mark.parametrize(
