@@ -17,7 +17,8 @@ Place = Path | RedisPlace
 
 _REMEDIES: Final = {
     "path": (
-        '; create the directory, writable for the gate, or set "" to keep state in memory only'
+        "; the directory must exist and be writable for the gate; "
+        'set "" to keep state in memory only'
     ),
     "url": "; start that server, or name another one: without it the gate knows no locks",
 }

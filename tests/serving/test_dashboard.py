@@ -240,7 +240,7 @@ async def test_what_needs_attention_is_on_the_first_page(tmp_path: Path, clock: 
         for notice in (
             "home: everybody who reaches Tailchat may enter, by registering there",
             "mail: Tailchat does not verify e-mail addresses",
-            "Tailchat signs with the key that everybody knows",
+            "Tailchat signs with a key that everybody knows",
             "Sign-in: ",
         ):
             assert notice in text[text.index('id="notices"') :], notice
