@@ -5,6 +5,7 @@ import json
 import os
 import socket
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -28,14 +29,12 @@ from tailchat_gate.request.field_names import ORDER_HEADER
 Where = TcpAddress | UnixAddress
 
 _CALL_SECONDS: Final = 3.0
-_OK: Final = 200
 _NO_GATE: Final = "another program does"
 _T = TypeVar("_T")
 _NO_HEADERS: Final[Mapping[str, str]] = {}
 
 #: Enough for a large file on a busy machine; the gate finishes the reload even if this passes.
 _RELOAD_SECONDS: Final = 60.0
-_REFUSED: Final = 422
 _RELOAD_SIGNAL: Final = "reload needs server.admin_listen; without one, send the gate SIGHUP"
 _UPGRADE_SIGNAL: Final = "upgrade needs server.admin_listen; without one, send the gate SIGUSR2"
 
@@ -70,7 +69,7 @@ def admin_page(config: Path, path: str, read: Callable[[bytes], _T]) -> _T:
     where = admin_listener(config, None, "this needs server.admin_listen")
     try:
         status, body = exchange(where, "GET", path, seconds=_CALL_SECONDS)
-        if status != _OK:
+        if status != HTTPStatus.OK:
             raise ConnectionError(f"{status} {body.decode(errors='replace').strip()[:200]}")
         return read(body)
     except (OSError, http.client.HTTPException) as error:
@@ -150,7 +149,7 @@ def _unanswered(where: Where, error: Exception, option: str) -> str:
 
 def _order(where: Where, order: str, seconds: float) -> tuple[bool, dict[str, Any]]:
     status, text = exchange(where, "POST", f"/{order}", {ORDER_HEADER: order}, seconds=seconds)
-    if status not in {_OK, _REFUSED}:
+    if status not in {HTTPStatus.OK, HTTPStatus.UNPROCESSABLE_ENTITY}:
         raise ConnectionError(f"{status} {text.decode(errors='replace').strip()[:200]}")
     try:
         body = json.loads(text)
@@ -158,7 +157,7 @@ def _order(where: Where, order: str, seconds: float) -> tuple[bool, dict[str, An
         body = None
     if not isinstance(body, dict):
         raise ValueError(_NO_GATE)  # noqa: TRY004 - about received bytes
-    return status == _REFUSED, body
+    return status == HTTPStatus.UNPROCESSABLE_ENTITY, body
 
 
 def _end_if_unreadable(config: Path) -> None:

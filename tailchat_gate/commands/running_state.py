@@ -5,6 +5,7 @@ import json
 import os
 import shlex
 import sys
+from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +15,6 @@ from tailchat_gate.config.load import admin_address
 
 #: How long the running gate may take to say where it stores locks.
 _SECONDS: Final = 5.0
-_OK: Final = 200
 
 
 def check_running(config: Path, path: str) -> None:
@@ -40,7 +40,7 @@ def _used_by_running(config: Path) -> str | None:
         if where is None:
             return None
         status, body = exchange(where, "GET", "/status", seconds=_SECONDS)
-        found = json.loads(body)["configuration"] if status == _OK else {}
+        found = json.loads(body)["configuration"] if status == HTTPStatus.OK else {}
     except (OSError, ValueError, LookupError, TypeError, http.client.HTTPException):
         return None
     if not isinstance(found, dict) or not _is_same(found.get("file"), config):

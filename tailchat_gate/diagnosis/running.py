@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import AsyncIterator, Callable
 from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -23,7 +24,6 @@ from tailchat_gate.diagnosis.statement import (
 from tailchat_gate.observe.threads import in_thread
 
 GATE: Final = "gate"
-_OK: Final = 200
 _MAX_FDS: Final = re.compile(rb"^process_max_fds ([0-9.e+]+)$", re.MULTILINE)
 
 Ask = Callable[[str], tuple[int, bytes]]
@@ -51,10 +51,10 @@ async def look(ask: Ask) -> Running:
 def _look(ask: Ask) -> Running:
     try:
         code, body = ask("/status")
-        status = json.loads(body) if code == _OK else None
+        status = json.loads(body) if code == HTTPStatus.OK else None
         if not isinstance(status, dict) or not isinstance(status.get("configuration"), dict):
             return Running(problem=f"another program answers there: status {code}")
-        is_ready = ask("/readyz")[0] == _OK
+        is_ready = ask("/readyz")[0] == HTTPStatus.OK
         found = _MAX_FDS.search(ask("/metrics")[1])
     except ValueError:
         return Running(problem="another program does")

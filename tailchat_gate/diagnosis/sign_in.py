@@ -28,7 +28,7 @@ from tailchat_gate.identity.oauth.sign_in_check import (
     Finding,
     SignInCheck,
 )
-from tailchat_gate.people.api import CannotTell, Done, TailchatApi
+from tailchat_gate.people.api import GROUP_INFO, USER_GROUPS, CannotTell, Done, TailchatApi
 from tailchat_gate.people.bot import Bot, has_public_key
 from tailchat_gate.people.group_overview import GroupView, faults_of, read_views, warnings_of
 from tailchat_gate.people.group_watch import KEY_PROBLEM, KEY_REMEDY
@@ -42,8 +42,6 @@ KEY: Final = "key"
 BOT: Final = "bot"
 GROUPS: Final = "groups"
 PANEL: Final = "panel"
-_GROUPS: Final = "group/getUserGroups"
-_BASIC_INFO: Final = "group/getGroupBasicInfo"
 REGISTRATION: Final = "registration"
 PEOPLE: Final = "people"
 #: If one of these is wrong, no sign-in succeeds.
@@ -71,7 +69,7 @@ class Seen(NamedTuple):
 
 async def look(settings: Settings, api: TailchatApi, bot: Bot) -> Seen:
     """Ask Tailchat for the groups of the bot."""
-    found = await bot.call(_GROUPS, {}, limit=settings.tailchat.groups_max_bytes)
+    found = await bot.call(USER_GROUPS, {}, limit=settings.tailchat.groups_max_bytes)
     views = read_views(found.data, bot.sub) if isinstance(found, Done) else None
     if views is None:
         said = found.why if isinstance(found, CannotTell) else ""
@@ -85,7 +83,7 @@ async def look(settings: Settings, api: TailchatApi, bot: Bot) -> Seen:
 
 
 async def _exists(api: TailchatApi, group: str) -> bool:
-    found = await api.call(_BASIC_INFO, {"groupId": group})
+    found = await api.call(GROUP_INFO, {"groupId": group})
     return isinstance(found, Done) and found.data is not None
 
 

@@ -9,13 +9,11 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from tailchat_gate.config.values.secret import MIN_SECRET
 from tailchat_gate.syntax import base64url, from_base64url
 
 #: Longest token in characters, made or read: more than any cookie or state needs.
 MAX_TOKEN: Final = 8192
-
-#: Fewest bytes of a secret; 32 random bytes in base64url are 43.
-MIN_SECRET: Final = 32
 
 _VERSION: Final = b"\x01"
 _ID_BYTES: Final = 4

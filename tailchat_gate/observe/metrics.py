@@ -29,14 +29,13 @@ from tailchat_gate.observe.families import (
     with_zeros,
 )
 from tailchat_gate.observe.history import RouteFigures
-from tailchat_gate.observe.request_counts import LONG_SECONDS, RouteCounts, is_stream
+from tailchat_gate.observe.request_counts import FAILED, LONG_SECONDS, RouteCounts, is_stream
 from tailchat_gate.observe.sink import Sink
 from tailchat_gate.reasons import KEPT_OUT, STATUS, Reason
 from tailchat_gate.request.context import RequestContext
 
-_SERVER_ERROR: Final = 500
 #: Reasons that are a fault of a tool, of Tailchat or of the gate; each is counted from 0.
-FAULTS: Final = tuple(reason for reason, status in STATUS.items() if status >= _SERVER_ERROR)
+FAULTS: Final = tuple(reason for reason, status in STATUS.items() if status >= FAILED)
 #: How a login may end.
 _LOGIN_ENDS: Final = (
     Reason.SIGNED_IN,

@@ -79,11 +79,6 @@ def plural_form(language: str, number: int) -> str:
     return _RULES.get(language.partition("-")[0], _one_alone)(number)
 
 
-def plural_forms(language: str) -> frozenset[str]:
-    """Return the names of all plural forms of a language."""
-    return frozenset(plural_form(language, number) for number in range(101))
-
-
 def choose_language(accept_language: str) -> str:
     """Return the language for a value of Accept-Language, "" if there is none.
 

@@ -19,6 +19,9 @@ from tailchat_gate.syntax import COMPACT
 _LONGEST_NAME: Final = 64
 #: Members of a request that a server may echo, but that must not get into a log.
 _SECRETS: Final = ("token", "jwt")
+#: The actions that say which groups the bot is in, and what one of them is.
+USER_GROUPS: Final = "group/getUserGroups"
+GROUP_INFO: Final = "group/getGroupBasicInfo"
 
 
 @dataclass(frozen=True, slots=True)

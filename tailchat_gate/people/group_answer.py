@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Callable, Collection, Generator
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from json.decoder import JSONDecodeError
 from typing import Final
 
@@ -24,7 +25,6 @@ _COMMA, _COLON, _QUOTE = b',:"'
 #: The characters of a text, up to its end or a pause.
 _CHARACTERS: Final = re.compile(rb'(?:[^"\\]|\\.)*+', re.DOTALL)
 _DECODER: Final = json.JSONDecoder()
-_OK: Final = 200
 
 #: Yields after each step, and returns the value.
 Steps = Generator[None, None, object]
@@ -95,7 +95,7 @@ class _Reader:
         """Read the whole answer."""
         yield from self._object(self._top)
         self._skip_space()
-        if self._at != len(self._body) or self.code != _OK or not self._has_data:
+        if self._at != len(self._body) or self.code != HTTPStatus.OK or not self._has_data:
             raise UnreadableError("not Tailchat's form")
         return None
 

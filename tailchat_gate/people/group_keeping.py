@@ -13,7 +13,7 @@ from typing import Final
 from tailchat_gate.config.values.group import Group, MemberSource
 from tailchat_gate.observe.audit import Audit
 from tailchat_gate.observe.log import LOGGER_NAME
-from tailchat_gate.people.api import CannotTell, Done, TailchatApi
+from tailchat_gate.people.api import GROUP_INFO, CannotTell, Done, TailchatApi
 from tailchat_gate.people.group_records import to_records
 from tailchat_gate.people.memberships import Memberships, Resolved
 from tailchat_gate.state.store import Record, Store
@@ -25,7 +25,6 @@ MOST_NAMED: Final = 100
 
 #: Seconds after which unchanged members are written to the store again as a whole.
 _REWRITE_SECONDS: Final = 86_400.0
-_BASIC_INFO: Final = "group/getGroupBasicInfo"
 
 _log: Final = logging.getLogger(LOGGER_NAME)
 
@@ -173,7 +172,7 @@ async def _guarded(work: Coroutine[None, None, None]) -> None:
 
 
 async def _why_gone(api: TailchatApi, source: MemberSource) -> str:
-    info = await api.call(_BASIC_INFO, {"groupId": source.group})
+    info = await api.call(GROUP_INFO, {"groupId": source.group})
     if isinstance(info, CannotTell):
         return "there is no such group, or the gate's bot is not in it"
     exists = isinstance(info, Done) and info.data is not None

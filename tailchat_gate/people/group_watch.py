@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from tailchat_gate.config.values.group import Group, MemberSource
 from tailchat_gate.observe.audit import Audit
 from tailchat_gate.observe.log import LOGGER_NAME
-from tailchat_gate.people.api import CannotTell, Raw, TailchatApi
+from tailchat_gate.people.api import USER_GROUPS, CannotTell, Raw, TailchatApi
 from tailchat_gate.people.bot import Bot, has_public_key
 from tailchat_gate.people.group_answer import UnreadableError, read_groups
 from tailchat_gate.people.group_keeping import GroupKeeper, GroupReport, whole_seconds
@@ -23,7 +23,6 @@ from tailchat_gate.state.store import Store
 #: Seconds after which the key of Tailchat's tokens is checked again.
 KEY_SECONDS: Final = 3600.0
 _KEY_RETRY_SECONDS: Final = 300.0
-_GROUPS: Final = "group/getUserGroups"
 #: The shortest pause between two rounds, in seconds.
 _SHORTEST: Final = 0.1
 
@@ -219,7 +218,7 @@ class GroupWatch:
 
     async def _refresh(self, terms: GroupTerms) -> str:
         """Ask Tailchat; return why its answer cannot be used, "" if it can."""
-        found = await terms.bot.fetch(_GROUPS, {}, limit=terms.max_bytes)
+        found = await terms.bot.fetch(USER_GROUPS, {}, limit=terms.max_bytes)
         if isinstance(found, CannotTell):
             return found.why
         if not isinstance(found, Raw):

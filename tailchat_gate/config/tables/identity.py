@@ -42,7 +42,8 @@ from tailchat_gate.syntax import SESSION_COOKIE
 Outage = Literal["keep", "sign-in", "fail"]
 _MINUTE = 60.0
 LONGEST_SESSION = 30 * 86400.0
-_LONGEST_CALL = 10.0
+#: The most seconds for a whole call; Tailchat never answers while its Redis is frozen.
+LONGEST_CALL = 10.0
 _HOUR = 3600.0
 _LONGEST_AGE = 86400.0
 _LARGEST_GROUPS = 128 << 20
@@ -86,7 +87,7 @@ class Tailchat(Section):
             "it from Tailchat."
         ),
     )
-    timeout: Annotated[float, Seconds(above_zero=True, high=_LONGEST_CALL)] = Field(
+    timeout: Annotated[float, Seconds(above_zero=True, high=LONGEST_CALL)] = Field(
         default=10.0, description="How long one call to Tailchat may take in all, 10s at most."
     )
     internal_url: Annotated[str, AfterValidator(base_url_or_none)] = Field(

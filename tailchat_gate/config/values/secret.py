@@ -5,7 +5,8 @@ import re
 
 from tailchat_gate.syntax import CTL, SURROGATES
 
-_SHORTEST = 32
+#: Fewest characters of a session secret, and so of its bytes; 32 random bytes in base64url are 43.
+MIN_SECRET = 32
 _FEWEST_SIGNS = 8
 _WORDS = re.compile(
     r"change.?me|replace.?(me|with|this)|place.?holder|your.?(session.?)?secret|insert.?(your|here)"
@@ -72,7 +73,7 @@ def session_secret(text: str) -> None:
     placeholders, few different characters, repetitions, runs such as "abcdef...".
     Raises ValueError, whose text says what is accepted and nothing of the secret.
     """
-    if len(text) < _SHORTEST:
+    if len(text) < MIN_SECRET:
         raise ValueError(SESSION)
     if text != text.strip() or _CONTROL.search(text):
         raise ValueError(f"{SESSION}, on one line, without white space at its ends")

@@ -13,6 +13,7 @@ import aiohttp
 from aiohttp.abc import AbstractResolver
 from yarl import URL
 
+from tailchat_gate.config.tables.identity import LONGEST_CALL
 from tailchat_gate.identity.oauth.login import LoginRefused
 from tailchat_gate.identity.oauth.reachability import Reachability, cause_of
 from tailchat_gate.identity.oauth.responses import broken
@@ -20,8 +21,6 @@ from tailchat_gate.reasons import Reason
 from tailchat_gate.request.recorded import CURRENT_TRACE, Call
 from tailchat_gate.syntax import OWN_AGENT
 
-#: The most seconds for a whole call; Tailchat never answers while its Redis is frozen.
-MAX_TIMEOUT: Final = 10.0
 #: The most bytes of a response; Tailchat does not limit nicknames.
 MAX_ANSWER: Final = 1_048_576
 UNKNOWN_NAME: Final = "its name cannot be looked up"
@@ -48,7 +47,7 @@ class Answer(NamedTuple):
 class BackChannel:
     """Calls to one base URL.
 
-    `timeout`: seconds for one call, at most MAX_TIMEOUT. `resolver` looks up the host's name.
+    `timeout`: seconds for one call, at most LONGEST_CALL. `resolver` looks up the host's name.
     `tls`: verifies the certificate; None: the system's authorities. `proxy`: the URL of an HTTP
     proxy in between, "" for none. `reachability` records how every call ended.
     """
@@ -57,7 +56,7 @@ class BackChannel:
         self,
         url: str,
         *,
-        timeout: float = MAX_TIMEOUT,
+        timeout: float = LONGEST_CALL,
         resolver: AbstractResolver | None = None,
         tls: ssl.SSLContext | None = None,
         proxy: str = "",
@@ -65,7 +64,7 @@ class BackChannel:
     ) -> None:
         self._url = url.rstrip("/")
         self._host = URL(self._url).host or ""
-        self._timeout = aiohttp.ClientTimeout(total=min(timeout, MAX_TIMEOUT))
+        self._timeout = aiohttp.ClientTimeout(total=min(timeout, LONGEST_CALL))
         self._resolver = resolver
         self._tls = tls
         self._proxy = URL(proxy) if proxy else None

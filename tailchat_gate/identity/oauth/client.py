@@ -43,7 +43,6 @@ PAUSE: Final = 5.0
 
 T = TypeVar("T")
 
-_OK: Final = 200
 # A server may echo its request in an error text; these must not get into a log that way.
 _SECRETS: Final = frozenset({"client_secret", "code", "code_verifier", "refresh_token", "bearer"})
 
@@ -331,7 +330,7 @@ class TailchatClient:
             answer = parse_json(response.body)
         except ValueError:
             raise broken(call, status, "not a JSON object") from None
-        if status != _OK or "error" in answer:
+        if status != HTTPStatus.OK or "error" in answer:
             sent = {**(form or {}), "bearer": bearer}
             raise refused(call, status, answer, [v for k, v in sent.items() if k in _SECRETS])
         return answer

@@ -7,6 +7,7 @@ import string
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Final
 from urllib.parse import quote, unquote_plus
 
@@ -150,9 +151,7 @@ _HEX: Final = re.compile("[0-9A-Fa-f]{12,}")
 _ESCAPE: Final = re.compile(r"\\(?:u([0-9A-Fa-f]{4})|x([0-9A-Fa-f]{2})|u\{([0-9A-Fa-f]{1,5})\})")
 _LEGIBLE: Final = re.compile(f"[{VCHAR}]{{4}}".encode("ascii"))
 
-_OK: Final = 200
 _SHORTEST_REST, _REST, _LONGEST_REST = 1, 30, 300
-_SERVER_ERROR: Final = 500
 
 # Errors of the back channel that the operator must fix (RFC 6749 5.2; RFC 6750 3.1). Tailchat: one
 # invalid entry of the app causes the last two on every call, `/me` of live sessions too.
@@ -233,7 +232,7 @@ def _unpacked(text: str) -> Iterator[bytes]:
             yield base64.b32decode(whole + "=" * (-len(whole) % 8))
 
 
-def broken(call: str, status: int = _OK, problem: str = "") -> LoginRefused:
+def broken(call: str, status: int = HTTPStatus.OK, problem: str = "") -> LoginRefused:
     """Return the refusal for an unusable response."""
     detail = {"call": call, "status": str(status), "problem": problem}
     return LoginRefused(Reason.TAILCHAT_BROKEN, detail)
@@ -264,7 +263,7 @@ def refused(call: str, status: int, answer: JsonObject, secrets: Sequence[str]) 
 
 
 def _reason(call: str, status: int, error: str) -> Reason:
-    if status >= _SERVER_ERROR:
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return Reason.TAILCHAT_BROKEN
     if error in _GATE_FAULTS:
         return Reason.GATE_NOT_ACCEPTED
