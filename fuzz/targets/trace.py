@@ -26,7 +26,7 @@ def check(data: bytes) -> None:
         section = FieldSection([(b"Host", b"h"), *pairs])
     except RefusedError:
         return
-    head = RequestHead("GET", False, read_target("/", section.host), section)  # noqa: FBT003
+    head = RequestHead("GET", False, read_target("/", section.host), section)  # noqa: FBT003 - a tuple
     context = RequestContext("own", 0.0, head, _PROXY)
     TraceContexts(bytes).identify(context)
 

@@ -230,7 +230,7 @@ class Store:
 
     def change(self, sub: str, **changes: object) -> None:
         """Change fields of an account, for example `banned=True`."""
-        self.users[sub] = replace(self.users[sub], **changes)  # type: ignore[arg-type]
+        self.users[sub] = replace(self.users[sub], **changes)  # type: ignore[arg-type] # the caller names fields of User
 
     def revoke_user(self, sub: str) -> None:
         """End every grant of a user, as happens after 14 days or when Redis is emptied."""

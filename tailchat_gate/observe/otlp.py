@@ -78,7 +78,7 @@ class OtlpExporter:
 
     def close(self) -> None:
         """Stop sending."""
-        self._exporter.shutdown()  # type: ignore[no-untyped-call]
+        self._exporter.shutdown()  # type: ignore[no-untyped-call] # it has no types
 
     def _make(self, request: RequestSpans) -> None:
         trace = request.trace

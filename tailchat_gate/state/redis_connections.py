@@ -79,7 +79,7 @@ def _contexts_of(ca_file: str) -> _Contexts:
 
 
 def _verified(base: Any, contexts: _Contexts) -> Any:  # noqa: ANN401 - as above
-    class Verified(base):  # type: ignore[misc]
+    class Verified(base):  # type: ignore[misc] # a class that is chosen when the gate runs
         """A connection that verifies the server by the shared context."""
 
         async def _connect(self) -> None:
@@ -90,7 +90,7 @@ def _verified(base: Any, contexts: _Contexts) -> Any:  # noqa: ANN401 - as above
 
 
 def _looked_up(base: Any, lookup: Lookup) -> Any:  # noqa: ANN401 - as above
-    class LookedUp(base):  # type: ignore[misc]
+    class LookedUp(base):  # type: ignore[misc] # a class that is chosen when the gate runs
         """A connection whose host is looked up by `lookup`."""
 
         async def _connect(self) -> None:

@@ -88,7 +88,7 @@ class _OneServer:
 
     def execute(self, *words: Any) -> Awaitable[Any]:  # noqa: ANN401 - as the library has it
         """Send it a command."""
-        found: Awaitable[Any] = self._client.execute_command(*words)  # type: ignore[no-untyped-call]
+        found: Awaitable[Any] = self._client.execute_command(*words)  # type: ignore[no-untyped-call] # redis has no types for it
         return found
 
     def failed(self) -> None:
@@ -114,7 +114,7 @@ class _Sentinels:
         each = patience / 2 / len(address.hosts)
         own = _credentials(address.sentinel_user, place.sentinel_password)
         common = {**_common(place, each), "credential_provider": own}
-        self._sentinels = Sentinel(  # type: ignore[no-untyped-call]
+        self._sentinels = Sentinel(  # type: ignore[no-untyped-call] # redis has no types for it
             (),
             connection_class=connection_class(place.address, place.lookup, by_sentinels=True),
             **{**_common(place, patience), "db": address.database, **_tls(address)},
@@ -134,12 +134,12 @@ class _Sentinels:
         self._ask_at = now + _AWAY_SECONDS
         with contextlib.suppress(RedisError, OSError):
             # This also closes the connections to a former primary.
-            await self._pool.get_master_address()  # type: ignore[no-untyped-call]
+            await self._pool.get_master_address()  # type: ignore[no-untyped-call] # redis has no types for it
             self._ask_at = now + _ASK_SECONDS
 
     def execute(self, *words: Any) -> Awaitable[Any]:  # noqa: ANN401 - as the library has it
         """Send it a command."""
-        found: Awaitable[Any] = self._client.execute_command(*words)  # type: ignore[no-untyped-call]
+        found: Awaitable[Any] = self._client.execute_command(*words)  # type: ignore[no-untyped-call] # redis has no types for it
         return found
 
     def failed(self) -> None:
@@ -196,7 +196,7 @@ class _Cluster:
 
         client = self._at(node, brief=True)
         try:
-            found = await client.execute_command("CLUSTER SLOTS")  # type: ignore[no-untyped-call]
+            found = await client.execute_command("CLUSTER SLOTS")  # type: ignore[no-untyped-call] # redis has no types for it
         finally:
             await client.aclose()
         slot, owner = key_slot(HASH_TAG.encode()), None
@@ -219,11 +219,11 @@ class _Cluster:
 
         assert self._client is not None  # noqa: S101 - `prepare` has found it
         try:
-            return await self._client.execute_command(*words)  # type: ignore[no-untyped-call]
+            return await self._client.execute_command(*words)  # type: ignore[no-untyped-call] # redis has no types for it
         except MovedError:
             self.failed()
         await self.prepare()
-        return await self._client.execute_command(*words)  # type: ignore[no-untyped-call]
+        return await self._client.execute_command(*words)  # type: ignore[no-untyped-call] # redis has no types for it
 
     def failed(self) -> None:
         """Find the node again before the next command."""

@@ -69,7 +69,7 @@ def tailchat(url: str, app: App = GOOD, **more: Any) -> dict[str, Any]:  # noqa:
     }
 
 
-async def examine(folder: Path, about: dict[str, Any], **given: Any) -> Diagnosis:  # noqa: ANN401
+async def examine(folder: Path, about: dict[str, Any], **given: Any) -> Diagnosis:  # noqa: ANN401 - keyword arguments of Diagnosis
     """Run `doctor` with a table for Tailchat."""
     server = {"public_url": PUBLIC_URL, **given.pop("server", {})}
     path = await asyncio.to_thread(write_config, folder, tailchat=about, server=server, **given)

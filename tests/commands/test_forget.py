@@ -15,6 +15,7 @@ from storekit import StoredEntries
 
 from tailchat_gate.cli import main
 from tailchat_gate.config.values.group import MemberSource
+from tailchat_gate.identity.revocation.records import to_record
 from tailchat_gate.identity.revocation.state import EndedSession, Lock, SignedOut
 from tailchat_gate.people.group_records import IN_ONE, MEMBERS, read_records, to_records
 from tailchat_gate.people.memberships import SourceMembers
@@ -189,9 +190,7 @@ async def test_readyz_and_status_tell_a_fault_of_the_store(
     assert status.json["state_faults"] == ["unwritable: attempt to write a readonly database"]
 
 
-def _a_record() -> Any:  # noqa: ANN401 - of whatever kind
-    from tailchat_gate.identity.revocation.records import to_record  # noqa: PLC0415
-
+def _a_record() -> Record:
     return to_record(Lock("sub:x", 1))
 
 

@@ -173,9 +173,9 @@ def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValidationError):
         settings.server.prefix = "/x"
     with pytest.raises(TypeError):
-        settings.groups["x"] = ()  # type: ignore[index]
+        settings.groups["x"] = ()  # type: ignore[index] # it must be refused
     with pytest.raises(TypeError):
-        settings.route[0].headers["x"] = ""  # type: ignore[index]
+        settings.route[0].headers["x"] = ""  # type: ignore[index] # it must be refused
 
 
 def test_default_tables_are_not_shared_mutable_state() -> None:
@@ -183,7 +183,7 @@ def test_default_tables_are_not_shared_mutable_state() -> None:
     first, second = (RouteSettings(name=name, upstream="http://a:1") for name in "ab")
 
     with pytest.raises(TypeError):
-        first.headers["x"] = ""  # type: ignore[index]
+        first.headers["x"] = ""  # type: ignore[index] # it must be refused
     assert dict(second.headers) == {}
 
 

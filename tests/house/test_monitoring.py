@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
+import yaml  # type: ignore[import-untyped] # its types are a package of their own
 from parts import missing
 from prometheus_client.parser import text_string_to_metric_families
 from tables import check_each

@@ -125,7 +125,7 @@ class Scene:
         try:
             tab = await context.new_page()
             # Playwright cannot take the method of a built-in type.
-            tab.on("websocket", lambda one: self.websockets.append(one))  # noqa: PLW0108
+            tab.on("websocket", lambda one: self.websockets.append(one))  # noqa: PLW0108 - see above
             tab.set_default_timeout(_START_SECONDS * 1000)
             await tab.goto(self.url + path)
             await log_in(tab)

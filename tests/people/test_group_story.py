@@ -64,7 +64,7 @@ async def _echo(_: Received, reader: asyncio.StreamReader, writer: asyncio.Strea
         writer.write(data)
 
 
-async def _open_socket(client: RawClient, gate: FileGate, profile: Any = ALICE) -> None:  # noqa: ANN401
+async def _open_socket(client: RawClient, gate: FileGate, profile: Any = ALICE) -> None:  # noqa: ANN401 - any profile
     client.send(request_bytes("/ws", Cookie=gate.gate.cookie(profile), **UPGRADE))
     assert b" 101 " in await client.head()
 

@@ -60,7 +60,7 @@ async def say(
     return await ask(gate.port, data + b"\r\n")
 
 
-async def start(start_gate: Start, upstream: str, **sections: Any) -> RunningGate:  # noqa: ANN401
+async def start(start_gate: Start, upstream: str, **sections: Any) -> RunningGate:  # noqa: ANN401 - tables of the configuration
     """Start a gate before one tool with an open and a closed place."""
     token = [{"name": "ci", "hash": hash_of(TOKEN)}]
     gate = await start_gate(

@@ -238,7 +238,7 @@ async def test_both_versions_of_ip_can_be_listed(start_gate: Start) -> None:
     port = free_port()
     gate = await start_gate(server={"listen": [f"0.0.0.0:{port}", f"[::]:{port}"]})
 
-    assert sorted(gate.server.addresses) == [("0.0.0.0", port), ("::", port)]  # noqa: S104
+    assert sorted(gate.server.addresses) == [("0.0.0.0", port), ("::", port)]  # noqa: S104 - compared only
 
 
 async def test_a_unix_socket_has_the_mode_and_group_that_are_named(

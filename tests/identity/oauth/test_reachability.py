@@ -121,7 +121,7 @@ async def _hang(
         (_hang, "timeout"),
     ],
 )
-async def test_other_outages_have_their_cause(answer: Any, cause: str) -> None:  # noqa: ANN401
+async def test_other_outages_have_their_cause(answer: Any, cause: str) -> None:  # noqa: ANN401 - bytes, or a tool's answer()
     """A server error, silence, a closed connection and no HTTP are told apart."""
     if answer == b"":
 

@@ -285,7 +285,7 @@ def client_of(
         "observe": calls,
         **more,
     }
-    _MADE.append(TailchatClient(**settings))  # type: ignore[arg-type]
+    _MADE.append(TailchatClient(**settings))  # type: ignore[arg-type] # each test names its own
     return _MADE[-1]
 
 
