@@ -46,6 +46,7 @@ _CHARACTERS: Final = "".join(map(chr, (*range(0x250), 0x2028, 0x2029, 0xD800, 0x
 _CLASS: Final = re.compile(r"\[(?:\\.|[^\]\\])+\]", re.DOTALL)
 
 
+@cache
 def _characters(brackets: str) -> frozenset[str]:
     """Return what a class matches, as far as it matters, however it is written."""
     # A text in brackets need be no class: a range of "z-a" is none.
@@ -56,6 +57,7 @@ def _characters(brackets: str) -> frozenset[str]:
         return frozenset()
 
 
+@cache
 def normal(pattern: str) -> str:
     """Return a pattern in one spelling: classes by what they match, groups and repeats alike."""
     names: dict[frozenset[str], str] = {}
@@ -101,19 +103,21 @@ def _constants(tree: ast.AST) -> Iterator[str]:
 
 def _texts(tree: ast.AST) -> Iterator[str]:
     """Yield every text of a module but what is written for people: its docstrings."""
+    nodes = list(ast.walk(tree))
     said = {
         id(node.body[0].value)
-        for node in ast.walk(tree)
+        for node in nodes
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
         and node.body
         and isinstance(node.body[0], ast.Expr)
     }
-    for node in ast.walk(tree):
-        is_text = isinstance(node, ast.Constant) and isinstance(node.value, str | bytes)
-        if is_text and id(node) not in said:
-            yield from _constants(node)
+    for node in nodes:
+        value = node.value if isinstance(node, ast.Constant) else None
+        if isinstance(value, str | bytes) and id(node) not in said:
+            yield _text(value)
 
 
+@cache
 def rules() -> Mapping[str, str]:
     """Return the patterns of syntax.py in their one spelling, by name."""
     found = {}
@@ -127,8 +131,7 @@ def rules() -> Mapping[str, str]:
 
 def second_classes(tree: ast.AST) -> list[str]:
     """Return the classes in a module's texts that syntax.py has under a name."""
-    known = {_characters(f"[{one}]") for one in CLASSES}
-    known |= {_characters(f"[^{one}]") for one in CLASSES}
+    known = {_characters(f"[{no}{one}]") for one in CLASSES for no in ("", "^")}
     found = (match[0] for text in _texts(tree) for match in _CLASS.finditer(text))
     return [brackets for brackets in found if _characters(brackets) in known]
 

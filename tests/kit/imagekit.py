@@ -1,11 +1,12 @@
 """The image, built from the Dockerfile as it is, and containers of it by the runtime of Docker.
 
 No registry of images is asked: the base is a Debian that mmdebstrap makes, under the name that the
-Dockerfile has for its base.
+Dockerfile has for its base. It is kept for a week outside the checkout, as Docker keeps a base.
 """
 
 import ast
 import asyncio
+import hashlib
 import itertools
 import json
 import os
@@ -15,8 +16,9 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -34,6 +36,8 @@ _PIP_KEYS: Final = ("index-url", "extra-index-url", "trusted-host", "proxy", "ti
 _CERTIFICATES: Final = "/etc/pip-certificates.pem"
 #: Bytes: twice what a build takes.
 _ROOM: Final = 4 * 2**30
+#: Seconds for which a base is kept.
+_WEEK: Final = 7 * 86_400
 _numbers = itertools.count()
 
 
@@ -112,15 +116,34 @@ class _Buildah:
         return _run(*self._command, *arguments, **more).strip()
 
 
-def _make_base(buildah: _Buildah, name: str) -> None:
-    """Make an image of a small Debian with its Python, under a name."""
-    container = buildah("from", "scratch")
-    root = Path(buildah("mount", container))
+def _debian(release: str, place: Path) -> Path:
+    """Return an archive of a small Debian with its Python."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tailchat-gate"
+    what = hashlib.sha256(f"{release} {_PACKAGES}".encode()).hexdigest()[:16]
+    kept, made = cache / f"base-{what}.tar", place / "base.tar"
+    if kept.is_file() and time.time() - kept.stat().st_mtime < _WEEK:
+        return kept
     # What it mounts is gone when it ends, whatever the end.
     _run(
         *(_program("unshare"), "--mount", _program("mmdebstrap"), "--variant=essential"),
-        *("--quiet", f"--include={_PACKAGES}", _RELEASES[name], root, _mirror()),
+        *("--quiet", f"--include={_PACKAGES}", release, made, _mirror()),
+        env={**os.environ, "TMPDIR": str(place)},
     )
+    with suppress(OSError):
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache) as beside:
+            # Whole or not at all, whoever else makes one.
+            shutil.copy(made, beside)
+            (Path(beside) / made.name).replace(kept)
+    return made
+
+
+def _make_base(buildah: _Buildah, name: str, place: Path) -> None:
+    """Make an image of a small Debian with its Python, under a name."""
+    container = buildah("from", "scratch")
+    root = Path(buildah("mount", container))
+    archive = _debian(_RELEASES[name], place)
+    _run("tar", "--extract", "--numeric-owner", "--file", archive, "--directory", root)
     for part in ("var/cache/apt/archives", "var/lib/apt/lists", "usr/share/doc"):
         shutil.rmtree(root / part)
     (root / "etc/resolv.conf").write_text("")
@@ -169,7 +192,7 @@ def built_image(directory: Path) -> Iterator[Image]:
     text = (ROOT / "Dockerfile").read_text()
     (base,) = set(re.findall(r"^FROM (\S+)", text, re.MULTILINE))
     try:
-        _make_base(buildah, base)
+        _make_base(buildah, base, place)
         buildah(
             *("build-using-dockerfile", "--isolation", "chroot", "--format", "docker"),
             *("--pull-never", "--network", "host", *_pip_mounts(place), "--tag", "gate", "."),
