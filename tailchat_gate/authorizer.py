@@ -1,7 +1,7 @@
 """Who sent a request and whether it may pass: requests, upgrades and forward-auth alike."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from tailchat_gate.access.browser_origin import changes_something, is_foreign
@@ -10,7 +10,6 @@ from tailchat_gate.access.policy import (
     AS_NOBODY,
     PREFLIGHT,
     Decision,
-    Rule,
     decide,
     takes_preflights,
 )
@@ -31,6 +30,7 @@ from tailchat_gate.request.context import RequestContext
 from tailchat_gate.request.fields import FieldSection
 from tailchat_gate.request.intent import is_frame, is_preflight
 from tailchat_gate.request.target import Host, Target
+from tailchat_gate.verdict import Verdict
 
 #: Refusals that depend on who the person or machine is; only these go into the audit log.
 _ABOUT_WHO: Final = frozenset(
@@ -41,43 +41,6 @@ _ABOUT_WHO: Final = frozenset(
     )
 )
 _CLAIM_REFUSED: Final = Decision(allowed=False, reason=Reason.CLAIM_REFUSED)
-
-
-@dataclass(slots=True, eq=False)
-class Verdict:
-    """The decision and its basis: `match` is None where no route serves the target.
-
-    `visitor` sent the request, None where the tool must take it for anonymous. `host_session` has
-    the sessions of the requested host. `rejection` says why the session was rejected, if that is
-    the reason of the refusal.
-    """
-
-    allowed: Final[bool]
-    match: Final[Match | None]
-    visitor: Final[Visitor | Machine | None]
-    host_session: Final[HostSession]
-    rejection: Final[Rejection | None]
-    #: Request fields that the tool gets with another value, by their names in lower case.
-    rewritten: Final[Mapping[bytes, bytes]]
-
-    @property
-    def record(self) -> SessionRecord | None:
-        """The session of the person who sent the request, None for a machine or without one."""
-        return self.visitor.record if isinstance(self.visitor, Visitor) else None
-
-    @property
-    def rules(self) -> Sequence[Rule]:
-        """The rules that were applied, none where no route serves the target."""
-        return self.match.rules if self.match is not None else ()
-
-    def renewal(self) -> str | None:
-        """The Set-Cookie value that renews the visitor's session, where one is due."""
-        visitor = self.visitor
-        return (
-            self.host_session.authenticator.renewal(visitor)
-            if isinstance(visitor, Visitor)
-            else None
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +71,7 @@ class Authorizer:
             return verdict
         context.reason = Reason.RATE_LIMITED
         rejection = Rejection(context.reason, None, None, wait)
-        return replace(verdict, allowed=False, rejection=rejection)
+        return verdict.refused(rejection)
 
     def _judge(self, context: RequestContext, host: Host, method: str, target: Target) -> Verdict:
         self.routes.meter.asker = context
@@ -165,10 +128,10 @@ class Authorizer:
             unsafe = unsafe or not is_frame(method, fields.headers)
             if not match.route.settings.embed:
                 context.reason = Reason.CROSS_ORIGIN
-                return replace(verdict, allowed=False)
+                return verdict.refused(verdict.rejection)
         if unsafe and self._is_foreign(context, host, match.route):
             context.reason = Reason.CROSS_ORIGIN
-            return replace(verdict, allowed=False)
+            return verdict.refused(verdict.rejection)
         return verdict
 
     def _decide_with_claims(

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from tailchat_gate.access.browser_origin import WorkerScopes
 from tailchat_gate.access.routes import Route
-from tailchat_gate.authorizer import Authorizer, Verdict
+from tailchat_gate.authorizer import Authorizer
 from tailchat_gate.endpoints.admin import AdminRoute
 from tailchat_gate.endpoints.router import MAX_FORM_BYTES, Endpoints
 from tailchat_gate.identity.recheck import UndecidedError
@@ -34,6 +34,7 @@ from tailchat_gate.request.head import RequestHead
 from tailchat_gate.request.trace_context import TraceContexts
 from tailchat_gate.responses.refusals import Refusals
 from tailchat_gate.responses.writer import ResponseWriter, details
+from tailchat_gate.verdict import Verdict
 
 #: Methods that a proxy may have to answer itself (RFC 9110 sections 7.6.2 and 9.3.6).
 _METHODS_FOR_PROXIES: Final = frozenset(("CONNECT", "OPTIONS", "TRACE"))

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from tailchat_gate.access.browser_origin import WorkerScopes
 from tailchat_gate.access.route import Route
-from tailchat_gate.authorizer import Authorizer, Verdict
+from tailchat_gate.authorizer import Authorizer
 from tailchat_gate.config.values.identifier import TRACE
 from tailchat_gate.observe.log import FaultLog
 from tailchat_gate.proxy.message.identity_headers import IdentityHeaders, client_fields
@@ -23,6 +23,7 @@ from tailchat_gate.request.forwarded_request import QUESTION_FIELDS, original_of
 from tailchat_gate.request.head import RequestHead
 from tailchat_gate.request.target import Original
 from tailchat_gate.responses.refusals import Refusals
+from tailchat_gate.verdict import Verdict
 
 # Globals: see reasons.py.
 _OK, _ACCEPTED = HTTPStatus.OK, HTTPStatus.ACCEPTED

@@ -1,6 +1,6 @@
 """Finds the visitor of a request; caches opened session cookies."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -59,7 +59,7 @@ class Visitor:
     assertions: dict[str, tuple[object, float, float, bytes]] = field(
         default_factory=dict, repr=False
     )
-    groups_of: object = field(default=None, repr=False)
+    groups_of: Mapping[str, frozenset[str]] | None = field(default=None, repr=False)
     rechecks: Rechecks = field(default_factory=NoRecheck, repr=False)
     quiet_until: float = 0.0
     email: str = field(default="", repr=False)

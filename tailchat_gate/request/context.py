@@ -50,7 +50,7 @@ class RequestContext:
 
     def apart(self) -> "RequestContext":
         """Return the context without what a configuration has cached on its header section."""
-        return replace(self, head=replace(self.head, fields=self.head.fields.apart()))
+        return replace(self, head=self.head.apart())
 
     def connected(self, now: float) -> None:
         """Record that a connection to the upstream was opened for this request."""

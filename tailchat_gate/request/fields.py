@@ -1,6 +1,5 @@
 """The header section of a request: read once, strictly, and cached while clients repeat it."""
 
-import copy
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
@@ -19,7 +18,6 @@ _FIELD: Final = re.compile(rb"([^:]++):[ \t]*+([^\r]*+)\r\n")
 _TOKEN: Final = re.compile(TOKEN_OCTETS)
 _CHUNKED: Final = b"chunked"
 _NO_OPTIONS: Final[frozenset[bytes]] = frozenset()
-_new: Final = object.__new__
 #: The values of nearly every request that a page sends.
 _SAME_ORIGIN: Final = [b"same-origin"]
 #: The options in common values of Connection.
@@ -48,7 +46,8 @@ class FieldSection:
     `shape` has their names, `sent_values` their values without surrounding white space. `length` is
     the Content-Length, None if there is none; `chunked` is the only other framing. `connection` and
     `upgrade` are lower-case. Results of later steps (`sent`, `visitor`, `forwarded`, `claimed`) are
-    cached here, because a client repeats its fields from request to request.
+    cached here, because a client repeats its fields from request to request. `told`: a section of
+    the same shape that means the same; then `values` and `length` are given in place of `pairs`.
     """
 
     __slots__ = (
@@ -58,10 +57,21 @@ class FieldSection:
         "token_way", "upgrade", "via", "visitor", "worker_script",
     )  # fmt: skip
 
-    def __init__(self, pairs: RawFields, shape: Shape | None = None) -> None:
-        self.shape = Shape(tuple([name for name, _ in pairs])) if shape is None else shape
-        self.sent_values = tuple([value for _, value in pairs])
+    def __init__(
+        self,
+        pairs: RawFields,
+        shape: Shape | None = None,
+        told: "FieldSection | None" = None,
+        values: Values = (),
+        length: int | None = None,
+    ) -> None:
         self.host: Host
+        self.via: list[bytes]
+        self.shape = Shape(tuple([name for name, _ in pairs])) if shape is None else shape
+        if told is not None:
+            self._take(told, values, length)
+            return
+        self.sent_values = tuple([value for _, value in pairs])
         self.cookies = tuple(self.values(b"cookie"))
         self.chunked = self.expects_continue = False
         self.length: int | None = None
@@ -109,31 +119,30 @@ class FieldSection:
 
     def apart(self) -> "FieldSection":
         """Return the same fields without the cached results of other modules."""
-        found = copy.copy(self)
-        found.forget()
-        return found
+        return self.with_values(self.sent_values, self.length)
 
     def with_values(self, values: Values, length: int | None = None) -> "FieldSection":
         """Return a section with other values that have the same meaning for the message.
 
         Its cookies are those of `values`, its length is `length`.
         """
-        made = _new(FieldSection)
-        made.shape = shape = self.shape
-        made.sent_values = values
-        made.cookies = shape.pick_cookies(values) if values else ()
-        made.length = length
-        made.has_body = self.chunked or bool(length)
-        made.host, made.agent, made.via = self.host, self.agent, self.via
-        made.chunked, made.expects_continue = self.chunked, self.expects_continue
-        made.connection, made.keep_alive = self.connection, self.keep_alive
-        made.upgrade, made.binds = self.upgrade, self.binds
-        made.bearer, made.token_way = self.bearer, self.token_way
-        made.has_credentials = self.has_credentials
-        made.worker_script, made.other_page = self.worker_script, self.other_page
-        made.claimed = made.paths = made.forwarded = made.original = made.visitor = None
-        made.sent, made.sent_for = b"", None
-        return made
+        return FieldSection((), self.shape, self, values, length)
+
+    def _take(self, told: "FieldSection", values: Values, length: int | None) -> None:
+        """Take from another section of the same shape what it means for the message."""
+        self.sent_values = values
+        self.cookies = self.shape.pick_cookies(values) if values else ()
+        self.length = length
+        self.has_body = told.chunked or bool(length)
+        self.host, self.agent, self.via = told.host, told.agent, told.via
+        self.chunked, self.expects_continue = told.chunked, told.expects_continue
+        self.connection, self.keep_alive = told.connection, told.keep_alive
+        self.upgrade, self.binds = told.upgrade, told.binds
+        self.bearer, self.token_way = told.bearer, told.token_way
+        self.has_credentials = told.has_credentials
+        self.worker_script, self.other_page = told.worker_script, told.other_page
+        self.claimed = self.paths = self.forwarded = self.original = self.visitor = None
+        self.sent, self.sent_for = b"", None
 
     @property
     def pairs(self) -> list[tuple[bytes, bytes]]:

@@ -34,7 +34,7 @@ _UNCHECKED: Final = re.compile(
     rb"[\xc0-\xdf].|[\xe0-\xef]..|[\xf0-\xf7].{3}|[\xf8-\xfb].{4}|[\xfc\xfd].{5}", re.DOTALL
 )
 #: Surrogate escapes of bytes that are no UTF-8. Without any, all decoders read a text alike.
-_UNDECODED: Final = re.compile("[\udc80-\udcff]")
+_UNDECODED: Final = re.compile(r"[\udc80-\udcff]")
 #: A stream of a file on NTFS: "page.asp::$DATA" is the file itself (CVE-1999-0278), and
 #: "folder:$i30:$INDEX_ALLOCATION" the folder (CVE-2010-2731).
 _STREAM: Final = re.compile(r":[^/:]*+:\$[A-Za-z0-9_]++")

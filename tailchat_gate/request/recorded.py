@@ -5,7 +5,6 @@ commands run every few seconds.
 """
 
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, get_args
 
 #: Whose fields determine the trace and the ID of a request.
@@ -37,7 +36,6 @@ class Call(NamedTuple):
     status: int
 
 
-@dataclass(slots=True, eq=False)
 class Trace:
     """The trace of a request.
 
@@ -47,12 +45,23 @@ class Trace:
     recorded: before the request waits for any, and after its end.
     """
 
-    trace_id: Final[str]
-    parent_id: Final[str]
-    lines: Final[bytes]
-    span_id: Final[str] = ""
-    sent_id: Final[str] = ""
-    calls: list[Call] | None = None
+    __slots__ = ("calls", "lines", "parent_id", "sent_id", "span_id", "trace_id")
+
+    def __init__(
+        self,
+        trace_id: str,
+        parent_id: str,
+        lines: bytes,
+        span_id: str = "",
+        sent_id: str = "",
+        calls: list[Call] | None = None,
+    ) -> None:
+        self.trace_id: Final = trace_id
+        self.parent_id: Final = parent_id
+        self.lines: Final = lines
+        self.span_id: Final = span_id
+        self.sent_id: Final = sent_id
+        self.calls: list[Call] | None = calls
 
     def note(self, call: Call) -> None:
         """Record a call, unless the request has ended: its task may go on for long."""

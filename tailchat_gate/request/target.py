@@ -94,22 +94,52 @@ class HostPatterns(Generic[_T]):
         return [each for each in found if each is not None]
 
 
-@dataclass(slots=True)
 class Host:
     """A Host field: `raw` as sent; `name` in lower case and normal form; `port`, "" for none."""
 
-    raw: Final[bytes]
-    name: Final[str]
-    port: Final[str]
+    __slots__ = ("name", "port", "raw")
+
+    def __init__(
+        self,
+        raw: bytes,
+        name: str,
+        port: str,
+    ) -> None:
+        self.raw: Final = raw
+        self.name: Final = name
+        self.port: Final = port
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Host):
+            return NotImplemented
+        return (self.raw, self.name, self.port) == (other.raw, other.name, other.port)
+
+    def __hash__(self) -> int:
+        return hash((self.raw, self.name, self.port))
 
 
-@dataclass(slots=True)
 class Target:
     """The target: `raw` goes upstream unchanged; `path` and `query` are its parts as text."""
 
-    raw: Final[bytes]
-    path: Final[str]
-    query: Final[str]
+    __slots__ = ("path", "query", "raw")
+
+    def __init__(
+        self,
+        raw: bytes,
+        path: str,
+        query: str,
+    ) -> None:
+        self.raw: Final = raw
+        self.path: Final = path
+        self.query: Final = query
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Target):
+            return NotImplemented
+        return (self.raw, self.path, self.query) == (other.raw, other.path, other.query)
+
+    def __hash__(self) -> int:
+        return hash((self.raw, self.path, self.query))
 
 
 #: For an HTTP/1.0 request without a Host (RFC 9112 section 3.2).

@@ -22,6 +22,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("gate",),
     ("endpoints",),
     ("authorizer", "responses"),
+    ("verdict",),
     ("proxy",),
     ("access",),
     ("people",),

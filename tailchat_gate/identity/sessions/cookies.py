@@ -50,15 +50,24 @@ _SPACE: Final = b" \t\n\r\x0b\x0c"
 _BETWEEN: Final = b";" + _SPACE
 
 
-@dataclass(slots=True, eq=False)
 class _Read:
     """A parsed Cookie field."""
 
-    session_values: Final[tuple[str, ...]]
-    for_upstream: Final[bytes]
-    beside_tailchat: Final[bytes]
-    #: Whether it has only cookies of gates, with nothing between them.
-    is_all_hidden: Final[bool] = False
+    __slots__ = ("beside_tailchat", "for_upstream", "is_all_hidden", "session_values")
+
+    def __init__(
+        self,
+        session_values: tuple[str, ...],
+        for_upstream: bytes,
+        beside_tailchat: bytes,
+        *,
+        is_all_hidden: bool = False,
+    ) -> None:
+        self.session_values: Final = session_values
+        self.for_upstream: Final = for_upstream
+        self.beside_tailchat: Final = beside_tailchat
+        #: Whether it has only cookies of gates, with nothing between them.
+        self.is_all_hidden: Final = is_all_hidden
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +232,7 @@ class CookieReader:
         # `split` also returns the groups: the session's name if it is a session, and the value.
         found = zip(parts[1::3], parts[2::3], strict=True)
         values = [_text(value or b"") for session, value in found if session]
-        return _Read(tuple(values[:MAX_VALUES]), rest, beside, not any(parts[::3]))
+        return _Read(tuple(values[:MAX_VALUES]), rest, beside, is_all_hidden=not any(parts[::3]))
 
     def _is_hidden(self, name: bytes) -> bool:
         return bool(self._own.fullmatch(name) or _GATES.fullmatch(name))

@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import Final, Protocol
 
@@ -173,7 +172,7 @@ class BufferedExchange(Exchange):
     def _begin(self) -> None:
         stored = self._stored
         data = with_length(self.forward_request.data, stored.size) + stored.start
-        self.forward_request = replace(self.forward_request, data=data, body=None)
+        self.forward_request = self.forward_request.stored(data)
         # For `start`, which chooses a connection by it; `_send` sets it for the upstream.
         self._whole = True
         self.context.upstream_at = time.monotonic()

@@ -104,7 +104,6 @@ class UpstreamSettings:
         return self.pool.enter(who, self.most, self.most_of_one)
 
 
-@dataclass(slots=True, eq=False)
 class ForwardRequest:
     """A request that may pass: its bytes for the upstream, and their context.
 
@@ -114,13 +113,31 @@ class ForwardRequest:
     `visitor` is the signed-in person or the machine, None where anonymous.
     """
 
-    request: Final[RequestHead]
-    data: Final[bytes]
-    body: Final[Body | None]
-    extra_fields: Final[bytes]
-    upgrade: Final[bytes]
-    session: Final[SessionHolder | None]
-    visitor: Final[Visitor | Machine | None]
+    __slots__ = ("body", "data", "extra_fields", "request", "session", "upgrade", "visitor")
+
+    def __init__(
+        self,
+        request: RequestHead,
+        data: bytes,
+        body: Body | None,
+        extra_fields: bytes,
+        upgrade: bytes,
+        session: SessionHolder | None,
+        visitor: Visitor | Machine | None,
+    ) -> None:
+        self.request: Final = request
+        self.data: Final = data
+        self.body: Final = body
+        self.extra_fields: Final = extra_fields
+        self.upgrade: Final = upgrade
+        self.session: Final = session
+        self.visitor: Final = visitor
+
+    def stored(self, data: bytes) -> "ForwardRequest":
+        """Return the same for a request whose body is stored and follows `data`."""
+        return ForwardRequest(
+            self.request, data, None, self.extra_fields, self.upgrade, self.session, self.visitor
+        )
 
 
 class Admitted:

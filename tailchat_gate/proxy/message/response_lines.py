@@ -1,7 +1,6 @@
 """Header lines of a response: read, judged, and repaired where an upstream is out of date."""
 
 import re
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, TypeVar
 
@@ -76,18 +75,27 @@ class BadResponseError(ValueError):
     """Bytes of an upstream that are not a response, or one that cannot be trusted."""
 
 
-@dataclass(slots=True)
 class Line:
     """A field line of a response: the action, the line to send, and the parsed value.
 
     `length` is the value of a Content-Length, `options` are those of a Connection field.
     """
 
-    action: Final[LineAction]
-    sent: Final[bytes]
-    value: Final[bytes] = b""
-    length: Final[int] = 0
-    options: Final[frozenset[bytes]] = frozenset()
+    __slots__ = ("action", "length", "options", "sent", "value")
+
+    def __init__(
+        self,
+        action: LineAction,
+        sent: bytes,
+        value: bytes = b"",
+        length: int = 0,
+        options: frozenset[bytes] = frozenset(),
+    ) -> None:
+        self.action: Final = action
+        self.sent: Final = sent
+        self.value: Final = value
+        self.length: Final = length
+        self.options: Final = options
 
 
 #: A field that is passed on as it is.
