@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.both_loops, pytest.mark.timeout(240)]
 
 SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
 #: Each is looked for at the end, so that of what stays every time as many are left.
-RELOADS = 300
+RELOADS = 200
 
 
 @pytest.fixture
