@@ -1,4 +1,4 @@
-"""Sockets of clients and upstreams: how many there may be, bounded buffers, EOF and reset."""
+"""Sockets of clients and upstreams: limits of their number, buffers, EOF and reset."""
 
 import asyncio
 import fcntl
@@ -17,24 +17,24 @@ from typing import Final, Protocol
 from tailchat_gate.observe.log import LOGGER_NAME, FaultLog
 from tailchat_gate.reasons import Reason
 
-#: The size of a normal read: what the other peer does not take of it stays in memory.
+#: The bytes of a normal read; what the other peer does not take stays in memory.
 READ_BYTES: Final = 65_536
-#: The size of a read where the other peer's socket has room for all of it. Large bodies then cost
-#: a third less CPU time than with small reads.
+#: The bytes of a read if the other peer's socket has room for all of it. Large bodies then need a
+#: third less CPU time than with small reads.
 LARGE_READ_BYTES: Final = 262_144
-#: Linux's SO_MEMINFO, and where in it the size of the send buffer is, and what of it is in use:
-#: allocated (Unix sockets), queued (TCP). See sock_diag(7).
+#: Linux's SO_MEMINFO, and the positions in it of the send buffer's size and used bytes: allocated
+#: (Unix sockets) or queued (TCP). See sock_diag(7).
 _SO_MEMINFO: Final = 55
 _MEMINFO: Final = struct.Struct("9I")
 _ALLOCATED, _SIZE, _QUEUED = 2, 3, 5
 
 _INT: Final = struct.Struct("i")
-#: Of Linux's TCP_INFO: tcpi_bytes_acked, behind 120 bytes.
+#: Linux's TCP_INFO: tcpi_bytes_acked, after 120 bytes.
 _BYTES_ACKED: Final = struct.Struct("120xQ")
 
-#: Of SO_LINGER: on, for no time (socket(7)).
+#: A value of SO_LINGER: on, with 0 seconds (socket(7)).
 _RESET: Final = struct.pack("ii", 1, 0)
-#: The most that `read_remaining` reads.
+#: The most bytes that `read_remaining` reads.
 _MAX_BYTES: Final = 262_144
 
 
@@ -44,13 +44,13 @@ class ReadBuffers:
     __slots__ = ("large", "octets", "small")
 
     def __init__(self) -> None:
-        #: What both views show; a map, because a slice of one is `bytes`: one step in place of two.
+        #: The memory of both views; a map, because slicing it returns `bytes` in one step.
         self.octets: Final = mmap.mmap(-1, LARGE_READ_BYTES)
         self.large: Final = memoryview(self.octets)
         self.small: Final = self.large[:READ_BYTES]
 
     def fitting(self, onward: asyncio.Transport | None) -> memoryview:
-        """Return the large buffer where `onward` can take all of it at once, else the small one."""
+        """Return the large buffer if `onward` can take all of it at once, else the small one."""
         if onward is not None and _room(onward) >= LARGE_READ_BYTES:
             return self.large
         return self.small
@@ -77,19 +77,19 @@ class Receiver(Protocol):
 
 
 def tell_of_rest(transport: asyncio.Transport) -> None:
-    """Have `pause_writing` called as soon as a write does not go out whole.
+    """Make the transport call `pause_writing` as soon as a write is not sent completely.
 
     The source of the bytes then stops after one read. The default limits are 64 KiB, and 512 KiB
-    for TLS. The limit is not 0, because asyncio's TLS then never calls `resume_writing`.
+    for TLS. The limit is not 0, because asyncio's TLS would then never call `resume_writing`.
     """
     transport.set_write_buffer_limits(high=1, low=0)
 
 
 def peer_address(peer: object) -> str:
-    """Return the address of a socket's peer, from its name.
+    """Return the address of a socket's peer from getpeername.
 
-    A Unix socket has none: its peer is on this machine. An IPv4 address may be mapped where a
-    listener takes IPv4 and IPv6 alike (RFC 4291 section 2.5.5.2).
+    The peer of a Unix socket is on this machine. An IPv4 address is mapped into IPv6 if a listener
+    accepts both (RFC 4291 section 2.5.5.2).
     """
     if isinstance(peer, tuple) and peer:
         return str(peer[0]).removeprefix("::ffff:")
@@ -104,7 +104,7 @@ def reset_on_close(transport: asyncio.Transport) -> None:
 
 
 def _room(transport: asyncio.Transport) -> int:
-    """Return the number of bytes that the transport's socket takes at once, at least."""
+    """Return the least number of bytes that the transport's socket takes at once."""
     found = transport.get_extra_info("socket")
     if found is None or transport.is_closing():
         return 0
@@ -118,9 +118,9 @@ def _room(transport: asyncio.Transport) -> int:
 
 
 def unacknowledged_bytes(transport: asyncio.Transport) -> tuple[int, int]:
-    """Return the bytes that wait for the peer in the system, and those that it has acknowledged.
+    """Return the bytes in the kernel's send buffer, and those that the peer has acknowledged.
 
-    TLS transports have a buffer below them of which they do not tell.
+    A TLS transport does not count the bytes in the kernel's buffer.
     """
     found = transport.get_extra_info("socket")
     try:
@@ -134,8 +134,8 @@ def unacknowledged_bytes(transport: asyncio.Transport) -> tuple[int, int]:
 def read_remaining(transport: asyncio.Transport | None) -> bytes:
     """Return the unread bytes that the peer sent before its connection was reset; b"" for TLS.
 
-    Call it in connection_lost, while the socket is still open. A failed write closes a transport
-    at once, even where the peer's last bytes are unread: a 413 or a close frame.
+    Call it in connection_lost, while the socket is still open. A failed write closes a transport at
+    once, even if the peer's last bytes, such as a 413 or a close frame, are unread.
     """
     if transport is None or transport.get_extra_info("ssl_object") is not None:
         return b""
@@ -152,7 +152,7 @@ def read_remaining(transport: asyncio.Transport | None) -> bytes:
 
 
 def end_writing(transport: asyncio.Transport) -> bool:
-    """Send EOF after what was written; return False where the peer has reset the connection.
+    """Send EOF after the written bytes; return False if the peer has reset the connection.
 
     In that case asyncio's transport raises, uvloop's does not.
     """
@@ -188,7 +188,7 @@ _RESERVE: Final = 64
 #: the gate can reject any.
 _BURST_PART: Final = 8
 _MOST_BURST: Final = 1024
-#: Where the system sets no limit.
+#: The limit if the system sets none.
 _UNLIMITED: Final = 1 << 20
 _MOST_REQUESTS: Final = 10_000
 _MOST_CONNECTIONS: Final = 4000
@@ -203,7 +203,8 @@ def raise_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     except (OSError, ValueError) as error:
         _log.warning(
-            "the limit of file descriptors stays", extra={"details": {"error": str(error)}}
+            "the limit of file descriptors could not be raised",
+            extra={"details": {"error": str(error)}},
         )
 
 
@@ -226,7 +227,7 @@ class Descriptors:
         #: How often no descriptor was left.
         self.exhausted = 0
         self._faults = FaultLog(self._time)
-        #: Each closes the oldest idle connection, and returns False where none was idle.
+        #: Each closes the oldest idle connection, and returns False if none was idle.
         self.closers: Final[list[Callable[[], bool]]] = []
         #: Counts the clients with a request under way.
         self.busy_clients: Callable[[], int] = int
@@ -262,7 +263,7 @@ class Descriptors:
         return self.clients + self.upstreams < self.limit + self._grace
 
     def note(self) -> None:
-        """Note that all descriptors are in use: count it, and log it once a minute."""
+        """Count that all descriptors are in use, and log it at most once a minute."""
         self.exhausted += 1
         details = {"limit": self.limit, "clients": self.clients, "upstreams": self.upstreams}
         self._faults.tell("all file descriptors are in use", details)
@@ -286,7 +287,7 @@ class RequestSlots:
         return self._entered
 
     def enter(self, who: str, most: int, most_of_one: int) -> Reason | None:
-        """Give a request of the client `who` a slot; return why not, None where it got one.
+        """Give a request of the client `who` a slot; return why not, None if it got one.
 
         One client may hold `most_of_one` of `most` slots, so that it cannot shut out the others;
         `most` keeps an upstream that hangs from using up the gate's descriptors.

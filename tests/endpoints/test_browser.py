@@ -167,7 +167,7 @@ async def test_a_websocket_of_a_page(
         else:
             await tab.evaluate('socket.close(4001, "enough")')
         assert await tab.evaluate("window.heard") == closed
-        await until(lambda: not stage.gate.generation.forwarder.open_tunnels)
+        await until(lambda: not stage.gate.generation.forwarder.tunnels)
 
 
 async def test_a_page_hears_that_its_websocket_was_ended(browser: Browser, stage: Stage) -> None:

@@ -541,7 +541,7 @@ async def test_a_websocket_ends_with_its_token(yard: Yard) -> None:
         assert await client.reader.readexactly(len(frame)) == frame
         client.send(close_frame(3000, "", mask=b"abcd"))
         assert await client.reader.read() == b""
-    await until(lambda: not yard.gate.generation.forwarder.open_tunnels)
+    await until(lambda: not yard.gate.generation.forwarder.tunnels)
 
 
 # The gate's own addresses.

@@ -225,7 +225,7 @@ async def test_who_loses_a_role_loses_the_websocket(
         assert await _closed(alices, 3003, "denied")
         bobs.send(PING)
         assert await bobs.reader.readexactly(len(PING)) == PING
-        await until(lambda: gate.gate.generation.forwarder.open_tunnels == 1)
+        await until(lambda: len(gate.gate.generation.forwarder.tunnels) == 1)
         line = next(x for x in await gate.gate.log() if x["reason"] == "denied")
         assert (line["sub"], line["path"]) == (ALICE.sub, "/ws")
 

@@ -1,1 +1,1 @@
-"""The connections of clients, and what one of their requests may be handed to."""
+"""The connections of clients, and the handlers of their requests."""

@@ -1,4 +1,4 @@
-"""The interfaces between a client's connection and what answers its requests."""
+"""The interfaces between a client's connection and the handlers of its requests."""
 
 import asyncio
 from typing import NamedTuple, Protocol
@@ -17,30 +17,30 @@ class Admission(NamedTuple):
 
 
 class ActiveRequest(Protocol):
-    """The methods of a connection for the request under way."""
+    """The request under way, as the client's connection sees it."""
 
     @property
     def admission(self) -> Admission | None:
-        """The basis on which it was let in; None where no change of the rules may end it."""
+        """The basis on which it was let in, None if no change of the rules may end it."""
 
     @property
     def session(self) -> SessionHolder | None:
-        """The session or token that it ends with, None for an anonymous request."""
+        """The session or token with which it ends, None for an anonymous request."""
 
     def session_over(self, reason: Reason) -> None:
         """The session has ended: relay nothing further; `session` is None from now on.
 
         `reason` is what a new request would get: NOT_SIGNED_IN, TOKEN_EXPIRED, SESSION_ENDED,
-        SESSION_REVOKED, RECHECK_FAILED, LOCKED or MAINTENANCE; any refusal where a right was lost.
+        SESSION_REVOKED, RECHECK_FAILED, LOCKED or MAINTENANCE; any refusal if a right was lost.
         """
 
     def client_full(self, *, full: bool) -> None:
         """The client's write buffer is full, or has room again."""
 
     def quiet(self) -> bool:
-        """Whether the client was sent nothing since the last call.
+        """Whether nothing was sent to the client since the last call; False for a tunnel.
 
-        The connection asks while the client is half closed. False where the work ends by itself.
+        The connection calls it while the client is half closed.
         """
 
     def close_after(self) -> None:
@@ -55,7 +55,7 @@ class BodySink(Protocol):
 
     @property
     def upstream_transport(self) -> asyncio.Transport | None:
-        """The transport that the body is written to, None where it is stored."""
+        """The transport to which the body is written, None if it is stored."""
 
     def body(self, content: bytes) -> None:
         """A part of the body's content has arrived."""

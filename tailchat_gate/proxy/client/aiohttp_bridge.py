@@ -1,4 +1,4 @@
-"""Serves the gate's own pages on a client's connection by aiohttp's low-level server."""
+"""Serves the gate's own pages on a client's connection with aiohttp's low-level server."""
 
 import asyncio
 import logging
@@ -22,14 +22,14 @@ from tailchat_gate.syntax import OWN_AGENT, READ_METHODS
 
 #: Seconds that a client may read nothing of a page.
 STALL_SECONDS: Final = 60.0
-#: Fields that the gate has read already.
+#: Fields that the gate itself has read.
 _NOT_FOR_PAGES: Final = frozenset(
     (b"connection", b"content-length", b"expect", b"transfer-encoding")
 )
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
-#: Called with the response, or with the reason why it was not sent whole.
+#: Called with the response, or with the reason why it was not sent completely.
 Ended = Callable[[web.StreamResponse | Reason], None]
 
 
@@ -61,9 +61,9 @@ class AiohttpBridge:
     ) -> None:
         """Answer a request with a page.
 
-        `body` is for a page that reads a small body. `target` is the target that the page sees: the
-        client's only where the page needs it. The response ends with the session or token of
-        `admission`, or when it would be refused; None where it must not.
+        `body` is for a page that reads a small body. `target` is the target that the page sees, the
+        client's own only if the page needs it. With an `admission`, the response is cut off when
+        its session or token ends, or when the request would be refused.
         """
         active_request = _BridgedRequest(self, client, head, target, answer, ended, admission)
         unread = head.fields.has_body and body is None
@@ -136,12 +136,12 @@ class _Handler(web.RequestHandler):
         return found, reset
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Let go of the request too, or the two would hold each other until the collector runs."""
+        """Break the reference cycle with the request, for which the collector would be needed."""
         super().connection_lost(exc)
         self.let_go = None
 
     def log_exception(self, *args: Any, **details: Any) -> None:  # noqa: ANN401 - aiohttp's own
-        """Log an exception, except where the client has left."""
+        """Log an exception, unless the client has left."""
         if self.transport is not None and not isinstance(details.get("exc_info"), ConnectionError):
             super().log_exception(*args, **details)
 
@@ -210,7 +210,7 @@ class _BridgedRequest:
         self._page = server.connection(answer, self._let_go, head, target)
         self._stalled: asyncio.TimerHandle | None = None
         self._started = self._over = False
-        #: The reason, where the client gets no whole response.
+        #: The reason if the client does not get the whole response.
         self._failure = Reason.CLIENT_GONE
 
     def start(self, body: bytes) -> None:
@@ -232,7 +232,7 @@ class _BridgedRequest:
 
     @property
     def session(self) -> SessionHolder | None:
-        """The session or token that it ends with, None for an anonymous request."""
+        """The session or token with which it ends, None for an anonymous request."""
         return None if self.admission is None else self.admission.holder
 
     @property
@@ -281,7 +281,7 @@ class _BridgedRequest:
         self._ended(self._failure)
 
     def session_over(self, reason: Reason) -> None:
-        """The session has ended: cut off the response; it must not look whole."""
+        """The session has ended: cut off the response, which must not look complete."""
         self.admission, self._failure = None, reason
         self._client.abort()
         self.client_gone()
@@ -293,7 +293,7 @@ class _BridgedRequest:
         self._client.end(keep=bool(answer.keep_alive))
 
     def _wait_for_client(self, before: int) -> None:
-        """Abort where still `before` bytes are unsent: the client has read none meanwhile."""
+        """Abort if still `before` bytes are unsent, because the client has read none meanwhile."""
         transport = self._client.transport
         unsent = 0 if transport is None else transport.get_write_buffer_size()
         if unsent == before:
@@ -309,9 +309,9 @@ class _BridgedRequest:
 
 
 def page_request(head: RequestHead, body: bytes, *, keep: bool) -> bytes:
-    """Return the request for aiohttp: only the body is the client's.
+    """Return a request for aiohttp, of which only the body is the client's.
 
-    It has a body where its method is POST, which any method but a reading one becomes.
+    Every method but a reading one becomes POST, which has a body.
     """
     method = head.method if head.method in READ_METHODS else "POST"
     version = b"1.0" if head.http10 else b"1.1"

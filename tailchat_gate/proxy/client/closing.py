@@ -1,4 +1,4 @@
-"""Ends clients' connections: half-closed clients, which still read, and lingering ones."""
+"""Ends clients' connections: half-closed clients, which still read, and lingering connections."""
 
 import asyncio
 import fcntl
@@ -26,7 +26,7 @@ class Lingering:
         self._unsent = self._acknowledged = 0
 
     def is_over(self, transport: asyncio.Transport, now: float) -> bool:
-        """Whether the time is up; a client that still reads its response gets more."""
+        """Whether the time is up; a client that still reads its response gets more time."""
         if now < self._until:
             return False
         unsent, acknowledged = transport.get_write_buffer_size(), 0
@@ -67,11 +67,11 @@ def unread_bytes(transport: asyncio.BaseTransport) -> int:
 
 
 class HalfClosed:
-    """Tells a client that still reads from one that has left.
+    """Distinguishes a client that still reads from one that has left.
 
-    The FIN of shutdown(SHUT_WR) is the same as that of close(): the difference shows only when
-    the gate sends bytes. A closed TCP socket answers them with a reset; a closed Unix socket is
-    known at once. A client to which nothing is sent counts as gone after `patience` seconds.
+    shutdown(SHUT_WR) and close() send the same FIN; they only differ when the gate sends bytes,
+    which a closed TCP socket answers with a reset. A closed Unix socket is noticed at once. A
+    client to which nothing is sent counts as gone after `patience` seconds.
     """
 
     __slots__ = ("_broken", "_patience", "_until")

@@ -1,4 +1,4 @@
-"""A client's connection as its handlers see it: requests, answered one after another."""
+"""A client's connection as the handlers see it: its requests, answered one after another."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,8 +25,8 @@ from tailchat_gate.request.head import RequestHead, RequestReader
 class Timeouts:
     """Seconds: for a head, for silence within a body (0 = no limit), for an idle connection.
 
-    `half_closed`: how long a half-closed client is served while nothing is sent to it (0 = it is
-    closed at once).
+    `half_closed`: how long to serve a half-closed client while nothing is sent to it (0 = close it
+    at once).
     """
 
     header: float
@@ -45,20 +45,20 @@ class Handler(Protocol):
         """Begin to answer a request that was on hold, as `handle` does."""
 
     def judge_again(self, admission: Admission) -> Reason | None:
-        """Return why a request under way would be refused now, None where it may go on."""
+        """Return why a request under way would be refused now, None if it may go on."""
 
     def refuse_unread(self, client: "ClientConnection", error: RefusedError, sent: bytes) -> bytes:
         """Return the response to bytes that could not be read as a request."""
 
     def direct(self, peer: str) -> ClientAddress | None:
-        """Return the client where a peer is one itself, None for a trusted proxy."""
+        """Return a peer as the client, None for a trusted proxy."""
 
 
 class Service(NamedTuple):
     """The handler of requests, their reader and their limits, all of one configuration.
 
     `max_head_bytes` is the limit of a whole head, `client_connections` the limit of one client's
-    connections, 0 for a sensible default. `redirecting` redirects requests to HTTPS.
+    connections, 0 for the default. `redirecting` redirects requests to HTTPS.
     """
 
     handler: Handler
@@ -132,28 +132,28 @@ class ClientConnection(FlowControl):
         self.buffers: Final = buffers
         self._time = time
         self.peer = ""
-        #: Whether it is TLS, and the line that tells of the client's certificate, b"" for none.
+        #: Whether it is TLS, and the Client-Cert line with the client's certificate, b"" for none.
         self.secure = False
         self.certificate = b""
-        #: The client; None until known, and where a trusted proxy names it for each request.
+        #: The client, None until known, and if a trusted proxy names it for each request.
         self.address: ClientAddress | None = None
-        #: Upstream connections that only this client's connection uses, None until there is one.
+        #: Upstream connections that only this connection uses, None until there is one.
         self.own: OwnConnections | None = None
         self._kept: bytes | bytearray = b""
         self._active_request: ActiveRequest | None = None
         self._body: Body | None = None
-        #: Where the body goes, None once it has come.
+        #: The receiver of the body, None once it is complete.
         self._sink: BodySink | None = None
         self._taker: BytesTaker | None = None
         self._deadline = self._body_timeout = 0.0
-        #: Whether the next response to begin is the last and says so.
+        #: Whether the next response is the last, and says so.
         self.leaving = False
         #: Limits how long closing takes, None until the connection is closing.
         self._lingering: Lingering | None = None
         self._reading = self._unread = self._awaits_room = self._in_head = False
         #: Watches a half-closed client, None until it sent EOF.
         self._half_closed: HalfClosed | None = None
-        #: The same, where the EOF follows bytes that the gate does not read for now.
+        #: The same for an EOF after bytes that the gate does not read for now.
         self._held_end: HalfClosed | None = None
         #: Whether the connection was reset rather than closed.
         self.was_reset = False
@@ -165,7 +165,7 @@ class ClientConnection(FlowControl):
 
     @property
     def active_request(self) -> ActiveRequest | None:
-        """The request under way, None where there is none."""
+        """The request under way, None if there is none."""
         return self._active_request
 
     def begin(
@@ -187,7 +187,7 @@ class ClientConnection(FlowControl):
         self._deadline = 0.0
         if body is not None:
             self._sink = sink
-            # Copied, because a reload changes nothing for a request under way.
+            # A copy, because a reload must not change a request under way.
             self._body_timeout = self._service.timeouts.body
             self._deadline = self._time() + self._body_timeout
         elif self._half_closed is not None:
@@ -206,9 +206,9 @@ class ClientConnection(FlowControl):
         self.end(keep=keep)
 
     def resume(self, context: RequestContext) -> None:
-        """Answer the request that was on hold since its head came.
+        """Answer the request that was on hold, by the configuration in force now.
 
-        The configuration that is now in force answers it. Bytes after the head were not read yet.
+        Bytes after its head were not read yet.
         """
         self._active_request = None
         self._reading = True
@@ -237,8 +237,8 @@ class ClientConnection(FlowControl):
             self.release(UPSTREAM_FULL)
         unread = self._unread or self._body is not None
         self._body = self._sink = None
-        # A response that let the connection stay open may be followed by a request at any moment,
-        # also where the gate has begun to stop meanwhile.
+        # After a response that lets the connection stay open, another request may come at any
+        # moment, even if the gate has begun to stop meanwhile.
         if unread or not keep or self._half_closed is not None:
             self._close(linger=unread or bool(self._kept))
             return
@@ -249,7 +249,7 @@ class ClientConnection(FlowControl):
         elif self._kept and not self._reading:
             self._go_on()
 
-    # What the client sends.
+    # Reading from the client.
 
     def _take(self, data: bytes) -> None:
         """Read requests and bodies from `data`; buffer the rest."""
@@ -274,7 +274,7 @@ class ClientConnection(FlowControl):
             self.release(PIPELINED)
 
     def _read_head(self, data: bytes) -> bytes:
-        """Read the head that `data` begins with, and begin to answer; return the bytes after it."""
+        """Read the head at the start of `data`, and begin to answer; return the bytes after it."""
         try:
             found = self._service.reader.read(data)
         except RefusedError as error:
@@ -340,7 +340,7 @@ class ClientConnection(FlowControl):
         self._lingering = Lingering(self._time())
         if not linger:
             transport.close()
-        # TLS has no EOF in one direction: such a client sees the end by the response's length.
+        # TLS has no EOF in one direction, so the client must know the end by the response's length.
         elif (self.secure or end_writing(transport)) and self._holds:
             self._holds = 0
             transport.resume_reading()

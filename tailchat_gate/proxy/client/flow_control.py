@@ -13,7 +13,7 @@ PIPELINED: Final = 2
 class FlowControl(asyncio.BufferedProtocol):
     """Reads from and writes to a client's transport.
 
-    It is a base class and not a member of the connection, so that a write is one call.
+    A base class, not a member of the connection, so that a write is one call.
     """
 
     __slots__ = ("_holds", "_moved", "full", "transport")
@@ -22,13 +22,13 @@ class FlowControl(asyncio.BufferedProtocol):
         self.transport: asyncio.Transport | None = None
         #: Whether the write buffer is full.
         self.full = False
-        #: Why reading is paused (bits), 0 where it is not.
+        #: Why reading is paused (bits), 0 if it is not.
         self._holds = 0
         #: Whether bytes have moved since the last check, or may move again.
         self._moved = False
 
     def write(self, data: bytes) -> bool:
-        """Send bytes; return False where the connection is closed or closing."""
+        """Send bytes; return False if the connection is closed or closing."""
         transport = self.transport
         if transport is None or transport.is_closing():
             return False
@@ -42,7 +42,7 @@ class FlowControl(asyncio.BufferedProtocol):
         self._holds |= reason
 
     def release(self, reason: int) -> None:
-        """Remove a reason; resume reading where none is left."""
+        """Remove a reason; resume reading if none is left."""
         if not self._holds & reason:
             return
         self._holds &= ~reason
@@ -53,7 +53,7 @@ class FlowControl(asyncio.BufferedProtocol):
     def abort(self) -> None:
         """Reset the connection, so that the client sees that its response is incomplete.
 
-        A client that reads a body until the connection closes would take a close for its end.
+        A client that reads a body up to the close would take a clean close for its end.
         """
         if self.transport is not None:
             reset_on_close(self.transport)

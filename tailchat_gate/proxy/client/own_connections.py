@@ -13,10 +13,10 @@ from tailchat_gate.request.fields import FieldSection
 
 #: The most upstreams to which one client connection has its own connection.
 MAX_KEPT: Final = 4
-#: Fields that an intermediary adds: its connection may carry requests of several people.
+#: Fields that an intermediary adds, whose connection may carry requests of several people.
 _BY_PROXY: Final = (b"via", b"forwarded", b"x-forwarded-for", b"x-real-ip")
 
-#: The person a connection belongs to (a kind and an id), None where unknown.
+#: The person to whom a connection belongs (a kind and an id), None if unknown.
 Person = tuple[str, str] | None
 
 
@@ -34,13 +34,13 @@ class OwnConnections:
         self._kept: dict[Pool, _Kept] = {}
 
     def has(self, pool: Pool) -> bool:
-        """Whether there is a connection to an upstream."""
+        """Whether there is a connection to the pool's upstream."""
         return pool in self._kept
 
     def take(self, pool: Pool, person: Person) -> UpstreamConnection | None:
-        """Return `person`'s connection to an upstream, None where it cannot be used.
+        """Return `person`'s connection to an upstream, None if there is none to use.
 
-        Connections of any other person are closed: another person now uses the client's.
+        Closes the connections of any other person, who no longer uses the client's connection.
         """
         for other, kept in tuple(self._kept.items()):
             if person is None or kept.person != person:
@@ -58,17 +58,17 @@ class OwnConnections:
         self._kept[pool] = _Kept(person, connection)
 
     def close(self) -> None:
-        """Close all, because the client's connection is closed."""
+        """Close all connections, because the client's connection is closed."""
         for pool, kept in self._kept.items():
             pool.drop_own(kept.connection)
         self._kept.clear()
 
 
 def person_of(visitor: Visitor | Machine | None, fields: FieldSection, *, direct: bool) -> Person:
-    """Return the person of a request; None where the next one could be another person's.
+    """Return the person of a request, None if the next request could be another person's.
 
     `direct`: no trusted proxy is in front. Without a session only the connection identifies a
-    person, and behind a proxy it does not.
+    person, which it does not behind a proxy.
     """
     if isinstance(visitor, Visitor):
         return "session", visitor.record.sid

@@ -22,7 +22,7 @@ class PendingRequest:
     ) -> None:
         """Put the request of `context` on hold until `settled` is done; then resume it.
 
-        `gone` is called where the client leaves before that.
+        `gone` is called if the client leaves before that.
         """
         self._client = client
         self._context = context

@@ -41,7 +41,7 @@ class ConnectionServer(Protocol):
         """The clock of its event loop."""
 
     def opened(self, connection: "ClientProtocol") -> Reason | None:
-        """Count a new connection; return why it is rejected, None where it may stay."""
+        """Count a new connection; return why it is rejected, None if it may stay."""
 
     def may_linger(self) -> bool:
         """Whether a rejected client may stay connected until it has read why."""
@@ -51,11 +51,11 @@ class ConnectionServer(Protocol):
 
 
 class ClientProtocol(ClientConnection):
-    """A connection from a client, as the event loop and the server see it."""
+    """A connection from a client, with the callbacks of the event loop and the server."""
 
     __slots__ = ("_buffer", "_server", "_unsent", "counted_as", "named_peer", "trust")
 
-    #: Never called. uvloop looks for it in each new protocol, and makes an AttributeError of none.
+    #: Never called. uvloop looks it up in each new protocol, and a missing one costs an exception.
     data_received: Final = None
 
     def __init__(self, server: ConnectionServer, service: CurrentService | None = None) -> None:
@@ -63,12 +63,12 @@ class ClientProtocol(ClientConnection):
         super().__init__(service or server.service, server.buffers, server.time)
         self._server = server
         self._buffer = server.buffers.small
-        #: The key that the server counts this connection under, "" for none.
+        #: The key under which the server counts this connection, "" for none.
         self.counted_as = ""
         self._unsent = 0
-        #: The address that a PROXY header names, "" for the socket's own.
+        #: The address in a PROXY header, "" to use that of the socket.
         self.named_peer = ""
-        #: Which client certificates were good when TLS began; None where they are not any longer.
+        #: The value of ClientTrust when TLS began, None once that is out of date.
         self.trust: bytes | None = b""
 
     # What the transport calls.
@@ -117,14 +117,14 @@ class ClientProtocol(ClientConnection):
         elif self._lingering is not None:
             return
         elif self._active_request is None and not self._awaits_room and b"\n" not in data:
-            # Without a line end no head is complete: not parsing again bounds a slow client's cost.
+            # No head is complete without a line end, so parsing again would only cost time.
             self._keep_part(data)
         else:
             whole, self._kept = bytes(self._kept) + data, b""
             self._take(whole)
 
     def eof_received(self) -> bool:
-        """The client sent EOF: a tunnel gets it, a whole request is still answered, else close."""
+        """The client sent EOF: pass it to a tunnel, finish a complete request, or close."""
         if self._taker is not None:
             self._unread = False
             self._taker.client_ended()
@@ -133,16 +133,16 @@ class ClientProtocol(ClientConnection):
         # The event loop closes a TLS connection at its EOF: it cannot be half closed there.
         if transport is None or self._lingering is not None or self.secure:
             return False
-        # The event loop reports EOF again where reading was paused meanwhile.
+        # The event loop reports EOF again after reading was paused meanwhile.
         if self._half_closed is None and not self._waits_half_closed(transport):
             self.leaving = True
             self._close(linger=False)
         return True
 
     def _waits_half_closed(self, transport: asyncio.Transport) -> bool:
-        """Return whether a half-closed client waits for a response; watch it from now on.
+        """Return whether a half-closed client waits for a response; if so, watch it.
 
-        Bytes after a request under way pause reading, so EOF means that all bytes were read.
+        Bytes after a request under way would pause reading, so at EOF all bytes were read.
         """
         patience = self._service.timeouts.half_closed
         whole = self._body is None and not self._unread
@@ -150,7 +150,7 @@ class ClientProtocol(ClientConnection):
             return False
         now = self._time()
         self._half_closed = HalfClosed(transport, now, patience)
-        # So that every sweep checks it.
+        # Makes every sweep check it.
         self._deadline = now
         return True
 
@@ -190,7 +190,7 @@ class ClientProtocol(ClientConnection):
 
     @property
     def idle_deadline(self) -> float:
-        """When an idle connection closes; 0 while a request is under way or it is closing."""
+        """When an idle connection closes; 0 during a request, and while it is closing."""
         return (
             0.0
             if self._active_request is not None or self._lingering is not None or self.leaving
@@ -202,23 +202,23 @@ class ClientProtocol(ClientConnection):
         self._close(linger=False)
 
     def leave(self) -> None:
-        """Let the next response to begin be the last, and say so."""
+        """Make the next response the last one, which says so."""
         self.leaving = True
         if self._active_request is not None:
             self._active_request.close_after()
 
     def hear_of_change(self, now: float) -> None:
-        """Another configuration is in force from now on; `now` is the loop's time."""
+        """Adapt to another configuration, which is now in force; `now` is the loop's time."""
         self.address = None
         self.idle_at_most(self._service.timeouts.keepalive, now)
 
     def idle_at_most(self, seconds: float, now: float) -> None:
-        """Close the connection if it is idle for so long; `now` is the loop's time."""
+        """Limit the time for which it may be idle to `seconds`; `now` is the loop's time."""
         if self._active_request is None and not self._kept and self._lingering is None:
             self._deadline = min(self._deadline, now + seconds)
 
     def check(self, now: float) -> None:
-        """End what is overdue and what the client has left; `now` is the loop's time."""
+        """End the connection if it is overdue or the client has left; `now` is the loop's time."""
         transport = self.transport
         if transport is None:
             return
@@ -249,7 +249,7 @@ class ClientProtocol(ClientConnection):
                 self._fail_body(slow)
 
     def _turn_away(self, reason: Reason) -> None:
-        """Reject the connection: send the response for `reason` where there is room, and close."""
+        """Reject the connection: send the response for `reason` if there is room, and close."""
         if self._server.may_linger():
             self._refuse(RefusedError("too many connections", reason))
         else:
@@ -257,7 +257,7 @@ class ClientProtocol(ClientConnection):
             self.abort()
 
     def _has_left_unread(self, now: float) -> bool:
-        """Whether a client has left while reading is paused: the event loop does not report it."""
+        """Whether a client has left while reading is paused, which the event loop does not see."""
         active_request, transport, body = self._active_request, self.transport, self._body
         if active_request is None or transport is None or transport.is_closing():
             return False
@@ -286,7 +286,7 @@ class ClientProtocol(ClientConnection):
             self.abort()
 
     def _close_unasked(self) -> None:
-        """Close an idle connection, but not upon a request that has just come: the next sweep."""
+        """Close an idle connection, unless a request has just arrived."""
         if self.transport is not None and not unread_bytes(self.transport):
             self._close(linger=False)
 

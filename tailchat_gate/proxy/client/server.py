@@ -1,4 +1,4 @@
-"""The server of clients' connections: makes them, counts them, checks their deadlines."""
+"""The server of clients' connections: creates them, counts them, checks their deadlines."""
 
 import asyncio
 import heapq
@@ -13,27 +13,28 @@ from tailchat_gate.proxy.client.watches import RightWatch
 from tailchat_gate.proxy.sockets import Descriptors, ReadBuffers
 from tailchat_gate.reasons import Reason
 
-#: How long one that is idle stays open: a request may be on its way.
+#: How long an idle connection stays open that is to end: a request may be on its way.
 IDLE_SECONDS: Final = 1.0
-#: How often deadlines are checked; a timeout is exact to this many seconds.
+#: Seconds between two checks of deadlines, which is how exact timeouts are.
 SWEEP_SECONDS: Final = 0.5
-#: How long after a change of sessions or locks the requests under way are checked: several changes
-#: at once cause one check.
+#: Seconds from a change of sessions or locks until the requests under way are checked, so that
+#: several changes cause one check.
 PROMPT_SECONDS: Final = 0.05
-#: How long a stopping gate leaves an idle connection open: a request may be on its way, and a busy
-#: client sends one within that time, whose response tells it to leave.
+#: How long a stopping gate leaves an idle connection open. A busy client sends a request within
+#: that time, and the response tells it to leave.
 GRACE_SECONDS: Final = 1.0
-#: How soon after some idle TLS connections further ones are closed. Most clients close within that.
+#: Seconds between two rounds of closing idle TLS connections; most clients close within that time.
 TLS_ROUND_SECONDS: Final = 0.25
 #: One in this many idle connections is closed at once, so that searching for them costs little.
 _CLOSED_PART: Final = 16
 
 
 class ClientTrust:
-    """Knows which client certificates are good now, by a value that differs where they do.
+    """Ends connections that began when other client certificates were accepted.
 
-    TLS asks for a certificate once, when a connection begins. Where another one is needed since,
-    a connection answers what is under way, within the time that a stopping gate gives, and ends.
+    A value stands for the accepted certificates. TLS asks for a certificate only when a connection
+    begins. After a change, a connection finishes the request under way, within the time that a
+    stopping gate allows, and ends.
     """
 
     def __init__(self, connections: Collection[ClientProtocol]) -> None:
@@ -44,14 +45,14 @@ class ClientTrust:
         self._timers: dict[ClientProtocol, asyncio.TimerHandle] = {}
 
     def change(self, value: bytes, limit: float) -> None:
-        """Let connections of another value end, within `limit` seconds, from now on."""
+        """End connections of another value than this, within `limit` seconds."""
         self._value, self._limit = value, limit
         for connection in self._connections:
             self.look_at(connection)
 
     def look_at(self, connection: ClientProtocol) -> None:
-        """Let a connection end if it began under another value, as a slow handshake may have."""
-        # Once for each: later values may not give it more time.
+        """End a connection if it began under another value, for instance after a slow handshake."""
+        # Only once for each: a later change must not give it more time.
         if not connection.secure or connection.trust in (self._value, None):
             return
         connection.trust = None
@@ -60,7 +61,7 @@ class ClientTrust:
         self._timers[connection] = self._loop.call_later(self._limit, self._end, connection)
 
     def close(self) -> None:
-        """End nothing further."""
+        """Cancel the pending ends."""
         for timer in self._timers.values():
             timer.cancel()
 
@@ -85,7 +86,7 @@ class ClientConnectionLimits:
         self._busy: set[str] = set()
 
     def enter(self, who: str, connection: ClientProtocol, most: int) -> bool:
-        """Count a connection; return False and count nothing where the client has too many."""
+        """Count a connection; return False and count nothing if the client has too many."""
         found = self._open.get(who)
         if found is None:
             found = self._open[who] = set()
@@ -95,7 +96,7 @@ class ClientConnectionLimits:
         return True
 
     def leave(self, who: str, connection: ClientProtocol) -> None:
-        """A connection is closed: count one less."""
+        """Count one connection less, because one is closed."""
         found = self._open.get(who)
         if found is not None:
             found.discard(connection)
@@ -103,7 +104,7 @@ class ClientConnectionLimits:
                 del self._open[who]
 
     def sweep(self) -> None:
-        """Search for idle connections again from now on."""
+        """Allow new searches for idle connections."""
         self._busy.clear()
 
     def _make_room(self, who: str, connections: Collection[ClientProtocol]) -> bool:
@@ -132,7 +133,7 @@ class ClientServer:
         self.connections: Final[set[ClientProtocol]] = set()
         #: Called with the number of connections.
         self.tell: Callable[[int], object] = bool
-        #: How many are by TLS, with those that are being opened, and how many may be.
+        #: How many connections use TLS, including those being opened, and their limit.
         self.by_tls = 0
         self.tls_connections = 0
         self._next_tls = 0.0
@@ -142,12 +143,12 @@ class ClientServer:
         self._sweeper: asyncio.TimerHandle | None = None
         self._prompt: asyncio.TimerHandle | None = None
         self._empty: asyncio.Future[None] | None = None
-        #: Whether every response from now on is the last of its connection.
+        #: Whether every response is now the last of its connection.
         self._leaving = False
         self.service: Final = CurrentService(service)
         #: Answers requests on listeners that only redirect.
         self.redirects: Final = CurrentService(service.redirects())
-        #: Which client certificates are good.
+        #: Ends connections whose client certificate may no longer be accepted.
         self.trust: Final = ClientTrust(self.connections)
         self._rights = RightWatch(self.connections, self.service)
         self._set_limit(service)
@@ -193,7 +194,7 @@ class ClientServer:
         )
 
     def hear_of_sessions(self) -> None:
-        """Sessions may have ended: check them soon, once for all changes until then."""
+        """Check soon whether sessions have ended, once for all changes until then."""
         if self._prompt is None:
             self._prompt = self._loop.call_later(PROMPT_SECONDS, self._check_sessions)
 
@@ -202,7 +203,7 @@ class ClientServer:
         self._rights.changed()
 
     def opened(self, connection: ClientProtocol) -> Reason | None:
-        """Count a new connection; return why it is rejected, None where it may stay."""
+        """Count a new connection; return why it is rejected, None if it may stay."""
         descriptors = self.descriptors
         room = descriptors.make_room()
         self.connections.add(connection)
@@ -228,9 +229,10 @@ class ClientServer:
         return min(self._client_connections, max(1, self.tls_connections // 2))
 
     def close_idle_tls(self) -> bool:
-        """Close the oldest idle connections by TLS; return False where none is idle.
+        """Close the oldest idle TLS connections; return False if none is idle.
 
-        Each has its memory until its client has closed it, too, so the next ones follow later.
+        A connection keeps its memory until its client has closed it too, so the next round comes
+        later.
         """
         now = self.time()
         if now < self._next_tls:
@@ -243,7 +245,7 @@ class ClientServer:
         return self.descriptors.may_linger()
 
     def out_of_descriptors(self) -> None:
-        """A connection could not be accepted for lack of descriptors: make room."""
+        """Make room, because a connection could not be accepted for lack of descriptors."""
         self.descriptors.note()
         self._close_oldest()
 
@@ -255,7 +257,7 @@ class ClientServer:
         return not self._none_idle
 
     def closed(self, connection: ClientProtocol) -> None:
-        """A connection is closed."""
+        """Count a connection that is closed."""
         self.connections.discard(connection)
         self.descriptors.clients -= 1
         self.tell(self.descriptors.clients)
@@ -265,7 +267,7 @@ class ClientServer:
             self._empty.set_result(None)
 
     def leave(self) -> None:
-        """Let every response that begins from now on say that it is the last of its connection."""
+        """Make every response from now on the last of its connection, which says so."""
         self._leaving = True
         for connection in self.connections:
             connection.leave()
@@ -295,7 +297,7 @@ class ClientServer:
 
 
 def close_oldest(connections: Collection[ClientProtocol]) -> bool:
-    """Close the idle connections whose deadline is next; return False where none was idle."""
+    """Close the idle connections whose deadline is next; return False if none was idle."""
     idle = [one for one in connections if one.idle_deadline]
     for one in heapq.nsmallest(len(idle) // _CLOSED_PART + 1, idle, key=lambda c: c.idle_deadline):
         one.close_idle()

@@ -1,4 +1,4 @@
-"""Requests under way end with their session, and are judged again when rules change."""
+"""Ends requests under way whose session has ended, or that changed rules would refuse."""
 
 import asyncio
 import logging
@@ -11,7 +11,7 @@ from tailchat_gate.proxy.client.active_request import ActiveRequest, Admission
 from tailchat_gate.proxy.client.connection import CurrentService
 from tailchat_gate.reasons import Reason
 
-#: Seconds in which the event loop does nothing else: thousands of WebSockets are judged in slices.
+#: The most seconds that block the event loop; thousands of WebSockets are judged in slices.
 SLICE_SECONDS: Final = 0.002
 
 _log: Final = logging.getLogger(LOGGER_NAME)
@@ -22,14 +22,14 @@ class Connection(Protocol):
 
     @property
     def active_request(self) -> ActiveRequest | None:
-        """The part that answers its request under way, None where it has none."""
+        """The request under way, None if there is none."""
 
 
 class RightWatch:
     """Ends requests under way that would be refused now, with the reason of a new request.
 
-    Only a change costs something: a request is let in without a word to this class. A request that
-    comes during a run is judged by the new rules anyway.
+    It costs nothing without a change, because requests are not registered here. Requests that
+    arrive during a run are judged by the new rules anyway.
     """
 
     def __init__(self, connections: Collection[Connection], service: CurrentService) -> None:
@@ -39,7 +39,7 @@ class RightWatch:
         self._next: asyncio.Handle | None = None
 
     def changed(self) -> None:
-        """Judge every request under way again, soon; a run that is under way starts over."""
+        """Judge every request under way again, soon; restarts a run under way."""
         self.close()
         self._next = self._loop.call_soon(self._begin)
 
@@ -67,22 +67,22 @@ class RightWatch:
     def _judge(self, active_request: ActiveRequest, admission: Admission) -> None:
         try:
             reason = self._service.handler.judge_again(admission)
-        except Exception:  # noqa: BLE001 - a fault of any kind must deny, not let go on
+        except Exception:  # noqa: BLE001 - a fault of any kind must deny
             _log.exception("a request under way could not be judged again")
             reason = Reason.INTERNAL_ERROR
         if reason is None:
             return
         try:
             active_request.session_over(reason)
-        except Exception:  # noqa: BLE001 - one that cannot be ended must not keep the others alive
-            _log.exception("a request under way that lost its right could not be ended")
+        except Exception:  # noqa: BLE001 - the other requests must still be ended
+            _log.exception("a request that lost its right could not be ended")
 
 
 class SessionWatch:
     """Ends requests under way whose session or token has expired, was ended or is locked.
 
-    The server calls `check` twice a second and after each change, so a request that is answered
-    at once costs nothing. `clock` returns Unix seconds.
+    The server calls `check` twice a second and after each change, so that short requests cost
+    nothing. `clock` returns Unix seconds.
     """
 
     def __init__(self, revocation: RevocationState, clock: Callable[[], float]) -> None:
@@ -104,5 +104,5 @@ class SessionWatch:
 def _end(active_request: ActiveRequest, reason: Reason) -> None:
     try:
         active_request.session_over(reason)
-    except Exception:  # noqa: BLE001 - one that cannot be ended must not keep the others alive
-        _log.exception("what was under way for a session that is over could not be ended")
+    except Exception:  # noqa: BLE001 - the other requests must still be ended
+        _log.exception("a request whose session has ended could not be ended")

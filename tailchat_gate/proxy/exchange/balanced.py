@@ -1,4 +1,4 @@
-"""An exchange with one of several backends, which moves to another where that may be."""
+"""An exchange with one of several backends, which may move to another one."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -34,14 +34,14 @@ from tailchat_gate.reasons import Reason
 from tailchat_gate.request.context import RequestContext
 from tailchat_gate.syntax import SAFE_METHODS
 
-#: Ends that are never the client's fault: it can be the reason why nothing moves.
+#: Ends that are never the client's fault, unlike a timeout, which a slow client can cause.
 _FAULTS: Final = (End.UNANSWERED, End.BROKEN, End.TRUNCATED)
 
 Ended = Callable[[ClientConnection, Exchange], None]
 
 
 def balanced_person(visitor: Visitor | Machine | None) -> str:
-    """Return by whom requests are held to one backend, "" for nobody."""
+    """Return the key by which a person's or machine's requests stay at one backend, or ""."""
     if isinstance(visitor, Visitor):
         return f"sub:{visitor.record.sub}"
     return "" if visitor is None else f"token:{visitor.name}"
@@ -49,9 +49,9 @@ def balanced_person(visitor: Visitor | Machine | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Backends:
-    """The backends of a route, and the settings for each; up to `kept` bytes of a body in memory.
+    """The backends of a route, and the settings for each.
 
-    `kept` is 0 where bodies are sent as they come.
+    Bodies are stored first, up to `kept` bytes of each in memory; 0 sends them as they arrive.
     """
 
     balancer: Balancer
@@ -62,11 +62,11 @@ class Backends:
     def enter(
         self, client: ClientConnection, context: RequestContext, person: str
     ) -> UpstreamSettings | Reason:
-        """Give a request a slot of a backend; return why not where it got none."""
+        """Give a request a slot of a backend; return its settings, or why there is no slot."""
         tried: set[Member] = set()
         who, own = context.client_address.network, client.own
         if own is not None:
-            # A connection that the person's credentials made theirs is to that backend.
+            # The client has an authenticated connection to that backend.
             for member, settings in self.settings.items():
                 if own.has(member.pool) and member.health.up:
                     busy = settings.enter(who)
@@ -109,11 +109,11 @@ class _Moving(Exchange):
     """Common parts of exchanges with one of several backends."""
 
     def begin(self, backends: Backends) -> None:
-        """Know the other backends, and hear when the chosen one goes out."""
+        """Set the backends; from now on, the exchange moves if its backend goes out."""
         self._backends = backends
         #: The backends that have failed this request since the last pause.
         self._tried: set[Member] = set()
-        #: How many times the request may yet be sent to another backend.
+        #: How many times the request may still be sent to another backend.
         self._moves = len(backends.settings) - 1
         self._member.health.listeners.add(self._backend_out)
 
@@ -124,7 +124,7 @@ class _Moving(Exchange):
         return member
 
     def ended(self, end: End, result: ExchangeResult) -> None:
-        """Note what the response says of the backend, then end as any exchange does."""
+        """Record what the response says about the backend, then end like any exchange."""
         if end in (End.COMPLETE, End.SWITCHED):
             if result.status in GATEWAY_FAULTS:
                 self._member.health.failed(f"status {result.status}")
@@ -135,7 +135,7 @@ class _Moving(Exchange):
 
     def _is_repeated(self, end: End, upstream: UpstreamConnection, *, reused: bool) -> bool:
         if end is End.UNANSWERED and reused:
-            # The connection was stale, which says nothing of the backend.
+            # The connection was stale, which says nothing about the backend.
             return super()._is_repeated(end, upstream, reused=reused)
         if end in _FAULTS or (end is End.RESPONSE_TIMEOUT and self._whole):
             self._member.health.failed(KINDS[end])
@@ -149,8 +149,8 @@ class _Moving(Exchange):
     def _may_move(self, end: End) -> bool:
         """Whether another backend may get a request that was sent (RFC 9110 section 9.2.2).
 
-        Not one whose body was sent in part; and where the backend is only silent, and may act on
-        the request later than another did, none that asks for a change.
+        Not if its body was sent in part. If the backend is only silent, it may still act on the
+        request, so only a safe method may move.
         """
         repeatable = end is End.UNANSWERED and self._repeatable
         return (
@@ -166,7 +166,7 @@ class _Moving(Exchange):
         return self.forward_request.request.method in SAFE_METHODS
 
     def _move(self) -> bool:
-        """Take a slot of another backend in place of this one's; return whether there was one."""
+        """Change to another backend; return False if none has a free slot."""
         backends, who = self._backends, self.context.client_address.network
         person = balanced_person(self.forward_request.visitor)
         self._tried.add(self._member)
@@ -182,12 +182,12 @@ class _Moving(Exchange):
         self.pool.leave(who)
         self._member.health.listeners.discard(self._backend_out)
         self._settings, self.pool = settings, settings.pool
-        # What the other backend did is not this one's.
+        # These are about the previous backend.
         self.context.upstream, self.context.connect_seconds = "", 0.0
         self._member.health.listeners.add(self._backend_out)
 
     def _backend_out(self) -> None:
-        """The backend is out: move on where it has not begun to answer."""
+        """The backend went out: move on if it has not begun to answer."""
         upstream, pool = self._upstream, self.pool
         if upstream is None or upstream.reader.started or not self._whole:
             return
@@ -223,7 +223,7 @@ class _Moving(Exchange):
             gate.gave_up()
 
     async def _goes_on(self, error: OSError, left: float) -> bool:
-        """Move on from a backend that cannot be reached; wait where none is left to try."""
+        """Move on from an unreachable backend; wait if none is left. Return False to give up."""
         if error.errno in NO_DESCRIPTOR:
             return False
         self._member.health.failed(kind_of(error))
@@ -254,4 +254,4 @@ class BalancedExchange(_Moving):
 
 
 class BufferedBalancedExchange(_Moving, BufferedExchange):
-    """Such an exchange that takes a connection once its request's body is complete."""
+    """A balanced exchange that takes a connection once its request's body is complete."""

@@ -94,7 +94,7 @@ class BufferedExchange(Exchange):
         self._room: Final = asyncio.Event()
 
     def start(self, now: float) -> None:  # noqa: ARG002 - it begins with the whole body
-        """Ask the client for its body where it waits for 100 (Continue)."""
+        """Ask the client for its body if it waits for 100 (Continue)."""
         request = self.forward_request.request
         if request.fields.expects_continue and not request.http10:
             self._client.write(_CONTINUE)
@@ -124,7 +124,7 @@ class BufferedExchange(Exchange):
             self._room.set()
 
     def ended(self, end: End, result: ExchangeResult) -> None:
-        """Stop sending the body, then end as any exchange does."""
+        """Stop sending the body, then end like any exchange."""
         self._stop()
         super().ended(end, result)
 
@@ -173,7 +173,7 @@ class BufferedExchange(Exchange):
         stored = self._stored
         data = with_length(self.forward_request.data, stored.size) + stored.start
         self.forward_request = self.forward_request.stored(data)
-        # For `start`, which chooses a connection by it; `_send` sets it for the upstream.
+        # `start` chooses a connection by it; `_send` then sets it for the upstream.
         self._whole = True
         self.context.upstream_at = time.monotonic()
         super().start(self.context.upstream_at)

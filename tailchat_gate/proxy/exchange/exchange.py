@@ -32,9 +32,9 @@ _COMPLETE, _UNANSWERED, _SWITCHED = End.COMPLETE, End.UNANSWERED, End.SWITCHED
 class Exchange(Admitted):
     """The active request of a client's connection while an upstream answers it.
 
-    When it has ended, `context` holds the status and size of the relayed response: 0 where none
-    was relayed, so that the gate must still answer. `failure` is None for a response relayed
-    whole; `switched`: the connection whose protocol was switched. Until then it is `Expected`.
+    When it has ended, `context` holds the status and size of the relayed response, 0 if none was
+    relayed, so that the gate must still answer. `failure` is None if the whole response was
+    relayed. `switched` is the upstream connection after a protocol switch.
     """
 
     __slots__ = (
@@ -57,14 +57,14 @@ class Exchange(Admitted):
         self._client = client
         self._settings = settings
         self._timeouts = settings.session_timeouts if person else settings.timeouts
-        #: The connections to its upstream, in which it holds a slot.
+        #: The pool of its upstream, in which it holds a slot.
         self.pool = settings.pool
         self._ended = ended
         self._upstream: UpstreamConnection | None = None
         self._connecting: asyncio.Task[None] | None = None
         #: Whether sending the request twice has the same effect as sending it once.
         self._repeatable = request.method in IDEMPOTENT_METHODS
-        #: What has arrived of the body, None where there is no body.
+        #: The arrived part of the body, None if there is no body.
         self._sent_body = None if whole else SentBody()
         #: Whether bytes were sent since the last `quiet`; whether the request was sent again.
         self._sent_some = self._repeated = self.keep_client = False
@@ -99,7 +99,7 @@ class Exchange(Admitted):
 
     @property
     def upstream_transport(self) -> asyncio.Transport | None:
-        """The transport of the upstream's connection, None where there is none yet."""
+        """The transport of the upstream's connection, None if there is none yet."""
         return None if self._upstream is None else self._upstream.transport
 
     def body(self, content: bytes) -> None:
@@ -153,14 +153,14 @@ class Exchange(Admitted):
 
     @property
     def origin(self) -> bytes:
-        """The origin that the visitor sees, b"" where the request names no host."""
+        """The origin that the visitor sees, b"" if the request names no host."""
         host = self.forward_request.request.fields.host.raw
         scheme = self.context.client_address.scheme
         return scheme.encode("ascii") + b"://" + host if host else b""
 
     @property
     def upgrade(self) -> bytes:
-        """The protocol that the client asks to switch to, b"" for none."""
+        """The protocol to which the client asks to switch, b"" for none."""
         return self.forward_request.upgrade
 
     @property
@@ -171,7 +171,7 @@ class Exchange(Admitted):
 
     @property
     def editor(self) -> FieldEditor | None:
-        """Rewrites fields of the response, None where none is rewritten."""
+        """Rewrites fields of the response, None if none is rewritten."""
         return self._settings.editor
 
     @property
@@ -185,11 +185,11 @@ class Exchange(Admitted):
 
     @property
     def client_transport(self) -> asyncio.Transport | None:
-        """The client's transport, None where its connection is closed."""
+        """The client's transport, None if its connection is closed."""
         return self._client.transport
 
     def write_client(self, data: bytes) -> bool:
-        """Send bytes of the response; return False where the client's connection is closed."""
+        """Send bytes of the response; return False if the client's connection is closed."""
         transport = self._client.transport
         if transport is None or transport.is_closing():
             return False
@@ -242,7 +242,7 @@ class Exchange(Admitted):
         return person_of(forward_request.visitor, forward_request.request.fields, direct=direct)
 
     def _keep(self, upstream: UpstreamConnection) -> bool:
-        """Store a person's connection with the client's; return False where that cannot be."""
+        """Store a person's connection with the client's; return False if that is impossible."""
         person, client = self._person, self._client
         if person is None or client.transport is None or not upstream.is_reusable():
             return False
@@ -272,7 +272,7 @@ class Exchange(Admitted):
             self._finish(Reason.NOT_SIGNED_IN if idled else REASONS[end])
 
     def _is_repeated(self, end: End, upstream: UpstreamConnection, *, reused: bool) -> bool:
-        """Whether the connection was stale: nothing came of the response (RFC 9112 9.3.1)."""
+        """Whether to send the request again: the connection was stale (RFC 9112 9.3.1)."""
         return (
             end is _UNANSWERED
             and self._repeatable
@@ -282,7 +282,7 @@ class Exchange(Admitted):
         )
 
     def _may_repeat(self, upstream: UpstreamConnection) -> bool:
-        """Whether to send a request again whose new connection was reset: once.
+        """Whether to send a request again after its new connection was reset: only once.
 
         An upstream that restarts resets the connections in its accept queue.
         """
@@ -333,7 +333,7 @@ class Exchange(Admitted):
         self._finish(reason)
 
     def _drop(self) -> None:
-        """Abort the upstream's side; note what the client got of the response."""
+        """Abort the upstream's side; record what the client got of the response."""
         upstream, self._upstream = self._upstream, None
         if self._connecting is not None:
             self._connecting.cancel()

@@ -1,4 +1,4 @@
-"""The inputs of an exchange: the request to forward, what is sent again of it, its upstream."""
+"""The inputs of an exchange: the request to forward, the copy of its body, its upstream."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ def claims_no_other(request: RequestHead) -> bool:
 
 
 class SentBody:
-    """The arrived part of a request's body: unsent bytes, and a copy to send again."""
+    """The arrived part of a request's body: unsent bytes, and a copy for another try."""
 
     __slots__ = ("_copied", "_copy", "_waiting")
 
@@ -92,25 +92,25 @@ class UpstreamSettings:
     #: The most requests and tunnels at once: of the upstream, and of one client.
     most: int
     most_of_one: int
-    #: For how many seconds a refused connection is tried again.
+    #: How many seconds to try again after a refused connection.
     connect_retry: float
     #: Whether connections are used for more than one exchange.
     keepalive: bool
-    #: The backend, where it is one of several.
+    #: The backend, if it is one of several.
     member: Member | None = None
 
     def enter(self, who: str) -> Reason | None:
-        """Give a request of the client `who` a slot; return why not, None where it got one."""
+        """Give a request of the client `who` a slot; return why not, None if it got one."""
         return self.pool.enter(who, self.most, self.most_of_one)
 
 
 class ForwardRequest:
     """A request that may pass: its bytes for the upstream, and their context.
 
-    `data` is the whole request head. `body` reads the body, None where there is none.
-    `extra_fields` are header lines for the response. `upgrade` is the protocol to switch to, b""
-    for none. `session` is the session or token that the exchange ends with, None where anonymous.
-    `visitor` is the signed-in person or the machine, None where anonymous.
+    `data` is the whole request head. `body` reads the body, None if there is none. `extra_fields`
+    are header lines for the response. `upgrade` is the protocol to switch to, b"" for none.
+    `session` is the session or token with which the exchange ends, `visitor` the signed-in person
+    or the machine; both are None for an anonymous request.
     """
 
     __slots__ = ("body", "data", "extra_fields", "request", "session", "upgrade", "visitor")
@@ -141,7 +141,7 @@ class ForwardRequest:
 
 
 class Admitted:
-    """An exchange as what it was let in for."""
+    """The part of an exchange that knows why it was let in."""
 
     __slots__ = ()
 
@@ -150,17 +150,17 @@ class Admitted:
 
     @property
     def session(self) -> SessionHolder | None:
-        """The session or token that it ends with, None for an anonymous request."""
+        """The session or token with which it ends, None for an anonymous request."""
         return self.forward_request.session
 
     @property
     def admission(self) -> Admission | None:
-        """The basis on which it was let in; None where it may outlive its session."""
+        """The basis on which it was let in, None if it may outlive its session."""
         session = self.forward_request.session
         if session is None and self.forward_request.visitor is not None:
             return None
         return Admission(self.context, session)
 
     def note_stream(self) -> None:
-        """The response lasts as long as somebody reads it: its time says nothing of the tool."""
+        """The response lasts as long as the client reads it: its duration is not the tool's."""
         self.context.stream = True

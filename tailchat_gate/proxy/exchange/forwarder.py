@@ -103,11 +103,10 @@ class Forwarder:
     """Sends requests to the upstreams of one configuration.
 
     `cookies` knows the cookies that no response may set. `upstream_pools` has the connections,
-    which outlive the configuration. `workers` judges the scopes that tools allow their service
-    workers. `session_idle` is how many seconds a session lasts without use, 0 for no limit; a
-    request or tunnel under way uses it while bytes move in either direction. `client_requests`
-    limits one client's requests to one tool, 0 for half of the tool's. Reads the PEM files that
-    routes name.
+    which outlive the configuration. `workers` judges the scopes of service workers. `session_idle`
+    is how many seconds a session lasts without use, 0 for no limit; bytes that move in a request
+    or tunnel count as use. `client_requests` limits one client's requests to one tool, 0 for half
+    of the tool's. Reads the PEM files that routes name.
     """
 
     def __init__(
@@ -134,7 +133,7 @@ class Forwarder:
         self._client_requests = client_requests
         self._taken: list[tuple[object, ...]] = []
         self._judged: list[tuple[tuple[object, ...], HealthRules]] = []
-        #: By route; the settings are None where it has several backends.
+        #: By route; the settings are None if it has several backends.
         self._upstreams: dict[str, tuple[UpstreamSettings | None, MakeExchange]] = {}
         self._several: dict[str, Backends] = {}
         self._switches = {route.name: _switch(route, session_idle) for route in self._backends}
@@ -144,11 +143,6 @@ class Forwarder:
     def tunnels(self) -> Collection[Tunnel]:
         """The open tunnels of this configuration; a live view."""
         return self._tunnels
-
-    @property
-    def open_tunnels(self) -> int:
-        """The number of open tunnels of this configuration."""
-        return len(self._tunnels)
 
     def start(self) -> None:
         """Take the pools of connections; needs a running event loop."""
@@ -214,9 +208,9 @@ class Forwarder:
             self._upstream_pools.leave(self._taken.pop())
 
     def upgrade_of(self, route: Route, request: RequestHead) -> bytes:
-        """Return the protocol that a request asks to switch to, where its route offers it.
+        """Return the protocol to which a request asks to switch, if its route offers it.
 
-        b"" otherwise: the gate then ignores the Upgrade field, as it does on HTTP/1.0 and on a
+        Otherwise returns b"", and the gate ignores the Upgrade field, as in HTTP/1.0 and in a
         request with a body (RFC 9110 section 7.8).
         """
         fields = request.fields
@@ -236,10 +230,10 @@ class Forwarder:
     ) -> Reason | None:
         """Send a request to its route's upstream and relay the response.
 
-        `ended` is called once, at the end; it gives back the slot in the pool and, where nothing
-        was relayed, answers the client. Where there is no slot, nothing starts and the reason is
-        returned. A tunnel uses `recorder` in place of `ended`: it may outlast this configuration
-        by weeks and must not hold a reference to it.
+        `ended` is called once, at the end; it must free the slot in the pool and, if nothing was
+        relayed, answer the client. Without a free slot nothing starts, and the reason is returned.
+        A tunnel uses `recorder` instead of `ended`, because it may outlast this configuration by
+        weeks and must not hold a reference to it.
         """
         after = partial(self._after_switch, ended, recorder) if forward_request.upgrade else ended
         upstream, make = self._upstreams[context.route]
@@ -278,7 +272,7 @@ class Forwarder:
             idle_session=person and switch.session_idle != switch.idle,
             websocket=forward_request.upgrade == _WEBSOCKET,
         )
-        # Nothing that the tunnel refers to may be a part of this configuration.
+        # The tunnel must not refer to anything of this configuration, which it may outlast.
         context, admission = exchange.context.apart(), exchange.admission
         exchange.pool.counts.request(context)
         recorder.tunnel_began(context)

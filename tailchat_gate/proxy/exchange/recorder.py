@@ -36,11 +36,10 @@ SESSION_OVER: Final = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Recorder:
-    """Counts requests and logs them; without an `access_log` it logs none.
+    """Counts requests, and logs them if there is an `access_log`.
 
-    `spans` takes those of sampled traces, and `names_people` says that these name who asked.
-
-    It holds no reference to a configuration, so that a tunnel may hold it for weeks.
+    `spans` takes the spans of sampled traces; `names_people`: they name the person.
+    It must not refer to a configuration, because a tunnel may hold it for weeks.
     """
 
     metrics: Metrics
@@ -60,12 +59,12 @@ class Recorder:
             self.access_log.write(context)
 
     def live_ended(self, reason: Reason) -> None:
-        """Count a request that ended with its session or right, where `reason` is such a reason."""
+        """Count a request that ended with its session or right, if `reason` is such a reason."""
         if reason in SESSION_OVER:
             self.metrics.live_ended(SESSION_OVER[reason])
 
     def tunnel_began(self, context: RequestContext) -> None:
-        """Count a request whose protocol was switched: it is answered."""
+        """Count a request whose protocol was switched, which counts as answered."""
         self.metrics.route(context.route).tunnel_began(context)
 
     def tunnel_over(

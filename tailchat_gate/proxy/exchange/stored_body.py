@@ -15,12 +15,12 @@ from typing import Final, TypeVar
 from tailchat_gate.observe.log import FaultLog
 from tailchat_gate.proxy.sockets import Descriptors
 
-#: The size of one piece: of a read from a file, and of what waits in memory to be written to it.
+#: The size of one read from a file, and the most bytes in memory that wait to be written to it.
 PIECE_BYTES: Final = 65_536
 #: The memory for all bodies together. Bodies without room there go to files.
 MEMORY_BYTES: Final = 64 << 20
-#: How much of a file system bodies leave free, an eighth of it at most, because the gate's state
-#: and logs may be on it.
+#: The free bytes that bodies leave on a file system, at most an eighth of it, because the gate's
+#: state and logs may be there.
 _FREE_BYTES: Final = 256 << 20
 #: A separate pool of threads, so that a disk that hangs delays nothing else.
 _THREADS: Final = 8
@@ -68,11 +68,11 @@ class BodyStore:
         """Close a file, which also frees its space."""
         self.files -= 1
         self._descriptors.upstreams -= 1
-        # In a thread and not waited for, because a call under way holds the file's lock.
+        # In a thread, without waiting, because a call under way holds the file's lock.
         self._threads.submit(file.close)
 
     async def run(self, call: Callable[..., _T], *arguments: object) -> _T:
-        """Run a blocking call in a thread. Raises OSError, also where no thread can start."""
+        """Run a blocking call in a thread. Raises OSError, also if no thread can start."""
         loop = asyncio.get_running_loop()
         try:
             return await loop.run_in_executor(self._threads, call, *arguments)
@@ -96,11 +96,6 @@ class StoredBody:
         self._file: _File | None = None
         #: How many bytes are stored so far.
         self.size = 0
-
-    @property
-    def in_memory(self) -> bool:
-        """Whether all of it is in memory."""
-        return self._file is None
 
     @property
     def unsaved(self) -> bool:
@@ -136,7 +131,7 @@ class StoredBody:
         else:
             piece = await self._store.run(self._file.read, offset)
         if not piece:
-            raise OSError("the file became shorter")
+            raise OSError("the stored body's file has become shorter")
         return piece
 
     def tell(self, error: OSError) -> None:
@@ -192,7 +187,7 @@ class _File:
             return os.pread(self._file.fileno(), PIECE_BYTES, offset)
 
     def close(self) -> None:
-        """Close it, also where nothing was written yet."""
+        """Close the file, even if nothing was written yet."""
         with self._lock:
             self._closed = True
             if self._file is not None:

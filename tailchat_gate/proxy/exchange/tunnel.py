@@ -18,10 +18,10 @@ from tailchat_gate.reasons import Reason
 
 #: How long both peers may take to answer a close frame before the gate cuts them off.
 CLOSE_SECONDS: Final = 2.0
-#: How long one peer of a WebSocket may be silent after the other has sent a close frame and EOF: a
-#: peer that never answers would keep both connections open.
+#: How long one peer of a WebSocket may be silent after the other has sent a close frame and EOF;
+#: without a limit, it could keep both connections open.
 LEFT_SECONDS: Final = 10.0
-#: As CLOSE_SECONDS after the session has ended: a frame under way must not last longer.
+#: The same as CLOSE_SECONDS after the session has ended; a frame under way must not last longer.
 OVER_SECONDS: Final = 0.5
 #: Close codes of RFC 6455 section 7.4.1 and of its registry (1013: try again later,
 #: 3000: unauthorized, 3003: forbidden, 3008: timeout).
@@ -35,7 +35,7 @@ SESSION_OVER: Final = "the session is over"
 LOCKED: Final = "locked"
 TOO_OLD: Final = "open for as long as this tool allows"
 SILENT: Final = "silent for too long"
-#: What both sides of a WebSocket read when it ends for a reason; for any other the reason's word.
+#: The close code and text for a reason; for any other, FORBIDDEN and the reason itself.
 _FAREWELLS: Final = MappingProxyType(
     {
         **dict.fromkeys(
@@ -71,8 +71,8 @@ class TunnelLimits(NamedTuple):
 class Tunnel:
     """Relays between a client and an upstream whose protocol was switched.
 
-    `admission` is what it was let in for, None where it may outlive that. When it has ended,
-    `failure` is None, or the reason that a new request would get where the session has ended.
+    `admission` is the basis on which it was let in, None if it may outlive that. When it has ended,
+    `failure` is None, or the reason that a new request would get because the session has ended.
     """
 
     __slots__ = (
@@ -102,8 +102,8 @@ class Tunnel:
         self._farewells = (b"", b"")
         #: Whether a peer has sent EOF, and the gate has passed it on.
         self._client_done = self._upstream_done = False
-        #: Whether bytes have moved that no shortcut relayed, and how many those have relayed: of
-        #: the time since the last check, and up to it.
+        #: Whether bytes moved without a shortcut since the last check, and how many bytes shortcuts
+        #: had relayed at that check.
         self._moved = True
         self._size = 0
         self._shortcuts: tuple[()] | tuple[Shortcut, Shortcut] = ()
@@ -114,7 +114,7 @@ class Tunnel:
 
     @property
     def session(self) -> SessionHolder | None:
-        """The session or token that it ends with, None for an anonymous one."""
+        """The session or token with which it ends, None for an anonymous one."""
         return None if self.admission is None else self.admission.holder
 
     def start(self) -> None:
@@ -159,8 +159,8 @@ class Tunnel:
     def end(self, code: int, reason: str, *, within: float = CLOSE_SECONDS) -> None:
         """End a WebSocket with a close frame to both peers, at the next frame boundary.
 
-        The gate cuts it off where that takes longer than `within` seconds. A tunnel of another
-        protocol is reset: after a clean close the peers would take their data for complete.
+        The gate cuts it off after `within` seconds. A tunnel of another protocol is reset, because
+        after a clean close the peers would take their data for complete.
         """
         if self._ending or self._finished:
             return
@@ -180,7 +180,7 @@ class Tunnel:
         self._finish(reset=True)
 
     def check(self, now: float, clock: float) -> None:
-        """End the tunnel where a limit has passed; `now` is the loop's time, `clock` Unix time."""
+        """End the tunnel if a limit has passed; `now` is the loop's time, `clock` Unix time."""
         limits = self._limits
         if clock >= limits.oldest:
             self.end(UNAUTHORIZED, TOO_OLD)
@@ -288,11 +288,11 @@ class Tunnel:
     # Ending it.
 
     def _has_closed(self, frames: FrameTracker) -> bool:
-        """Whether a close frame has passed: its sender sends no further frame."""
+        """Whether a close frame has passed, after which its sender sends no further frame."""
         return self._limits.websocket and frames.closed
 
     def _wait_less(self, frames: FrameTracker) -> None:
-        """Shorten the idle limit where the peer that sent EOF sent a close frame in `frames`."""
+        """Shorten the idle limit if the peer that sent EOF has sent a close frame."""
         if self._has_closed(frames):
             self._idle = LEFT_SECONDS
             self._moved = True
@@ -304,7 +304,7 @@ class Tunnel:
         self._finish_if_answered()
 
     def _end_upstream(self, data: bytes) -> None:
-        """As _end_client, for the upstream."""
+        """Do the same as _end_client for the upstream."""
         farewell = b"" if self._client_done else self._farewells[1]
         if passed := self._to_upstream.finish(data, farewell):
             self._upstream.write(passed)
@@ -335,6 +335,6 @@ class Tunnel:
             self._upstream.reset()
         else:
             self._upstream.close()
-        # Or the two would hold each other until the collector runs.
+        # Breaks a reference cycle, which would wait for the garbage collector.
         self._upstream.tunnel = None
         self._ended(self)

@@ -14,7 +14,7 @@ from tailchat_gate.proxy.sockets import READ_BYTES, Receiver
 class Shortcut(asyncio.BufferedProtocol):
     """Replaces a connection's protocol in a tunnel, so that relaying takes one call, not four.
 
-    `frames` follows what is relayed to `onward`, None where it is no WebSocket.
+    `frames` tracks the frames relayed to `onward`, None if it is no WebSocket.
     """
 
     __slots__ = (
@@ -44,7 +44,7 @@ class Shortcut(asyncio.BufferedProtocol):
         data = self._octets[:nbytes]
         self.size += nbytes
         frames = self._frames
-        # Most reads are one short data frame, which leaves the tracker as it was.
+        # Most reads are one short data frame, which does not change the tracker.
         if frames is not None and (
             frames.missing
             or nbytes == 1

@@ -115,9 +115,9 @@ class UpstreamPools:
         self._lines = ResponseLines()
         self._pools: dict[Hashable, Pool] = {}
         self._users: Counter[Hashable] = Counter()
-        #: What is known of backends that are one of several, by pool and rules.
+        #: The health of backends that are one of several, by pool and rules.
         self._health: dict[tuple[Hashable, HealthRules], BackendHealth] = {}
-        #: How often each was put out, by URL and cause.
+        #: How often each backend was put out, by URL and cause.
         self.ejections: Final[Counter[tuple[str, str]]] = Counter()
         self._sweeper: asyncio.TimerHandle | None = None
         self.tunnels: Final[set[Tunnel]] = set()
@@ -142,7 +142,7 @@ class UpstreamPools:
             self._sweep()
 
     def take(self, key: Hashable, backend: Backend) -> Pool:
-        """Return the pool of `key`; make it for `backend` where there is none.
+        """Return the pool of `key`; make it for `backend` if there is none.
 
         `key` contains all settings of the backend that matter to its connections.
         """
@@ -156,10 +156,10 @@ class UpstreamPools:
         return pool
 
     def judge(self, key: Hashable, rules: HealthRules) -> BackendHealth:
-        """Take what is known of the backend of a pool, and begin its checks.
+        """Return the health of a pool's backend by these rules, and start its checks.
 
-        It outlives the configuration as the pool does, and passes on what is known of the backend
-        where its rules change.
+        Like the pool, it outlives the configuration. A new one for other rules adopts the known
+        state of the backend.
         """
         of_both = (key, rules)
         health = self._health.get(of_both)
@@ -175,7 +175,7 @@ class UpstreamPools:
         return health
 
     def leave_judgement(self, key: Hashable, rules: HealthRules) -> None:
-        """Leave what is known of a backend; end its checks where no configuration uses them."""
+        """Leave the health of a backend; end its checks if no configuration uses them."""
         of_both = (key, rules)
         self._users[of_both] -= 1
         if self._users[of_both] <= 0:
@@ -186,7 +186,7 @@ class UpstreamPools:
                 del self.ejections[found]
 
     def leave(self, key: Hashable) -> None:
-        """Leave a pool; close its connections where no configuration uses it."""
+        """Leave a pool; close its connections if no configuration uses it."""
         self._users[key] -= 1
         if self._users[key] <= 0:
             del self._users[key]
@@ -198,7 +198,7 @@ class UpstreamPools:
                 del self.counts[url]
 
     def tunnel_over(self, tunnel: Tunnel, upstream: UpstreamConnection) -> None:
-        """Forget an ended tunnel; check its upstream connection until that is closed."""
+        """Forget an ended tunnel; check its upstream connection until it is closed."""
         self.tunnels.discard(tunnel)
         if upstream.transport is not None:
             self._leaving.append(upstream)

@@ -62,7 +62,7 @@ class PublishedKeys:
         self.since: dict[str, float] = {}
 
     def publish(self, kids: Iterable[str], now: float) -> None:
-        """Note that these keys, and no others, are in the key set from now on."""
+        """Record that exactly these keys are in the key set from now on."""
         self.since = {kid: self.since.get(kid, now) for kid in kids}
 
 
@@ -70,9 +70,9 @@ def signer(ring: Sequence[str], published_since: Mapping[str, float], now: float
     """Return the kid of the key that signs at `now`.
 
     `ring`: the kids in the order of the configuration, at least one. A key may sign once every
-    verifier can know it: when each cached key set without it has expired. The first such key
-    signs; where there is none, as at a start, the key that has been published longest. A key that
-    is not published, as after its configuration was replaced, counts as the newest.
+    verifier can know it, that is, when each cached key set without it has expired. The first such
+    key signs. If there is none, as at a start, the key that was published first signs. A key that
+    is not published, as after a reload without it, counts as the newest.
     """
     since = [published_since.get(kid, math.inf) for kid in ring]
     for kid, published in zip(ring, since, strict=True):
@@ -97,8 +97,8 @@ class Assertions:
 
     `keys`: at least one, in the order of the configuration; they must be in `published` before one
     of them signs, which happens when the configuration comes into force. `issuer` is the gate's
-    public origin, `lifetime` is in seconds. `clock` returns Unix seconds, `random_bytes` that many
-    random bytes.
+    public origin, `lifetime` is in seconds. `clock` returns Unix seconds, `random_bytes(n)`
+    returns n random bytes.
     """
 
     def __init__(

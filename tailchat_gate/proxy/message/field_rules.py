@@ -1,4 +1,4 @@
-"""Which request fields reach a tool, by their names: the gate's rules and the route's."""
+"""Decides by their names which request fields reach a tool."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -51,8 +51,8 @@ _MAX_KNOWN_LENGTH: Final = 64
 class FieldAction(IntEnum):
     """The action of the gate on a field.
 
-    CLAIM: it drops the field where the route does not pass it. SET: it drops the field where it
-    sets that field for the route's tool.
+    CLAIM: drop the field unless the route passes it. SET: drop the field if the gate sets it for
+    the route's tool.
     """
 
     KEEP = 0
@@ -83,15 +83,15 @@ class FieldRule(Enum):
 _KEEP, _CLAIM, _SET = FieldAction.KEEP, FieldAction.CLAIM, FieldAction.SET
 
 
-# Compared by identity: it is the key of a route's cache.
+# Compared by identity, because it is the key of a cache.
 @dataclass(frozen=True, slots=True, eq=False)
 class RouteRules:
     """One route's rules for request fields.
 
-    `own` are the folded names of the fields that the gate sets for its tool, `passed` the names,
-    in lower case, of those that it takes from a visitor in spite of the list. `prefix_line` tells
-    the prefix that is stripped, b"" for none; `real_ip`: X-Real-IP is sent; `tells_client`: some
-    header of the route's tells the visitor's address.
+    `own` are the folded names of the fields that the gate sets for the tool, `passed` the
+    lower-case names of claims that the route passes. `prefix_line` is the line with the stripped
+    prefix, b"" for none. `real_ip`: X-Real-IP is sent. `tells_client`: one of the route's headers
+    contains the visitor's address.
     """
 
     own: frozenset[bytes]
@@ -116,7 +116,7 @@ class FieldRules:
     def __init__(
         self, routes: Iterable[RouteSettings], *, real_ip: bool = False, certificate: bool = False
     ) -> None:
-        """`real_ip`: tools get X-Real-IP, but for those whose `headers` set it themselves.
+        """`real_ip`: tools get X-Real-IP, except those whose `headers` set it themselves.
 
         `certificate`: tools get Client-Cert.
         """
@@ -125,7 +125,7 @@ class FieldRules:
             list(routes), everywhere, real_ip=real_ip
         )
         self._set = frozenset(name for rules in self.of_route.values() for name in rules.own)
-        #: Names repeat from request to request; judging one costs more than looking it up.
+        #: A cache of actions by name, because names repeat from request to request.
         self.known: Final[dict[bytes, FieldAction]] = {}
 
     def judge(self, name: bytes) -> FieldAction:
@@ -136,14 +136,14 @@ class FieldRules:
         return action
 
     def drops(self, name: bytes, rules: RouteRules) -> bool:
-        """Whether the gate drops a field because of what it claims; framing does not count."""
+        """Whether the gate drops a field because of its claim, not because of framing."""
         action = self.judge(name)
         if action is FieldAction.DROP:
             return is_own(fold(name))
         return action in {_CLAIM, _SET} and not rules.passes(name, action)
 
     def trails(self, name: bytes, rules: RouteRules) -> bool:
-        """Whether a trailer is passed on; no route can pass one that may not be a trailer."""
+        """Whether a trailer is passed on; routes cannot pass one that may not be a trailer."""
         action = self.judge(name)
         kept = action is _KEEP or (action is _SET and rules.passes(name, action))
         return kept and may_trail(name)
@@ -194,7 +194,7 @@ def may_trail_response(name: bytes) -> bool:
 def _rules(
     routes: list[RouteSettings], everywhere: Collection[bytes], *, real_ip: bool
 ) -> dict[str, RouteRules]:
-    """Return the rules of each route by its name; `everywhere` are what the gate sets for all."""
+    """Return the rules of each route by its name; the gate sets `everywhere` for all tools."""
     by_tool: dict[object, set[bytes]] = {}
     tools = [[tool_of(upstream_address(one)) for one in route.backends] for route in routes]
     for route, backends in zip(routes, tools, strict=True):

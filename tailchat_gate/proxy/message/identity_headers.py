@@ -80,8 +80,8 @@ def encode_value(value: str, encoding: str) -> bytes:
     """Return a value as the bytes of a header field.
 
     `encoding` is "percent" (percent-encoded UTF-8 for all outside visible ASCII and for "%"),
-    "utf8" or "rfc2047". Controls and lone surrogates are removed, the length is capped, spaces
-    at the ends go. b"" where nothing is left.
+    "utf8" or "rfc2047". Control characters, lone surrogates and outer spaces are removed, and the
+    length is capped. Returns b"" if nothing is left.
     """
     if not value.isprintable():
         value = UNFIT_FOR_A_LINE.sub("", value)
@@ -89,10 +89,10 @@ def encode_value(value: str, encoding: str) -> bytes:
 
 
 class IdentityHeaders:
-    """Makes the identity header lines of a visitor on a route, once for each session and route.
+    """Makes the identity header lines of a visitor on a route, and caches them on the visitor.
 
     With `assertions` they end with a signed assertion, renewed shortly before it expires.
-    `members` knows who is in Tailchat's groups; each new answer counts at once.
+    `members` knows who is in Tailchat's groups; each new answer of Tailchat applies at once.
     """
 
     def __init__(
@@ -128,8 +128,8 @@ class IdentityHeaders:
         """Return the lines with an assertion for the route."""
         name = route.name
         kept = visitor.assertions.get(name)
-        # Only from this object: another configuration has other groups, keys and audiences.
-        # None from before the clock was set back: its `iat` would be in the future.
+        # Not from another configuration, which has other groups, keys and audiences, and not from
+        # before the clock was set back, as its `iat` would be in the future.
         if kept is not None and kept[0] is self and kept[1] <= assertions.clock() < kept[2]:
             return kept[3]
         groups = [] if isinstance(visitor, Machine) else self.groups_of(visitor.record.sub)
@@ -163,8 +163,8 @@ def machine_fields(
 ) -> bytes:
     """Return the identity header lines for the machine with the token `name`.
 
-    It gets only those of a route's own headers that have no placeholder: a machine has no person's
-    values to fill in.
+    Of a route's own headers it gets only those without placeholders, because a machine has no
+    values for them.
     """
     lines = [b"X-Tailchat-Token: %b\r\n" % name.encode("ascii")]
     for header, template in templates.items():
@@ -177,7 +177,7 @@ def machine_fields(
 def client_fields(settings: RouteSettings, address: str) -> bytes:
     """Return the lines of a route's own headers that contain the client's address.
 
-    They are sent with every request, also an anonymous one; b"" where `address` is "".
+    They are sent with every request, also an anonymous one; b"" if `address` is "".
     """
     if not address or not settings.headers:
         return b""
@@ -204,8 +204,8 @@ def identity_fields(
 ) -> bytes:
     """Return the identity header lines for one visitor.
 
-    A missing value makes no field. `templates` are a route's own headers; without an address, those
-    that ask for one are left out. `tells_email`: the tool gets the address in a field of its own.
+    A missing value makes no field. `templates` are a route's own headers; those with the e-mail
+    address are left out if it is unknown. `tells_email`: the tool also gets X-Tailchat-Email.
     """
     values = (
         *(record.sub, record.nickname, record.discriminator, record.avatar),

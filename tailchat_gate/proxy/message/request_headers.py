@@ -1,4 +1,4 @@
-"""Request fields for the upstream: which are dropped, which are set; strip, then set."""
+"""Makes the request head for the upstream: drops the client's fields, then adds the gate's own."""
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -56,10 +56,9 @@ class Fate(NamedTuple):
 class RequestHeaders:
     """Makes an upstream request's fields from the client's.
 
-    `routes` are all routes of the configuration. `via` is the gate's name in the Via field; with ""
-    its address `authority` is in CDN-Loop (RFC 8586), which no server acts on. `forwarded`:
-    Forwarded (RFC 7239) is sent beside the X-Forwarded fields; `real_ip`: X-Real-IP is;
-    `certificate`: Client-Cert is, with the identity.
+    `routes` are all routes of the configuration. `via` is the gate's name in the Via field; if it
+    is "", `authority` is sent in CDN-Loop (RFC 8586) instead, which no server acts on. `forwarded`,
+    `real_ip`, `certificate`: whether Forwarded (RFC 7239), X-Real-IP and Client-Cert are sent.
     """
 
     def __init__(
@@ -80,16 +79,16 @@ class RequestHeaders:
         loop = b"CDN-Loop: %b\r\n" % own if own else b""
         self._via = tuple(b"Via: 1.%d %b\r\n" % (m, own) if via else loop for m in (1, 0))
         self._forwarded = forwarded
-        #: The gate's own lines, by what they are made of: the first, and those behind the client's.
+        #: The gate's own lines, by their inputs: the first line, and those after the client's.
         self._own: BoundedCache[tuple[object, ...], tuple[bytes, bytes]] = BoundedCache(
             _KEPT_OWN, cost=_cost_of_own
         )
         self._name, self._name_at = own.lower(), 1 if via else 0
 
     def passed_here(self, passed: Iterable[bytes]) -> bool:
-        """Whether values of Via or CDN-Loop name this gate: the request came back in a loop.
+        """Whether values of Via or CDN-Loop name this gate, so that the request is in a loop.
 
-        A route's upstream then is the gate itself (RFC 9110 section 7.6.3, RFC 8586 section 2).
+        A route's upstream is then the gate itself (RFC 9110 section 7.6.3, RFC 8586 section 2).
         """
         own, at = self._name, self._name_at
         return bool(own) and any(
@@ -158,7 +157,7 @@ class RequestHeaders:
         )
 
     def credentials(self, fields: FieldSection, settings: RouteSettings) -> bytes:
-        """Return the client's Authorization lines that `rewrite` passes on, for forward auth."""
+        """Return the Authorization lines that `rewrite` would pass on, for forward-auth."""
         if _AUTHORIZATION & self._listed(fields, settings):
             return b""
         rules = self._rules.of_route[settings.name]
@@ -181,11 +180,11 @@ class RequestHeaders:
     def rewrite(self, fields: FieldSection, settings: RouteSettings) -> list[bytes]:
         """Return the client's fields that are passed on, as pieces to be joined.
 
-        Dropped are hop-by-hop fields, those that Connection names, every spelling of a name that
-        the gate sets, claims that the route does not pass, the gate's cookies, and a gate token
-        where the route does not forward it. The rest keeps its bytes and order. The gate writes
-        the framing field itself, a length as plain decimal (RFC 9112 section 6.2); where the
-        route stores the body first, `with_length` adds it later.
+        It drops hop-by-hop fields, those that Connection names, every spelling of a name that the
+        gate sets, claims that the route does not pass, the gate's cookies, and a token of the gate
+        that the route does not forward. The rest keeps its bytes and order. The gate writes the
+        framing field itself, a length as plain decimal (RFC 9112 section 6.2); if the route stores
+        the body first, `with_length` adds it later.
         """
         known = self._rules.known
         rules = self._rules.of_route[settings.name]
@@ -220,16 +219,16 @@ class RequestHeaders:
         settings: RouteSettings,
         rewritten: Mapping[bytes, bytes],
     ) -> bytes:
-        """Return the field lines for the upstream, but for those of the one request."""
+        """Return the field lines for the upstream that may be the same for further requests."""
         rules = self._rules.of_route[settings.name]
-        # The values of a client and not the object, of which a proxy's connections make many.
+        # The client's values, not the object, of which connections of a proxy make many.
         key = (rules, fields.host.raw, address.forwarded_for, address.scheme, address.address)
         own = self._own.get(key)
         if own is None:
             own = (_host(fields.host, settings), self._tail(fields.host, address, settings, rules))
             self._own.keep(key, own)
         first, tail = own
-        # Asked first for what drops nothing, which is nearly every section: a call costs more.
+        # A cheap test first: nearly every section has none of these.
         drops = fields.connection or fields.has_body or fields.token_way is not None
         if rewritten or len(fields.cookies) > 1 or (drops and self._listed(fields, settings)):
             client_lines = _replaced(self.rewrite(fields, settings), rewritten)
@@ -240,10 +239,10 @@ class RequestHeaders:
         return b"".join((first, *client_lines, tail))
 
     def _kept_lines(self, fields: FieldSection, rules: RouteRules) -> list[bytes]:
-        """Return the result of `rewrite`, for a section of which no field drops another.
+        """Return the result of `rewrite` for a section in which no field drops another.
 
-        It has one Cookie field at most. Its names tell which lines are kept, but for cookies of
-        which nothing is left.
+        It has one Cookie field at most. The names alone decide which lines pass, except for a
+        Cookie field of which nothing is left.
         """
         shape = fields.shape
         values: Sequence[bytes] = fields.sent_values
@@ -265,7 +264,7 @@ class RequestHeaders:
     def _tail(
         self, host: Host, address: ClientAddress, settings: RouteSettings, rules: RouteRules
     ) -> bytes:
-        """Return the gate's own lines, which are for one client of a host alike."""
+        """Return the gate's own lines, the same for all requests of one client to one host."""
         port = host.port or _PORTS[address.scheme]
         pieces = [
             b"X-Forwarded-Host: %b\r\n" % host.raw,
@@ -295,12 +294,12 @@ def _host(host: Host, settings: RouteSettings) -> bytes:
 
 
 def _one_hop_less(lines: bytes) -> bytes:
-    """Return field lines with Max-Forwards, where present, less one."""
+    """Return field lines with Max-Forwards, if present, less one."""
     return _MAX_FORWARDS.sub(lambda match: b"%b%d" % (match[1], int(match[2]) - 1), lines, 1)
 
 
 def _framing(fields: FieldSection) -> list[bytes]:
-    """Return the field that frames the body, [] where there is no body."""
+    """Return the field that frames the body, [] if there is no body."""
     if fields.chunked:
         return [b"Transfer-Encoding: chunked\r\n"]
     return [] if fields.length is None else [b"Content-Length: %d\r\n" % fields.length]

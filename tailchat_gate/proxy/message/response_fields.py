@@ -16,7 +16,7 @@ _WORKER_SCOPE: Final = LineAction.WORKER_SCOPE
 
 
 class FieldEditor(Protocol):
-    """Rewrites fields of a response, where a route asks for it."""
+    """Rewrites fields of a response, if a route asks for it."""
 
     def location(self, value: bytes, visitor: bytes) -> bytes:
         """Return the Location or Content-Location to pass on, for a visitor of that origin."""
@@ -50,11 +50,11 @@ class Expected(Protocol):
 
     @property
     def editor(self) -> FieldEditor | None:
-        """Rewrites fields of the response, None where none is rewritten."""
+        """Rewrites fields of the response, None if none is rewritten."""
 
     @property
     def origin(self) -> bytes:
-        """The origin that the visitor sees, b"" where none is known."""
+        """The origin that the visitor sees, b"" if it is unknown."""
 
     @property
     def passed_fields(self) -> frozenset[bytes]:
@@ -67,7 +67,7 @@ class Expected(Protocol):
         """Whether a value of Service-Worker-Allowed is passed on."""
 
     def note_stream(self) -> None:
-        """The response lasts as long as somebody reads it."""
+        """The response lasts as long as the client reads it."""
 
 
 def pass_on(line: Line, expected: Expected) -> bytes:
@@ -98,12 +98,12 @@ def without_length(lines: list[bytes]) -> list[bytes]:
     return [line for line in lines if not line.lower().startswith(b"content-length:")]
 
 
-#: An address with a host, also "//host": its scheme, its authority, and the rest.
+#: A URL with a host, also "//host": its scheme, its authority, and the rest.
 _ABSOLUTE: Final = re.compile(
     f"(?:({HTTP_SCHEME}):)?//([^{BROWSER_AUTHORITY_ENDS}]*)(.*)".encode("ascii"),
     re.DOTALL | re.IGNORECASE,
 )
-#: A Refresh as browsers read it: the time, an optional "url=", an optional quote, the address.
+#: A Refresh as browsers read it: the time, an optional "url=", an optional quote, the URL.
 _REFRESH: Final = re.compile(
     rb"([ ]*+[0-9.]++(?:[ ]*+[;,]|[ ])[ ]*+(?:url[ ]*+=[ ]*+)?+)([\"']?+)(.*)",
     re.DOTALL | re.IGNORECASE,
@@ -111,7 +111,7 @@ _REFRESH: Final = re.compile(
 _DEFAULT_PORT: Final = re.compile(
     rb":(?:%b)?\Z" % "|".join(map(str, DEFAULT_PORTS.values())).encode("ascii")
 )
-#: A cookie of such a name must have the path "/".
+#: A cookie with such a name must have the path "/".
 _HOST_PREFIX: Final = HOST_PREFIX.lower().encode("ascii")
 
 
@@ -131,7 +131,7 @@ class ResponseRewriter:
         self._tool = frozenset(_authority(name.encode("ascii")) for name in named)
 
     def refresh(self, value: bytes, visitor: bytes = b"") -> bytes:
-        """Return a Refresh with its address as `location` returns it."""
+        """Return a Refresh whose URL is as `location` returns it."""
         match = _REFRESH.fullmatch(value)
         if match is None:
             return value
@@ -140,12 +140,12 @@ class ResponseRewriter:
         return before + quote + self.location(address, visitor) + end + behind
 
     def location(self, value: bytes, visitor: bytes = b"") -> bytes:
-        """Return a Location: a path on the gate where it names the tool, else unchanged.
+        """Return a Location: a path on the gate if it names the tool, else unchanged.
 
         The path needs no origin: browsers resolve it against the request (RFC 9110 section 10.2.2).
         `visitor` is the origin that the visitor sees, which a tool may use in place of its own.
         """
-        # Browsers ignore tabs: "/", tab, "/host" as a path would be another host's address.
+        # Browsers ignore tabs, so "/", tab, "/host" would be a URL of another host.
         if not self._locations or b"\t" in value:
             return value
         match = _ABSOLUTE.fullmatch(value)
@@ -192,7 +192,7 @@ class ResponseRewriter:
         return bool(outside) and path.startswith(outside) and rest[:1] in {b"", b"/", b"?", b"#"}
 
     def _outward(self, path: bytes) -> bytes:
-        """Return the public path for a path of the tool, unchanged where outside of the route."""
+        """Return the public path for a path of the tool; unchanged if outside of the route."""
         inside = self._inside
         rest = path[len(inside) :]
         if not path.startswith(inside) or rest[:1] not in {b"", b"/", b"?", b"#"}:

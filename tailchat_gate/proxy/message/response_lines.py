@@ -1,4 +1,4 @@
-"""Header lines of a response: read, judged, and repaired where an upstream is out of date."""
+"""Reads the header lines of responses, and repairs those of out-of-date servers."""
 
 import re
 from enum import IntEnum
@@ -17,7 +17,7 @@ _STATUS_LINE: Final = re.compile(
     rb"HTTP/1\.([01]) {1,8}([1-9][0-9]{2})(?: (%b))?" % FIELD_VALUE_OCTETS
 )
 _LINE: Final = re.compile(rb"(%b):[ \t]*+(%b)" % (TOKEN_OCTETS, FIELD_VALUE_OCTETS))
-#: Options of Connection that say nothing to a reader of HTTP/1.1.
+#: Options of Connection that have no meaning in HTTP/1.1.
 _STAYS: Final = frozenset((b"keep-alive",))
 
 _CRLF: Final = b"\r\n"
@@ -49,7 +49,7 @@ class LineAction(IntEnum):
     _CHALLENGE, _ORDER, _WORKER_SCOPE, _STREAM,
 ) = LineAction  # fmt: skip
 
-#: A Set-Cookie is a secret; the challenge of a handshake differs each time.
+#: Never cached: a Set-Cookie is a secret, and the challenge of a handshake differs each time.
 _NEVER_KNOWN: Final = (_SET_COOKIE, _CHALLENGE)
 _ACTIONS: Final = {
     b"set-cookie": _SET_COOKIE,
@@ -67,12 +67,12 @@ _ACTIONS: Final = {
 }
 
 
-#: Responses of these media types last as long as somebody reads them.
+#: Responses with these media types last as long as the client reads them.
 _STREAMS: Final = (b"text/event-stream", b"multipart/x-mixed-replace")
 
 
 class BadResponseError(ValueError):
-    """Bytes of an upstream that are not a response, or one that cannot be trusted."""
+    """An upstream sent bytes that are no response, or an ambiguous one; the text says why."""
 
 
 class Line:
@@ -110,7 +110,7 @@ class ResponseLines:
     """
 
     def __init__(self) -> None:
-        #: What is sent for a line that says nothing about the message: itself, or b"" for nothing.
+        #: The line to send for one that says nothing about the message: itself, or b"" for none.
         self.plain: Final[dict[bytes, bytes]] = {}
         self.known: Final[dict[bytes, Line]] = {}
         self.statuses: Final[dict[bytes, tuple[int, bool, bytes]]] = {}
@@ -185,8 +185,8 @@ def _read_line(raw: bytes, name: bytes, value: bytes, action: LineAction) -> Lin
 def repaired(section: bytes) -> bytes:
     """Return field lines without line folding and without space before a colon.
 
-    A proxy must remove both (RFC 9112 sections 5.1 and 5.2). Raises
-    BadResponseError where the first line is folded onto nothing.
+    A proxy must remove both (RFC 9112 sections 5.1 and 5.2). Raises BadResponseError if the first
+    line is a folded one.
     """
     if section[:1] in {b" ", b"\t"}:
         raise BadResponseError("a header field that is malformed")
@@ -194,7 +194,7 @@ def repaired(section: bytes) -> bytes:
 
 
 def with_one_framing(section: bytes) -> bytes:
-    """Return field lines with one framing field, where the framing is unambiguous.
+    """Return field lines with one framing field, if the framing is unambiguous.
 
     Beside a transfer coding each length is removed (RFC 9112 section 6.3); of equal lengths, in one
     field or several, one stays (RFC 9110 section 8.6). Anything else is returned as it is, and the
@@ -222,8 +222,8 @@ def _is_length(match: re.Match[bytes]) -> bool:
 def take_lf_head(data: bytes) -> tuple[bytes, bytes] | None:
     """Convert a head whose lines all end with LF to CRLF; return it and the bytes after it.
 
-    None where the head is not complete yet. Raises BadResponseError where line ends are mixed: a
-    server that uses CRLF may have passed on an injected LF, which would split the response.
+    Returns None if the head is incomplete. Raises BadResponseError for mixed line ends: a server
+    that uses CRLF may have passed on an injected LF, which would split the response.
     """
     end = data.find(b"\n\n")
     head = data if end < 0 else data[: end + 1]

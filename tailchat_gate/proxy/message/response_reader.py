@@ -20,7 +20,7 @@ from tailchat_gate.reasons import RefusedError
 from tailchat_gate.request.body import ChunkedBody
 from tailchat_gate.syntax import BARE_LINE_END_OCTETS
 
-#: Of a response's head; nginx and Node allow 8 to 16 KiB.
+#: The most bytes of a response's head; nginx and Node allow 8 to 16 KiB.
 MAX_HEAD_BYTES: Final = 65_536
 #: The most interim responses (100, 102, 103) in front of a final one.
 MAX_INTERIM: Final = 1000
@@ -30,7 +30,7 @@ _LAST_CHUNK: Final = b"0\r\n"
 
 _BARE: Final = re.compile(BARE_LINE_END_OCTETS + rb"|\x00")
 _NO_OPTIONS: Final[frozenset[bytes]] = frozenset()
-#: Options of Connection that name no field, and the field that frames the body.
+#: Options of Connection that must not drop a field.
 _NEVER_LISTED: Final = frozenset((b"", b"close", b"content-length", b"keep-alive", b"upgrade"))
 _BODILESS: Final = frozenset((HTTPStatus.NO_CONTENT.value, HTTPStatus.NOT_MODIFIED.value))
 _NO_CONTENT: Final = HTTPStatus.NO_CONTENT.value
@@ -102,12 +102,12 @@ class ResponseReader:
     def end(self) -> list[bytes]:
         """The upstream closed: return the last pieces for the client.
 
-        Raises BadResponseError where the response is not whole (RFC 9112 section 8).
+        Raises BadResponseError if the response is incomplete (RFC 9112 section 8).
         """
         if self.complete:
             return []
         if not self.head_done or not self.until_close:
-            raise BadResponseError("a reply that is cut off")
+            raise BadResponseError("a response that is cut off")
         self.complete = True
         return [_LAST_CHUNK, CRLF] if self._chunk_to_client else []
 
@@ -140,7 +140,7 @@ class ResponseReader:
         return data
 
     def _feed_lf_head(self, data: bytes, out: list[bytes]) -> bytes:
-        """Read a head whose lines end with LF alone; return the bytes after it."""
+        """Read a head whose lines end with a bare LF; return the bytes after it."""
         found = take_lf_head(data)
         if len(data if found is None else found[0]) > MAX_HEAD_BYTES:
             raise BadResponseError("a head that is too long")
@@ -159,7 +159,7 @@ class ResponseReader:
         found = self._lines.statuses.get(raw[0])
         if found is None:
             found = self._lines.status(raw[0])
-            # Two spaces: `ResponseLines.status` stores no such line, so it is read each time.
+            # A line with two spaces is never cached, so it is noticed here each time.
             self._mended = self._mended or raw[0][8:10] == b"  "
         status, http10, line = found
         try:
@@ -182,9 +182,9 @@ class ResponseReader:
         self._write_head(status, lines, out)
 
     def _fields(self, raw_lines: list[bytes], status_line: bytes) -> list[bytes]:
-        """Return the lines to pass on; note what those of fields say about framing.
+        """Return the lines to pass on; apply what they say about framing.
 
-        `raw_lines` are those of a head. One that says nothing costs a look-up, without a step here.
+        `raw_lines` are those of a head. A plain line only costs a lookup in `map`.
         """
         self._options = _NO_OPTIONS
         self._length: int | None = None
@@ -223,7 +223,7 @@ class ResponseReader:
         return b"keep-alive" in options and self._chunks is None
 
     def _note(self, line: Line) -> bytes:
-        """Note what a field says about the message; return what to send for it, b"" for nothing."""
+        """Apply what a field says about the message; return the line to send, b"" for none."""
         action, expected = line.action, self._expected
         if action is _CONNECTION:
             self._options = line.options | self._options
@@ -247,7 +247,7 @@ class ResponseReader:
         expected = self._expected
         self._interim += 1
         if expected is None or self._interim > MAX_INTERIM:
-            raise BadResponseError("too many interim replies")
+            raise BadResponseError("too many interim responses")
         if status == _SWITCHING:
             protocol = self._switches_to
             if protocol is None or protocol.lower() != expected.upgrade:
@@ -266,7 +266,7 @@ class ResponseReader:
         """Write the head with its framing (RFC 9112 section 6.3) for the client."""
         expected = self._expected
         if expected is None:
-            raise BadResponseError("a reply that nobody asked for")
+            raise BadResponseError("a response that nobody asked for")
         self.keep_client = expected.keep_alive
         self._remaining = 0
         self._chunk_to_client = self.until_close = False
@@ -290,8 +290,7 @@ class ResponseReader:
             lines.append(b"Connection: close")
         elif expected.http10:
             lines.append(b"Connection: keep-alive")
-        # `extra_fields` are whole lines or b"": the join puts a line end in front of either, and
-        # one behind.
+        # `extra_fields` are whole lines or b""; the join puts a line end before and after them.
         lines += (expected.extra_fields, b"")
         out.append(CRLF.join(lines))
 

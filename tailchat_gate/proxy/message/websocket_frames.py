@@ -7,11 +7,11 @@ _MASK_BIT: Final = 0x80
 _MASK_SIZE: Final = 4
 _OPCODE_BITS: Final = 0x0F
 _CLOSE: Final = 0x08
-#: The opcodes of control frames have this bit, so that of a close frame too (section 5.5).
+#: The bit that the opcodes of control frames have, among them that of a close frame (section 5.5).
 CONTROL_BIT: Final = 0x08
 _MAX_REASON: Final = 123
 _FIN_CLOSE: Final = 0x88
-#: Where a header with an extended length ends, its masking key aside.
+#: The bytes of a header with an extended length, without the masking key.
 _HEADER_16: Final = 4
 _HEADER_64: Final = 10
 
@@ -22,15 +22,15 @@ def _short_frame_size(second: int) -> int:
 
 
 # A table, because every frame needs its size.
-#: The size of a frame by its second byte; 0 where that byte says that the length follows.
+#: The size of a frame by its second byte, 0 if the length follows that byte.
 SHORT_FRAME_SIZES: Final = tuple(map(_short_frame_size, range(256)))
 
 
 class FrameTracker:
     """Follows one direction of a WebSocket.
 
-    Bytes pass unchanged; the tracker only knows whether the last one ended a frame. There a control
-    frame may be inserted, also between the fragments of a message (section 5.4).
+    Bytes pass unchanged; the tracker only knows whether the last one ended a frame. At such a
+    boundary a control frame may be inserted, also between fragments of a message (section 5.4).
 
     It never raises: the endpoints reject reserved bits, unknown opcodes, wrong masks and lengths
     in a longer form than needed. A 64-bit length with the top bit set, which section 5.2 forbids,
@@ -66,7 +66,7 @@ class FrameTracker:
         """
         size = len(data)
         end = self._finish_header(data) if self._header else self.missing
-        # `end` is where the frame under way ends, counted in `data`: 0 only where none is.
+        # `end` is the end of the current frame in `data`, 0 if there is none.
         limit = 1 if stop_at_boundary and size else size
         while end < limit:
             if data[end] & _OPCODE_BITS == _CLOSE:
@@ -109,7 +109,7 @@ class FrameTracker:
         header = self._header + data[: _HEADER_64 - before]
         frame_size = _frame_size(header)
         if not frame_size:
-            # Shorter than the longest, so all of `data` is in it.
+            # The header is still incomplete, so all of `data` belongs to it.
             self._header = header
             return len(data)
         self._header = b""

@@ -1,1 +1,1 @@
-"""Files that a route serves itself."""
+"""Files and fixed responses that the gate itself serves on a route."""

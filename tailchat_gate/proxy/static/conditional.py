@@ -1,4 +1,4 @@
-"""Conditional and range requests for a file that is there (RFC 9110 sections 13 and 14)."""
+"""Conditional and range requests for an existing file (RFC 9110 sections 13 and 14)."""
 
 import calendar
 import re
@@ -24,7 +24,7 @@ _RANGE: Final = re.compile(r"([0-9]{0,100})-([0-9]{0,100})")
 
 
 class Fields(Protocol):
-    """The header fields of a request; names are looked up without regard to case."""
+    """The header fields of a request; names are looked up ignoring case."""
 
     def getall(self, key: str, default: tuple[()], /) -> Sequence[str] | tuple[()]:
         """Return all values of a field in order."""
@@ -70,7 +70,7 @@ def judge_preconditions(fields: Fields, current: Validators) -> HTTPStatus:
 
 
 def requested_span(fields: Fields, etag: str, size: int) -> ByteSpan | None:
-    """Return the one range that a GET asks for, None where the whole file is to be sent.
+    """Return the one range that a GET asks for, None to send the whole file.
 
     A Range that is malformed, in another unit or with several ranges is ignored, as RFC 9110
     section 14.2 allows: several ranges can overload a server (CVE-2011-3192). `size` is in bytes.

@@ -1,4 +1,4 @@
-"""Routes that the gate answers itself: with a fixed status, or with a directory's files."""
+"""Answers routes without a tool: with a fixed status, or with the files of a directory."""
 
 import hashlib
 import time
@@ -54,7 +54,7 @@ class LocalBackend(Protocol):
     """Answers the requests of a route without a tool."""
 
     async def answer(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
-        """Return the response to a request, of which nothing is sent yet.
+        """Return a response to be sent.
 
         `path` is the raw path after the route's: "" or text that begins with "/".
         """
@@ -68,7 +68,7 @@ class StaticAnswer:
         self._headers = {**_SERVER, "Cache-Control": "no-store", **_OWED.get(status, {})}
 
     async def answer(self, request: web.BaseRequest, path: str) -> web.StreamResponse:  # noqa: ARG002 - as LocalBackend
-        """Return the response: with `Content-Length: 0`, where the status allows one."""
+        """Return the response, with `Content-Length: 0` if the status allows it."""
         headers = dict(self._headers)
         if self._status not in {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}:
             headers["Content-Length"] = "0"
@@ -98,7 +98,7 @@ class LocalFiles:
     async def answer(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
         """Return a file or a part of it, a 304, a redirect or an error response.
 
-        Raises OSError where the directory itself cannot be opened, and for faults of the machine.
+        Raises OSError if the directory itself cannot be opened, and for faults of the machine.
         """
         if request.method not in _METHODS:
             return _refusal(HTTPStatus.METHOD_NOT_ALLOWED, {"Allow": _ALLOWED})
@@ -160,9 +160,9 @@ class LocalFiles:
 
     def _validators(self, file: OpenFile) -> Validators:
         status, now = file.status, self._clock()
-        # With the inode's number and change time, because reproducible builds and copying tools
-        # give changed files their old dates. Hashed, because inode numbers must not leak
-        # (CVE-2003-1418).
+        # It includes the inode's number and change time, because reproducible builds and copying
+        # tools give changed files their old dates. It is hashed, because inode numbers must not
+        # leak (CVE-2003-1418).
         version = f"{status.st_mtime_ns}-{status.st_ctime_ns}-{status.st_size}-{status.st_ino}"
         tag = hashlib.blake2b(version.encode("ascii"), digest_size=12).hexdigest()
         settled = now - status.st_ctime >= SETTLED_SECONDS
@@ -173,7 +173,7 @@ class LocalFiles:
 
 
 class _Wanted(NamedTuple):
-    """The parts of a request that matter for files; `target` is the raw request target."""
+    """The parts of a request that a file's response depends on; `target` is the raw target."""
 
     path: AskedPath
     target: str
@@ -193,7 +193,7 @@ class _Response(NamedTuple):
 def _begin(
     status: HTTPStatus, headers: Mapping[str, str], file: OpenFile, span: ByteSpan
 ) -> "_Response":
-    """Read the first piece of a body; close the file where that is all."""
+    """Read the first piece of a body; close the file if that is all."""
     full = {**headers, "Content-Length": str(span.length)}
     first = file.read(span.start, min(span.length, FIRST_BYTES))
     if len(first) < span.length or len(first) > WRITE_BYTES:
@@ -228,7 +228,7 @@ def _with_slash(target: str) -> str:
 class StaticSlots:
     """The slots of a route that the gate answers itself; each may hold a file open.
 
-    `most` and `most_of_one` are as in RequestSlots, 0 for the limit by the descriptors.
+    `most` and `most_of_one` are as in RequestSlots, 0 for a limit that depends on the descriptors.
     """
 
     def __init__(self, descriptors: Descriptors, most: int, most_of_one: int) -> None:
@@ -238,7 +238,7 @@ class StaticSlots:
         self._slots = RequestSlots()
 
     def enter(self, who: str) -> Reason | None:
-        """Give a request of the client `who` a slot; return why not, None where it got one."""
+        """Give a request of the client `who` a slot; return why not, None if it got one."""
         descriptors = self._descriptors
         most = self._most or descriptors.tool_requests
         refused = self._slots.enter(who, most, slots_of_one(most, self._most_of_one))

@@ -1,4 +1,4 @@
-"""Sends a part of a file as a response: read in threads, sent as fast as the client reads it."""
+"""Sends a part of a file as a response: reads it in threads, as fast as the client takes it."""
 
 import asyncio
 import logging
@@ -29,10 +29,10 @@ _Args = TypeVarTuple("_Args")
 
 
 class Reads:
-    """The threads that read for one route.
+    """The threads that read files for one route.
 
-    A reader holds one of `turns` until its piece is written: otherwise a thousand pieces could be
-    in memory before the first is sent.
+    A reader holds one of `turns` until its piece is written, so that not a thousand pieces are in
+    memory before the first is sent.
     """
 
     def __init__(self) -> None:
@@ -55,9 +55,9 @@ class Rest(NamedTuple):
 class FileAnswer(web.StreamResponse):
     """Sends a part of an open file, as fast as the client reads it.
 
-    It replaces aiohttp's FileResponse, which has three faults. FileResponse opens the file by path,
-    again after any check; a path /proc/self/fd/N does not exist in every container. Where the file
-    became shorter, it ends the response as if complete and keeps the connection, so that the next
+    It replaces aiohttp's FileResponse, which has three faults. FileResponse opens the file by path
+    again after any check; a path /proc/self/fd/N does not exist in every container. If the file has
+    become shorter, it ends the response as if complete and keeps the connection, so that the next
     response is read as the rest of this one. It ignores an If-Range with a tag, and rejects a
     Range in another unit.
     """
@@ -92,8 +92,8 @@ class FileAnswer(web.StreamResponse):
     async def write_eof(self, data: bytes = b"") -> None:
         """Send the body; `data` is b"".
 
-        Raises ConnectionError where the client has left, and where the body cannot be sent whole;
-        the connection is then reset.
+        Raises ConnectionError if the client has left or the body cannot be sent completely; the
+        connection is then reset.
         """
         try:
             await self._send()
@@ -106,10 +106,10 @@ class FileAnswer(web.StreamResponse):
                 raise
             if not isinstance(error, TimeoutError):
                 details = {"path": self._path, "problem": str(error)}
-                _log.warning("a file was not sent to its end", extra={"details": details})
-            raise ConnectionResetError("a file was not sent to its end") from error
+                _log.warning("a file could not be sent completely", extra={"details": details})
+            raise ConnectionResetError("a file could not be sent completely") from error
         finally:
-            # In a thread and not waited for, because a read under way holds the file's lock.
+            # In a thread, without waiting, because a read under way holds the file's lock.
             self._reads.threads.submit(self._file.close)
         await super().write_eof(data)
 
@@ -117,7 +117,7 @@ class FileAnswer(web.StreamResponse):
         offset, left = self._span
         piece, self._first = self._first, b""
         sent = await self._write(piece)
-        # Not held while waiting for the client: what it did not take is read again.
+        # Not kept while waiting for the client: the rest of the piece is read again.
         del piece
         while True:
             offset, left = offset + sent, left - sent
@@ -128,13 +128,13 @@ class FileAnswer(web.StreamResponse):
                 count = min(left, READ_BYTES)
                 sent = await self._write(await self._reads.run(self._file.read, offset, count))
             if not sent:
-                raise OSError("it became shorter")
+                raise OSError("the file has become shorter")
 
     async def _write(self, piece: bytes) -> int:
         """Write a piece until the client's socket is full; return how many bytes were written."""
         transport, writer, sent = self._transport, self._writer, 0
         if transport is None or writer is None:
-            raise ConnectionResetError("the client left before its answer began")
+            raise ConnectionResetError("the client left before the response began")
         while sent < len(piece):
             part = piece[sent : sent + WRITE_BYTES]
             # No drain here: a client that reads nothing would hold its turn.
@@ -145,7 +145,7 @@ class FileAnswer(web.StreamResponse):
         return sent
 
     async def _taken(self) -> None:
-        """Wait until the write buffer is drained; aiohttp itself waits only after each 64 KiB."""
+        """Wait until the write buffer is empty; aiohttp itself only waits after each 64 KiB."""
         if self._writer is not None:
             async with asyncio.timeout(self._idle_timeout):
                 await self._writer.drain()

@@ -1,4 +1,4 @@
-"""Finds the file that a path below a directory names, and its media type."""
+"""Finds and opens the file that a path below a directory names; its media type."""
 
 import errno
 import os
@@ -58,7 +58,7 @@ UNKNOWN: Final = "application/octet-stream"
 
 #: The file that is served for a directory.
 INDEX: Final = b"index.html"
-#: A mounted ConfigMap of Kubernetes needs two; a loop of links ends here.
+#: The most links on the way to a file: a mounted ConfigMap of Kubernetes needs two.
 MAX_LINKS: Final = 8
 #: The deepest tree: each directory on the way is held open.
 MAX_DEPTH: Final = 64
@@ -67,11 +67,11 @@ MAX_DEPTH: Final = 64
 _DIRECTORY: Final = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY
 #: Without O_NONBLOCK, opening a FIFO that took a file's place would wait for a writer.
 _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
-#: Names that a link may not pass through: those that no path can name. Kubernetes mounts a
-#: ConfigMap by links through "..data" and a folder that a timestamp names.
+#: Names through which a link must not lead, because no path can name them. Kubernetes mounts a
+#: ConfigMap by links through "..data" and a folder that is named by a timestamp.
 _HIDDEN: Final = re.compile(rb"\.(?!\Z|\.\Z|\.data\Z|\.[0-9_]{19}\.[0-9]+\Z|well-known\Z)")
-#: Errors about the path: what is there, and who may read it. Any other (no descriptors left, a
-#: broken disk) is a fault of the machine.
+#: Errors about the path or its permissions. Any other (no descriptors left, a broken disk) is a
+#: fault of the machine.
 _NOT_SERVED: Final = frozenset(
     (
         *(errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG),
@@ -91,7 +91,7 @@ class AskedPath(NamedTuple):
 
 
 def read_path(raw: str) -> AskedPath | None:
-    """Parse a raw path; return None where it is never served.
+    """Parse a raw path; return None if it is never served.
 
     `raw` is the path after the route's, as it was sent: "" or text that begins with "/". Never
     served are dot segments, empty segments, names that begin with a dot (except ".well-known"),
@@ -142,10 +142,9 @@ class MediaTypes:
 
 
 class OpenFile:
-    """A regular file that is open for reading; every call but `status` may block.
+    """A regular file that is open for reading; calls may block.
 
-    It closes its descriptor when it is garbage-collected, so that a response that is never sent
-    leaks none.
+    Its descriptor is closed when it is garbage-collected, in case its response is never sent.
     """
 
     __slots__ = ("_descriptor", "_lock", "status")
@@ -153,14 +152,14 @@ class OpenFile:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._lock = threading.Lock()
-        #: The status of the descriptor, so of the file that is read, even where the name changed.
+        #: The status of the open file, even if its name is now another file's.
         self.status: Final = os.fstat(descriptor)
 
     def __del__(self) -> None:
         self.close()
 
     def read(self, offset: int, count: int) -> bytes:
-        """Return up to `count` bytes from `offset` on; b"" where the file has none there.
+        """Return up to `count` bytes from `offset` on, b"" after the end of the file.
 
         Raises OSError if the disk fails or the file is closed.
         """
@@ -177,14 +176,14 @@ class OpenFile:
 
 
 class FoundFile(NamedTuple):
-    """A file to serve; `in_folder`: the path named a directory, and this is the page in it."""
+    """A file to serve; `in_folder`: the path named a directory, and this is its index file."""
 
     file: OpenFile
     in_folder: bool
 
 
 def find(directory: Path, names: Iterable[bytes]) -> FoundFile | None:
-    """Open the file that `names` lead to below `directory`; None where nothing is served.
+    """Open the file to which `names` lead below `directory`; None if nothing is served.
 
     The walk opens one name at a time from an open directory, and no step follows a symbolic link:
     a directory that is replaced by a link meanwhile is an error, never a way out. The walk reads a
@@ -193,7 +192,7 @@ def find(directory: Path, names: Iterable[bytes]) -> FoundFile | None:
     itself may be a link: it is opened for each request, so that you can replace the tree by a
     rename. Only regular files are opened; a directory is served as its index.html.
 
-    Raises OSError where `directory` cannot be opened, and for faults of the machine.
+    Raises OSError if `directory` cannot be opened, and for faults of the machine.
     """
     with _Walk(os.open(directory, _DIRECTORY)) as walk:
         try:
@@ -233,7 +232,7 @@ class _Walk:
             os.close(descriptor)
 
     def to(self, names: Iterable[bytes]) -> OpenFile | None:
-        """Walk on to the file that `names` lead to; None where they end at a directory."""
+        """Walk on to the file to which `names` lead; None if they end at a directory."""
         ahead = list(names)[::-1]
         links = 0
         while ahead:

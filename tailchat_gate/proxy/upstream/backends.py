@@ -1,6 +1,6 @@
-"""A tool, the routes that share its connections, and how those are opened.
+"""Backends: which routes share their connections, and how a connection is opened.
 
-Every address of a name is tried (RFC 8305), and the certificate's key is checked.
+All addresses of a name are tried (RFC 8305), and pinned keys of certificates are checked.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from tailchat_gate.proxy.upstream.resolver import AddressInfo, Names
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """An upstream: `host` and `port`, or `path` of a Unix socket; `tls` where it speaks https.
+    """An upstream: `host` and `port`, or the `path` of a Unix socket; `tls` if it uses https.
 
     `server_name` is the name that is sent (SNI) and verified, "" for `host`. `pins` are the
     allowed keys; () allows any.
@@ -69,8 +69,7 @@ class Backend:
 def shared_by(settings: RouteSettings, address: HttpAddress | UnixAddress) -> tuple[object, ...]:
     """Return the key that routes of any configuration must share to share connections.
 
-    Reads the PEM files of a route that uses https: between two reloads, a file may have got
-    another certificate under the same path.
+    Reads the PEM files of a route that uses https, because a file may change between two reloads.
     """
     if isinstance(address, UnixAddress) or not address.tls:
         return (str(address),)
@@ -81,7 +80,7 @@ def shared_by(settings: RouteSettings, address: HttpAddress | UnixAddress) -> tu
 
 
 def _digest(path: str | None) -> bytes:
-    """Return the SHA-256 of a file's content, b"" where it cannot be read."""
+    """Return the SHA-256 of a file's content, b"" if it cannot be read."""
     if path is None:
         return b""
     try:
@@ -104,12 +103,12 @@ def _system_authorities() -> tuple[object, ...]:
     return tuple(found)
 
 
-#: What a pin begins with.
+#: The start of a pin.
 SHA256 = "sha256:"
 
 #: How long an address may be silent before the next is tried in parallel (RFC 8305 section 5).
 STAGGER_SECONDS: Final = 0.25
-#: How long an address that did not answer is tried after the others.
+#: How long an address that did not answer is tried last.
 SILENT_SECONDS: Final = 60.0
 _MOST_SILENT: Final = 1024
 
@@ -119,7 +118,7 @@ _P = TypeVar("_P", bound=asyncio.BaseProtocol)
 def pin_of(certificate: bytes) -> str:
     """Return the pin of a certificate in DER: the SHA-256 of its public key (RFC 7469 section 2.4).
 
-    Raises ValueError where no key can be read from it.
+    Raises ValueError if no key can be read from it.
     """
     try:
         key = x509.load_der_x509_certificate(certificate).public_key()
@@ -130,7 +129,7 @@ def pin_of(certificate: bytes) -> str:
 
 
 def check_pin(connection: ssl.SSLObject | None, pins: Collection[str]) -> None:
-    """Raise SSLError where the peer's key is not one of the pinned keys."""
+    """Raise SSLError unless the peer's key is one of the pinned keys."""
     certificate = connection.getpeercert(binary_form=True) if connection is not None else None
     try:
         found = pin_of(certificate or b"")
@@ -161,8 +160,8 @@ class Dialer:
         try:
             return await self._connect(backend, build)
         except BaseException:
-            # A task that is cancelled in the turn in which its connection opens: uvloop closes
-            # the connection, but does not tell the protocol, which would be counted for ever.
+            # If a task is cancelled in the iteration in which its connection opens, uvloop closes
+            # the connection without telling the protocol, which would be counted forever.
             for protocol in made:
                 protocol.connection_lost(None)
             raise
@@ -212,7 +211,7 @@ class Dialer:
     def _note(
         self, opened: socket.socket, tried: Sequence[tuple[socket.socket, AddressInfo]]
     ) -> None:
-        """Remember the addresses that had their turn before the one that answered."""
+        """Remember the addresses that were tried before the one that answered."""
         now = self._time()
         for made, info in tried:
             where = info[4][:2]

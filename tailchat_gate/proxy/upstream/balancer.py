@@ -1,4 +1,4 @@
-"""Which of several backends of a route gets a request."""
+"""Chooses which of several backends of a route gets a request."""
 
 import hashlib
 from collections.abc import Callable, Collection, Sequence
@@ -9,27 +9,27 @@ from tailchat_gate.proxy.upstream.health import BackendHealth
 from tailchat_gate.proxy.upstream.pool import Pool, ReconnectGate
 
 _ALL: Final = 100
-#: For how many people the order of the backends is remembered.
+#: The most people whose order of backends is cached.
 _PEOPLE: Final = 4096
 
 
 class Member:
-    """One of several backends: its connections, what is known of it, and its turn."""
+    """One of several backends: its connections, its health, and its turn."""
 
     __slots__ = ("health", "pool", "turn")
 
     def __init__(self, pool: Pool, health: BackendHealth) -> None:
         self.pool: Final = pool
         self.health: Final = health
-        #: By how much its turn is due, of the smooth weighted round robin.
+        #: The current weight of the smooth weighted round robin.
         self.turn = 0.0
 
 
 class Balancer:
     """Chooses a backend for each request of a route.
 
-    While less than `panic_threshold` percent of the backends are up, all of them are chosen from:
-    the few would fall to what was meant for all, and the checks themselves may be wrong.
+    While less than `panic_threshold` percent of the backends are up, it chooses among all of them:
+    the few would be overloaded, and the checks themselves may be wrong.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Balancer:
         self._next = 0
 
     def candidates(self) -> tuple[Member, ...]:
-        """Return the backends that requests may go to."""
+        """Return the backends that may get requests."""
         members = self.members
         up = tuple(member for member in members if member.health.up)
         if not up or len(up) * _ALL < len(members) * self._panic_threshold:
@@ -60,11 +60,11 @@ class Balancer:
         return up
 
     def is_held(self, person: str) -> bool:
-        """Whether a person's requests go to one backend for as long as that is up."""
+        """Whether a person's requests go to one backend while it is up."""
         return self._sticky and bool(person)
 
     def choose(self, person: str, tried: Collection[Member] = ()) -> Member | None:
-        """Return the backend for a request of `person`, "" for nobody; None where all are tried."""
+        """Return the backend for a request of `person` (or ""), None if all are tried."""
         left = [member for member in self.candidates() if member not in tried]
         if not left:
             return None
@@ -75,9 +75,9 @@ class Balancer:
         return self._least_used(left)
 
     def _order(self, person: str) -> tuple[Member, ...]:
-        """Return the backends in a person's order: by rendezvous (highest random weight) hashing.
+        """Return the backends in a person's order, by rendezvous (highest random weight) hashing.
 
-        So a backend that goes out moves its own people only, and they come back to it.
+        A backend that goes out so only moves its own people, who return to it later.
         """
         order = self._orders.get(person)
         if order is None:
@@ -86,7 +86,7 @@ class Balancer:
         return order
 
     def _in_their_turn(self, left: Sequence[Member]) -> Member:
-        """Return the next by smooth weighted round robin, as nginx and Envoy have it."""
+        """Return the next backend by smooth weighted round robin, as in nginx and Envoy."""
         now, total = self._time(), 0.0
         for member in left:
             weight = member.health.weight(now)
@@ -97,7 +97,7 @@ class Balancer:
         return best
 
     def _least_used(self, left: Sequence[Member]) -> Member:
-        """Return the one with the fewest requests for its weight; of equal ones the next."""
+        """Return the backend with the fewest requests for its weight; of equal ones the next."""
         now = self._time()
         self._next += 1
         start = self._next % len(left)

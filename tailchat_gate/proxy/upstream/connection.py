@@ -26,7 +26,7 @@ from tailchat_gate.proxy.upstream.socket import UpstreamSocket
 #: How long a closing tunnel waits until its bytes are sent and the upstream closes: an upstream
 #: that never reads would keep the connection open forever.
 LINGER_SECONDS: Final = 2.0
-_CUT_OFF: Final = "a reply that is cut off"
+_CUT_OFF: Final = "a response that is cut off"
 
 
 class _Phase(IntEnum):
@@ -71,7 +71,7 @@ class UpstreamConnection(UpstreamSocket):
         self._exchange: ResponseTaker | None = None
         self.tunnel: BytesSink | None = None
         self.idle_since = 0.0
-        #: How the response is malformed, "" where it is not.
+        #: How the response is malformed, "" if it is not.
         self.fault = ""
         #: Whether the connection was reset rather than closed.
         self.was_reset = False
@@ -121,13 +121,13 @@ class UpstreamConnection(UpstreamSocket):
     def is_ready(self) -> bool:
         """Whether it is reusable and its socket holds neither unread bytes nor EOF.
 
-        The event loop may report a new request before a late response, such as a 408, that came
-        in the same instant. That response would then answer the new request (RFC 9112 section 9.2).
+        The event loop may report a new request before a late response, such as a 408, that came at
+        the same time. That response would then answer the new request (RFC 9112 section 9.2).
         """
         return self.is_reusable() and not self.unread.poll(0)
 
     def spoil(self) -> None:
-        """Never use the connection again, e.g. because a request was sent only in part."""
+        """Never use the connection again, for example because a request was sent only in part."""
         self.reader.dirty = True
 
     def abort(self) -> None:
@@ -184,7 +184,7 @@ class UpstreamConnection(UpstreamSocket):
         self._owner.opened()
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Relay what one read brought."""
+        """Relay the bytes of one read."""
         data = self.buffers.octets[:nbytes]
         self.moved = True
         if self._phase is _BUSY:
@@ -283,7 +283,7 @@ class UpstreamConnection(UpstreamSocket):
         self._finish(End.TRUNCATED if self._wrote else End.BROKEN)
 
     def _pass_on(self, pieces: list[bytes]) -> None:
-        """Write to the client; end the exchange where the response is complete."""
+        """Write to the client; end the exchange if the response is complete."""
         if pieces:
             self._wrote = True
             data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -317,6 +317,6 @@ class UpstreamConnection(UpstreamSocket):
     def take_leftover(self) -> bytes:
         """Return the bytes that came after the 101 response, before the tunnel started."""
         leftover, self.reader.leftover = self.reader.leftover, b""
-        # No further response comes, and an exchange holds its whole configuration in memory.
+        # No further response will come, and an exchange keeps its whole configuration in memory.
         self.reader.forget()
         return leftover

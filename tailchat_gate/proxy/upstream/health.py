@@ -1,4 +1,4 @@
-"""Whether one of several backends is up: by requests, and by checks of the gate's own."""
+"""Decides whether one of several backends is up, by failed requests and by active checks."""
 
 import asyncio
 import logging
@@ -16,16 +16,16 @@ from tailchat_gate.proxy.upstream.backends import Backend, Dialer
 from tailchat_gate.proxy.upstream.interfaces import NO_DESCRIPTOR, kind_of
 from tailchat_gate.syntax import OWN_AGENT
 
-#: Bytes of a response that are enough to know it by (RFC 9112 section 4).
+#: The start of a status line, and the position and end of the status in it (RFC 9112 section 4).
 _START: Final = b"HTTP/1."
 _STATUS_AT: Final = 9
 _ENOUGH: Final = 12
-#: The least share of a backend that has just come back, of a slow start.
+#: The share of a backend that has just come back, at the beginning of a slow start.
 _LEAST_WEIGHT: Final = 0.1
-#: Statuses by which a gateway behind the backend says that what is behind it fails.
+#: Statuses by which a backend that is a gateway reports a failure behind it.
 GATEWAY_FAULTS: Final = frozenset((502, 503, 504))
 _GOOD: Final = range(200, 400)
-#: What put a backend out, in log and metrics.
+#: The causes for which a backend goes out, in the log and metrics.
 BY_CHECK: Final = "check"
 BY_REQUESTS: Final = "requests"
 
@@ -33,7 +33,7 @@ _log: Final = logging.getLogger(LOGGER_NAME)
 
 
 def probe_request(address: HttpAddress | UnixAddress, host: str, path: str) -> bytes:
-    """Return a GET of a tool; `host` "" or with a wildcard becomes the tool's own."""
+    """Return a GET request to a tool; a `host` that is "" or a wildcard becomes the tool's own."""
     if not host or host.startswith("*"):
         host = address.url.authority if isinstance(address, HttpAddress) else "localhost"
     lines = (
@@ -47,7 +47,7 @@ def probe_request(address: HttpAddress | UnixAddress, host: str, path: str) -> b
 
 
 def status_of(start: bytes) -> int:
-    """Return the status of a response by its start; 0 where it is not HTTP/1.1."""
+    """Return the status in the start of a response, 0 if it is not HTTP/1."""
     status = start[_STATUS_AT:_ENOUGH]
     return int(status) if start.startswith(_START) and status.isdigit() else 0
 
@@ -61,7 +61,7 @@ class Probe(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self.start: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self.certificate = b""
-        #: The addresses of both ends, as sockets name them: the gate's, and that of the tool.
+        #: The socket addresses of both ends: the gate's and the tool's.
         self.ends: tuple[tuple[Any, ...], tuple[Any, ...]] = ((), ())
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -82,7 +82,7 @@ class Probe(asyncio.Protocol):
             self.start.set_result(self._received[:_ENOUGH])
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Take what came for the start."""
+        """Take the bytes received so far as the start."""
         del exc
         if not self.start.done():
             self.start.set_result(self._received)
@@ -95,7 +95,10 @@ class Probe(asyncio.Protocol):
 
 @dataclass(frozen=True, slots=True)
 class CheckRules:
-    """The health check of a backend; seconds, and how many answers in a row count."""
+    """The health check of a backend: `interval` and `timeout` in seconds.
+
+    `rise` good checks in a row take it back, `fall` bad ones put it out.
+    """
 
     request: bytes
     interval: float
@@ -106,7 +109,7 @@ class CheckRules:
 
 @dataclass(frozen=True, slots=True)
 class HealthRules:
-    """When a backend is out and for how long; without `check` only requests say so."""
+    """When a backend goes out and for how long; without `check` only requests decide."""
 
     max_fails: int
     fail_timeout: float
@@ -125,9 +128,9 @@ def health_rules(settings: RouteSettings, backend: str) -> HealthRules:
 
 
 class BackendHealth:
-    """The state of one backend; `ejections` counts how often it was put out, by URL and cause.
+    """The state of one backend; its `listeners` are called when it goes out.
 
-    `listeners` are called when it goes out.
+    `ejections` counts how often backends went out, by URL and cause.
     """
 
     def __init__(
@@ -150,21 +153,21 @@ class BackendHealth:
         self.fails = 0
         #: Checks in a row: good ones, bad ones.
         self._good = self._bad = 0
-        #: Until when failures of requests keep it out; since when it is up again.
+        #: Until when failed requests keep it out, and when it came back.
         self.until = 0.0
         self.back_at = float("-inf")
-        #: The Unix second at which it went out or came back last, None for never.
+        #: The Unix second at which it last went out or came back, None for never.
         self.since: int | None = None
         self.listeners: Final[set[Callable[[], None]]] = set()
         self._checker: asyncio.Task[None] | None = None
 
     def adopt(self, other: "BackendHealth") -> None:
-        """Begin with what is known of the same backend under other rules."""
+        """Take over the state of the same backend under other rules."""
         self.up, self.reason, self.fails = other.up, other.reason, other.fails
         self.until, self.back_at, self.since = other.until, other.back_at, other.since
 
     def weight(self, now: float) -> float:
-        """Return the backend's share, 1 except for a time after it came back."""
+        """Return the backend's share of requests: 1, but less during a slow start."""
         window = self.rules.slow_start
         if not window or now - self.back_at >= window:
             return 1.0
@@ -197,7 +200,7 @@ class BackendHealth:
                 self._take_back()
 
     def sweep(self, now: float) -> None:
-        """Try a backend again after its fail_timeout, where no active check would."""
+        """Try a backend again after its fail_timeout, if it has no active check."""
         if not self.up and self.rules.check is None and now >= self.until:
             self._take_back()
             # On trial: the next failure puts it out again.
@@ -219,7 +222,7 @@ class BackendHealth:
         _log.info("a backend is back", extra={"details": details})
 
     def start(self, dialer: Dialer) -> None:
-        """Begin the checks, where there are any; needs a running event loop."""
+        """Begin the active checks, if any; needs a running event loop."""
         if self.rules.check is not None and self._checker is None:
             checks = self._check_for_ever(dialer, self.rules.check)
             self._checker = asyncio.get_running_loop().create_task(checks)
@@ -238,7 +241,7 @@ class BackendHealth:
             await asyncio.sleep(check.interval)
 
     async def _fault(self, dialer: Dialer, check: CheckRules) -> str | None:
-        """Return the fault that one check found, "" for none; None where the gate could not ask."""
+        """Return the fault found by one check, "" for none, None if the gate could not check."""
         try:
             async with asyncio.timeout(check.timeout):
                 probe = await dialer.connect(self.backend, partial(Probe, check.request))

@@ -35,7 +35,7 @@ class End(Enum):
 class ExchangeResult(Protocol):
     """The part of a response that the client got; the connection's reader holds it.
 
-    `status` is 0 where no final head was relayed. `keep_client`: the response let the client's
+    `status` is 0 if no final head was relayed. `keep_client`: the response lets the client's
     connection stay open. `personal`: the upstream's connection may be authenticated.
     """
 
@@ -50,7 +50,7 @@ class ResponseTaker(Expected, Protocol):
 
     @property
     def client_transport(self) -> asyncio.Transport | None:
-        """The client's transport, None where it is gone."""
+        """The client's transport, None if it is closed."""
 
     def write_client(self, data: bytes) -> bool:
         """Send bytes of the response; return whether the client was still there."""
@@ -96,7 +96,7 @@ class ResponseTimeouts:
     idle: float
 
 
-#: The errno of an OSError where the process or the system has no descriptor left.
+#: The errno if the process or the system has no descriptor left.
 NO_DESCRIPTOR: Final = frozenset((errno.EMFILE, errno.ENFILE))
 #: The metrics labels of the ends of exchanges that are the upstream's fault.
 KINDS: Final = MappingProxyType(
@@ -108,7 +108,7 @@ KINDS: Final = MappingProxyType(
         End.IDLE_TIMEOUT: "silent",
     }
 )
-#: The reason of a request whose exchange ended so.
+#: The reason for a request, by the end of its exchange.
 REASONS: Final[Mapping[End, Reason]] = MappingProxyType(
     {
         End.UNANSWERED: Reason.UPSTREAM_BROKEN,
@@ -119,7 +119,7 @@ REASONS: Final[Mapping[End, Reason]] = MappingProxyType(
         End.CLIENT_GONE: Reason.CLIENT_GONE,
     }
 )
-#: The look-up of the name failed, or took the whole time for a connection.
+#: The lookup of the name failed, or took the whole time for a connection.
 DNS: Final = "dns"
 #: The labels of failures to connect.
 CONNECT_KINDS: Final = (DNS, "refused", "reset", "timeout", "tls", "unreachable", "descriptors")

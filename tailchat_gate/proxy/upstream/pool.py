@@ -1,4 +1,4 @@
-"""Connections to one upstream: idle, handed out, bounded, and retried when it is down."""
+"""The connections to one upstream: idle or in use, limited, and retried while it is down."""
 
 import asyncio
 import errno
@@ -25,10 +25,10 @@ PAUSE_SECONDS: Final = 0.1
 #: Shorter than the 5 s after which Node and uvicorn close an idle connection: a request sent on
 #: a connection that is about to be closed is lost.
 IDLE_SECONDS: Final = 4.0
-#: A request that must not be sent twice takes only a connection used this short a time ago.
+#: A request that must not be sent twice only takes a connection idle for less than this.
 UNSAFE_IDLE_SECONDS: Final = 1.0
 MAX_IDLE: Final = 256
-#: How often the pool looks at its deadlines; so a timeout is exact to this many seconds.
+#: Seconds between two checks of deadlines, which is how exact timeouts are.
 SWEEP_SECONDS: Final = 0.5
 #: Authenticating a new connection of one person costs two more requests, so such a connection
 #: stays open for longer than others, as in nginx.
@@ -57,7 +57,7 @@ class ReconnectGate:
             try:
                 await asyncio.wait((waiter,), timeout=seconds)
             finally:
-                # Also where the client has left: its turn would be lost.
+                # Also if the client has left, because its turn would be lost.
                 waiter.cancel()
             if waiter.cancelled():
                 return False
@@ -103,14 +103,14 @@ class Pool(RequestSlots):
         self._descriptors = descriptors
         self._failures = failures
         self.counts: Final = counts
-        #: How many connections are open, those of tunnels among them.
+        #: How many connections are open, including those of tunnels.
         self.open = 0
         self._dialer = dialer
         self._time: Callable[[], float] = time.monotonic
         self._lines = lines
         self._idle: list[UpstreamConnection] = []
         self._busy: set[UpstreamConnection] = set()
-        #: The addresses of the backend's name that its connections were last checked against.
+        #: The addresses of the backend's name at the last check of its connections.
         self._addresses: frozenset[str] | None = None
         #: Idle connections of one person each; the clients' connections hold them.
         self._own: set[UpstreamConnection] = set()
@@ -172,12 +172,12 @@ class Pool(RequestSlots):
         retry: float,
         failed: "set[Pool] | None" = None,
     ) -> UpstreamConnection:
-        """Return a new connection; try again for `retry` seconds where it is refused.
+        """Return a new connection; if it is refused, try again for `retry` seconds.
 
-        `failed` are the pools for which a failure of the request is counted already, because
-        further tries of it say nothing new.
-        Raises OSError where the backend cannot be reached, TimeoutError where one try takes
-        `timeout` seconds. The timeout is a parameter because it is a route's setting.
+        `failed` has the pools for which a failure of this request is already counted, and gets this
+        one after a failure.
+        Raises OSError if the backend cannot be reached, TimeoutError if one try takes `timeout`
+        seconds. The timeout is a parameter because it is a route's setting.
         """
         loop, reconnect_gate = asyncio.get_running_loop(), self._reconnect_gate
         end = loop.time() + retry
@@ -227,7 +227,7 @@ class Pool(RequestSlots):
             self._tell(error, loop.time())
             raise
         finally:
-            # The connection counts itself from here on.
+            # From here on, the connection is counted by `opened`.
             descriptors.upstreams -= 1
         self._busy.add(connection)
         self._count_opened(connection, self._time() - began)
@@ -249,14 +249,14 @@ class Pool(RequestSlots):
         return UpstreamConnection(loop, reader, self, self._dialer.buffers)
 
     def exchange_failed(self, end: End, fault: str, route: str) -> None:
-        """Count a failed exchange where the upstream is at fault; log the response's `fault`."""
+        """Count a failed exchange if the upstream is at fault; log the response's `fault`."""
         if fault:
             self._tell_fault(fault, route)
         if end in KINDS:
             self.failed(KINDS[end])
 
     def _tell_fault(self, fault: str, route: str) -> None:
-        """Note a malformed response; log one a minute."""
+        """Record a malformed response; log at most one a minute."""
         self.fault = (fault, int(time.time()))
         details = {"upstream": self.backend.url, "route": route, "fault": fault}
         self._faults.tell("a response of a tool is malformed", details, level=logging.WARNING)
@@ -270,14 +270,14 @@ class Pool(RequestSlots):
             _log.warning("an upstream cannot be reached", extra={"details": details})
 
     def release(self, connection: UpstreamConnection) -> bool:
-        """Take back a connection after its exchange; close it where it is not clean.
+        """Take back a connection after its exchange; close it if it is not clean.
 
-        Returns whether the exchange had taken the connection from the pool.
+        Returns whether the connection was reused, not new.
         """
         self._busy.discard(connection)
         reused = connection.idle_since > 0
         if connection.reader.personal:
-            # The next request on it would be answered as another person's.
+            # The upstream would take the next request on it for the same person's.
             connection.abort()
         elif connection.is_reusable() and len(self._idle) < MAX_IDLE:
             connection.idle_since = self._time()
@@ -293,7 +293,7 @@ class Pool(RequestSlots):
         self._own.add(connection)
 
     def take_own(self, connection: UpstreamConnection) -> bool:
-        """Use a connection of one person again; return False where it is not clean."""
+        """Use a connection of one person again; return False if it is not clean."""
         self._own.discard(connection)
         if connection.is_ready():
             self._busy.add(connection)
@@ -307,7 +307,7 @@ class Pool(RequestSlots):
         connection.abort()
 
     def forget(self, connection: UpstreamConnection) -> None:
-        """Let go of a connection that a tunnel uses from now on."""
+        """Forget a connection, which a tunnel uses from now on."""
         self._busy.discard(connection)
 
     def _follow_name(self) -> None:
@@ -318,11 +318,11 @@ class Pool(RequestSlots):
         self._addresses = addresses
         for connection in (*self._idle, *self._busy, *self._own):
             if connection.address not in addresses:
-                # An exchange under way goes on to its end.
+                # It is closed once an exchange under way has ended.
                 connection.spoil()
 
     def sweep(self, now: float) -> None:
-        """Close connections that idled too long; fail exchanges whose response is overdue."""
+        """Close connections that were idle for too long; end overdue exchanges."""
         if self._idle or self._busy or self._own:
             self._follow_name()
         kept: list[UpstreamConnection] = []

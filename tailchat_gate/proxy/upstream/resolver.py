@@ -1,4 +1,4 @@
-"""Looks up host names: one look-up at a time for each name, each in its own thread."""
+"""Looks up host names: one lookup at a time for each name, each in its own thread."""
 
 import asyncio
 import ipaddress
@@ -10,24 +10,24 @@ from typing import Final
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-#: How long an answer is used without another look-up.
+#: How long an answer is used without another lookup.
 FRESH_SECONDS: Final = 5.0
-#: How long a failure is used, so that not every request starts a look-up.
+#: How long a failure is used, so that not every request starts a lookup.
 FAILED_SECONDS: Final = 1.0
-#: How long a request waits for a look-up where there is an earlier answer to use.
+#: How long a request waits for a lookup if an earlier answer can be used.
 PATIENCE_SECONDS: Final = 0.5
-#: How long the last good answer is used while look-ups fail or hang.
+#: How long the last good answer is used while lookups fail or hang.
 LAST_GOOD_SECONDS: Final = 3600.0
 
-#: The name servers answered that there is no such name: the old address may be another host's.
+#: There is no such name, so its last address may belong to another host.
 _NO_SUCH_NAME: Final = frozenset((socket.EAI_NONAME, getattr(socket, "EAI_NODATA", -5)))
 
-#: As of getaddrinfo: family, type, protocol, canonical name, address.
+#: A result of getaddrinfo: family, type, protocol, canonical name, address.
 AddressInfo = tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int]]
 
 
 class _Name:
-    """The last look-ups of one name."""
+    """The last lookups of one name."""
 
     __slots__ = (
         "asked_at",
@@ -46,12 +46,12 @@ class _Name:
         self.good: tuple[AddressInfo, ...] = ()
         self.good_at = self.tried_at = self.asked_at = self.pending_since = float("-inf")
         self.error: OSError = socket.gaierror(socket.EAI_AGAIN, "not looked up yet")
-        #: Whether the last look-up failed, or hung for longer than PATIENCE_SECONDS.
+        #: Whether the last lookup failed, or took longer than PATIENCE_SECONDS.
         self.failing = False
         self.pending: asyncio.Future[None] | None = None
 
     def is_settled(self, now: float) -> bool:
-        """Whether no look-up is needed yet."""
+        """Whether no lookup is needed yet."""
         if self.pending is not None:
             return False
         kept = FAILED_SECONDS if self.failing else FRESH_SECONDS
@@ -64,9 +64,9 @@ class _Name:
 class Names:
     """The names of tools and of Tailchat, and their addresses.
 
-    A look-up uses getaddrinfo, so that /etc/hosts, search domains and mDNS work as for every
-    program of the machine. It may hang as long as the system's resolver does: each name has one
-    thread at most, which delays neither another name nor the end of the process.
+    A lookup uses getaddrinfo, so that /etc/hosts, search domains and mDNS work as for other
+    programs. It may hang as long as the system's resolver does, so each name has its own thread,
+    which delays neither other names nor the end of the process.
     """
 
     def __init__(self) -> None:
@@ -74,9 +74,9 @@ class Names:
         self._names: dict[str, _Name] = {}
 
     async def addresses(self, host: str, port: int) -> list[AddressInfo]:
-        """Return a host's addresses, the one that the system prefers first.
+        """Return a host's addresses, in the system's order of preference.
 
-        Raises OSError (socket.gaierror) where no address is known.
+        Raises OSError (socket.gaierror) if no address is known.
         """
         if literal := _literal(host, port):
             return [literal]
@@ -94,9 +94,9 @@ class Names:
         return name is not None and name.pending is not None and not name.is_usable(self._time())
 
     def refresh(self, host: str) -> frozenset[str] | None:
-        """Return the known addresses of a host; None where nothing is known.
+        """Return the known addresses of a host, None if nothing is known.
 
-        Starts a look-up where one is due, without waiting for it.
+        Starts a lookup if one is due, without waiting for it.
         """
         now = self._time()
         name = self._names.get(host)
@@ -109,7 +109,7 @@ class Names:
         return frozenset(info[4][0] for info in name.good)
 
     async def _wait(self, name: _Name, now: float) -> None:
-        """Wait for a look-up, at most PATIENCE_SECONDS where an earlier answer can be used."""
+        """Wait for a lookup, at most PATIENCE_SECONDS if an earlier answer can be used."""
         pending = self._look_up(name, now) if name.pending is None else name.pending
         if not name.is_usable(now):
             await asyncio.wait((pending,))
@@ -139,7 +139,7 @@ class Names:
                 loop.call_soon_threadsafe(self._settle, name, found)
 
         try:
-            # Not the loop's executor: the end of the process waits for its threads.
+            # Not in the loop's executor, because the end of the process waits for its threads.
             threading.Thread(target=ask, name="look-up", daemon=True).start()
         except RuntimeError:
             error = socket.gaierror(socket.EAI_AGAIN, "no thread to look the name up in")
@@ -161,7 +161,7 @@ class Names:
 
 
 class NamesResolver(AbstractResolver):
-    """The resolver of an aiohttp client, by `Names`."""
+    """A resolver for aiohttp's client that uses `Names`."""
 
     def __init__(self, names: Names) -> None:
         self._names = names
@@ -197,7 +197,7 @@ def _getaddrinfo(host: str) -> tuple[AddressInfo, ...] | OSError:
         return error
     except UnicodeError:
         return socket.gaierror(socket.EAI_NONAME, "not a host name")
-    # Without IPv6 in Python itself, an IPv6 address has other parts.
+    # If Python is built without IPv6, an IPv6 address has other parts.
     infos: list[AddressInfo] = []
     for family, kind, protocol, canonical, address in found:
         if isinstance(address[0], str):

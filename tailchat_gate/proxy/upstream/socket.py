@@ -46,7 +46,7 @@ class UpstreamSocket(asyncio.BufferedProtocol):
         return self.buffer
 
     def write(self, data: bytes) -> None:
-        """Send bytes; drop them where the connection is closing."""
+        """Send bytes; drop them if the connection is closing."""
         transport = self.transport
         if transport is not None and not transport.is_closing():
             self.moved = True
@@ -67,7 +67,7 @@ class UpstreamSocket(asyncio.BufferedProtocol):
                 self.transport.resume_reading()
 
     def finish_writing(self) -> bool:
-        """Send EOF and go on reading; return False where the transport cannot."""
+        """Send EOF and go on reading; return False if the transport cannot."""
         transport = self.transport
         if transport is None or transport.is_closing() or not transport.can_write_eof():
             return False

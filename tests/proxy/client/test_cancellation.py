@@ -25,7 +25,7 @@ async def _settled(gate: RunningGate, upstream: RawUpstream) -> None:
     while (  # noqa: ASYNC110 - these are numbers of the gate's, which set no event
         pool._busy
         or server.connections
-        or gate.generation.forwarder.open_tunnels
+        or len(gate.generation.forwarder.tunnels)
         or upstream.open_connections > len(pool._idle)
     ):
         await asyncio.sleep(0.01)

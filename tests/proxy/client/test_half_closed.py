@@ -356,4 +356,4 @@ async def test_a_tunnel_is_told_of_an_end_that_came_before_it(
 
     assert found.statuses == [101]
     assert found.data.endswith(b"\r\n\r\n12")
-    assert gate.generation.forwarder.open_tunnels == 0
+    assert len(gate.generation.forwarder.tunnels) == 0

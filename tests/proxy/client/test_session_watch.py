@@ -208,7 +208,7 @@ async def test_a_websocket_ends_within_a_second(
     text = "locked" if reason == "locked" else "the session is over"
     assert (message.type, message.data, message.extra) == (aiohttp.WSMsgType.CLOSE, 3000, text)
     await until(lambda: codes == [3000])
-    await until(lambda: gate.generation.forwarder.open_tunnels == 0)
+    await until(lambda: len(gate.generation.forwarder.tunnels) == 0)
     line = await _logged(gate, reason)
     assert (line["status"], line["sub"]) == (101, SUB)
     metrics = gate.generation.process_state.metrics.render().decode()
@@ -237,7 +237,7 @@ async def test_signing_out_ends_the_websockets_of_that_session_alone(
         expected = close_frame(3000, "the session is over")
         async with asyncio.timeout(15):
             assert await mine.reader.readexactly(len(expected)) == expected
-        await until(lambda: gate.generation.forwarder.open_tunnels == 2)
+        await until(lambda: len(gate.generation.forwarder.tunnels) == 2)
         assert await _silent(other, bobs)
 
 
@@ -585,7 +585,7 @@ async def test_a_silent_websocket_ends_with_an_idle_session(
             expected = close_frame(3000, "the session is over")
             async with asyncio.timeout(15):
                 assert await client.reader.readexactly(len(expected)) == expected
-        await until(lambda: gate.generation.forwarder.open_tunnels == 0)
+        await until(lambda: len(gate.generation.forwarder.tunnels) == 0)
         line = await _logged(gate, "not-signed-in")
         assert line["status"] == 101
 

@@ -342,7 +342,7 @@ async def test_all_bodies_share_one_bound_of_memory(directory: Path) -> None:
     assert [body.keep(b"x" * 50) for body in bodies] == [True, True, False]
     await bodies[2].save(b"y" * 50)
     assert (store.memory, store.files) == (100, 1)
-    assert [body.in_memory for body in bodies] == [True, True, False]
+    assert [bool(body.start) for body in bodies] == [True, True, False]
     assert await bodies[2].read(10) == b"y" * 40
 
     assert not bodies[0].keep(b"z" * 20), "over what one may have"

@@ -81,7 +81,7 @@ async def test_messages_pass_both_ways(
         await socket.close(code=4123, message=b"done")
 
     assert codes == [4123]
-    await until(lambda: not gate.generation.forwarder.open_tunnels)
+    await until(lambda: not gate.generation.forwarder.tunnels)
     line = (await gate.log())[-1]
     assert (line["status"], line["reason"]) == (101, "signed-in")
 
@@ -109,7 +109,7 @@ async def test_an_upgrade_that_the_upstream_declines(
         client.send(request_bytes("/next", Cookie=gate.cookie()))
         assert (await client.response()).status == status
 
-    assert gate.generation.forwarder.open_tunnels == 0
+    assert len(gate.generation.forwarder.tunnels) == 0
 
 
 async def test_bytes_sent_with_the_switch_are_not_lost(
@@ -161,12 +161,12 @@ async def test_either_end_that_leaves_ends_both(
     async with RawClient.connect(gate.port) as client:
         client.send(request_bytes("/ws", Cookie=gate.cookie(), **UPGRADE))
         await client.head()
-        assert gate.generation.forwarder.open_tunnels == 1
+        assert len(gate.generation.forwarder.tunnels) == 1
         client.send(b"x")
         if who == "upstream":
             assert await client.reader.read() == b""
     await ended.wait()
-    await until(lambda: gate.generation.forwarder.open_tunnels == 0)
+    await until(lambda: len(gate.generation.forwarder.tunnels) == 0)
 
 
 async def test_a_stopping_gate_closes_websockets_with_1001(
@@ -419,7 +419,7 @@ async def test_whatever_an_upgrade_is_answered_with_is_passed_on(
                 sent = Received(answer).values(name)
                 assert [value.encode() for value in response.values(name)] == sent
 
-    await until(lambda: not gate.generation.forwarder.open_tunnels)
+    await until(lambda: not gate.generation.forwarder.tunnels)
 
 
 async def test_an_upgrade_that_nobody_answers(
@@ -454,7 +454,7 @@ async def test_an_upgrade_that_nobody_answers(
 
     assert arrived.is_set()
     assert found == [(504, "upstream-slow"), (502, "upstream-broken"), (502, "upstream-down")]
-    assert gate.generation.forwarder.open_tunnels == 0
+    assert len(gate.generation.forwarder.tunnels) == 0
 
 
 async def test_a_tunnel_is_recorded_when_it_ends(gate: RunningGate, upstream: RawUpstream) -> None:
@@ -473,10 +473,10 @@ async def test_a_tunnel_is_recorded_when_it_ends(gate: RunningGate, upstream: Ra
         client.send(request_bytes("/ws", Cookie=gate.cookie(), **UPGRADE))
         await client.head()
         assert await client.reader.readexactly(4) == b"\x82\x02ab"
-        assert gate.generation.forwarder.open_tunnels == 1
+        assert len(gate.generation.forwarder.tunnels) == 1
         client.send(b"x")
         assert await client.reader.read() == b"\x82\x01c"
-    await until(lambda: gate.generation.forwarder.open_tunnels == 0)
+    await until(lambda: len(gate.generation.forwarder.tunnels) == 0)
 
     (line,) = await gate.log()
     assert (line["status"], line["reason"], line["bytes"]) == (101, "signed-in", 7)

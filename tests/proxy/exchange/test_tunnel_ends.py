@@ -159,7 +159,7 @@ async def test_whatever_ends_a_tunnel_no_socket_stays(
             clock.now += 43_201 if how == "session" else 3601
         sockets = set().union(*(found.sockets for found in tunnels))
         await until(lambda: not sockets & open_sockets())
-        await until(lambda: not gate.generation.forwarder.open_tunnels)
+        await until(lambda: not gate.generation.forwarder.tunnels)
         assert gate.server._server is not None
         await until(lambda: not gate.server._server.connections)
 
@@ -191,7 +191,7 @@ async def test_a_tunnel_that_has_ended_leaves_no_socket(
         ended = set().union(*(tunnels[pair].sockets for pair in pairs if _is_end(pair)))
         await until(lambda: not ended & open_sockets())
         left = {pair for pair in pairs if not tunnels[pair].is_over()}
-        assert gate.generation.forwarder.open_tunnels == len(left)
+        assert len(gate.generation.forwarder.tunnels) == len(left)
 
     assert left >= {pair for pair in pairs if not _is_end(pair) and not _is_in_doubt(pair)}
     assert not any(map(_is_end, left))

@@ -144,7 +144,7 @@ async def _compare(
             tls = {"tls_ca": str(directory / "authority.pem")} if way == "https" else {}
             gate = await start_gate(url, route=[{"name": "tool", **tls}])
             through = await _heard(same, gate.port, gate.cookie())
-            await until(lambda: not gate.generation.forwarder.open_tunnels)  # noqa: B023 - called before the next
+            await until(lambda: not gate.generation.forwarder.tunnels)  # noqa: B023 - called before the next
             differing = {case: heard for case, heard in through.items() if heard != direct[case]}
             assert (way, differing) == (way, {})
             assert {heard.status for heard in through.values()} == {101}
