@@ -66,7 +66,7 @@ INSIDE: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("tailchat_parts",),
         ("process_state",),
         ("reloads", "upgrade"),
-        ("acceptor", "shared_rates", "systemd", "tailchat_state", "tls"),
+        ("acceptor", "shared_rates", "systemd", "tls"),
         ("config_parts",),
         ("balance", "process_gauges", "signals"),
     ),

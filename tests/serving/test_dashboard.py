@@ -52,8 +52,7 @@ from tailchat_gate.people.slices import at_once
 from tailchat_gate.reasons import Reason
 from tailchat_gate.serving.dashboard.drawn import DrawnPage
 from tailchat_gate.serving.dashboard.events import MOST_STREAMS
-from tailchat_gate.serving.dashboard.facts import overview
-from tailchat_gate.serving.dashboard.sampler import Sampler
+from tailchat_gate.serving.dashboard.facts import Sampler, overview
 
 Start = Callable[..., Any]
 ADDRESSES = ("/", "/people", "/configuration", "/checks", explain_url(f"http://{WIKI}/x"))

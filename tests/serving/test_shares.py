@@ -4,7 +4,7 @@ import pytest
 from gatekit import make_settings
 
 from tailchat_gate.serving.tls import tls_connections
-from tailchat_gate.serving.workers.shares import share_of
+from tailchat_gate.serving.workers.worker import share_of
 
 _LIMITS = {
     "client_connections": 10,

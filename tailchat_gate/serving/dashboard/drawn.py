@@ -17,7 +17,7 @@ from tailchat_gate.request.target import query_pairs
 from tailchat_gate.responses.chosen_language import fitting
 from tailchat_gate.serving.config_parts import brand_of
 from tailchat_gate.serving.dashboard.doctor_run import DoctorRun
-from tailchat_gate.serving.dashboard.facts import SOON_SECONDS, overview
+from tailchat_gate.serving.dashboard.facts import SOON_SECONDS, Sampler, overview
 from tailchat_gate.serving.dashboard.inside import Inside, Values
 from tailchat_gate.serving.dashboard.orders import (
     APPROVERS_UNKNOWN,
@@ -29,7 +29,6 @@ from tailchat_gate.serving.dashboard.orders import (
     said_of,
 )
 from tailchat_gate.serving.dashboard.page_request import PageAnswer, PageRequest, refusal
-from tailchat_gate.serving.dashboard.sampler import Sampler
 from tailchat_gate.serving.dashboard.settings_shown import effective
 from tailchat_gate.serving.reload import Reloader
 from tailchat_gate.syntax import READ_METHODS

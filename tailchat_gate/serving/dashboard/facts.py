@@ -1,13 +1,16 @@
 """Values of the admin page's overview: figures, tools, sign-ins, faults."""
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from tailchat_gate.config.model import RouteSettings, Settings
 from tailchat_gate.config.values.address import OwnAddress, upstream_address
-from tailchat_gate.observe.history import STEP_SECONDS, Course
+from tailchat_gate.observe.history import STEP_SECONDS, Course, Figures, History
+from tailchat_gate.observe.log import LOGGER_NAME
+from tailchat_gate.people.slices import in_slices
 from tailchat_gate.reasons import Reason
-from tailchat_gate.serving.dashboard.sampler import Sampler
 from tailchat_gate.serving.process_state import ProcessState
 
 #: The rows of a table that are shown at first, and at most.
@@ -17,6 +20,41 @@ MOST_ROWS: Final = 1000
 SOON_SECONDS: Final = 14 * 86_400.0
 _MEDIAN: Final = 0.5
 _SLOWEST: Final = 0.99
+
+
+_log: Final = logging.getLogger(LOGGER_NAME)
+
+
+class Sampler:
+    """Samples `figures`, of one process or of all workers.
+
+    `apart` returns the routes that are not part of the total.
+    """
+
+    def __init__(self, figures: Figures, apart: Callable[[], Collection[str]]) -> None:
+        self.figures: Final = figures
+        self.history: Final = History(apart)
+        #: How many samples were taken.
+        self.count = 0
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to take samples; needs a running event loop."""
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    def close(self) -> None:
+        """Stop taking samples."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await in_slices(self.history.sample(self.figures))
+                self.count += 1
+            except Exception:  # noqa: BLE001 - the next sample may succeed
+                _log.exception("a sample for the admin page's plots could not be taken")
+            await asyncio.sleep(STEP_SECONDS)
 
 
 def rows(shown: Sequence[Mapping[str, object]], total: int) -> dict[str, object]:

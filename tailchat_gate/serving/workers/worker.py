@@ -2,13 +2,16 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from hashlib import blake2s
 from itertools import chain
 from socket import socket
-from typing import Any, Final
+from typing import Any, Final, TypeVar
+
+from pydantic import BaseModel
 
 from tailchat_gate.config.load import Loaded, Source
+from tailchat_gate.config.model import Settings
 from tailchat_gate.endpoints.admin import Operator
 from tailchat_gate.observe.log import LOGGER_NAME, set_level
 from tailchat_gate.observe.metrics import ProcessMetrics
@@ -29,7 +32,6 @@ from tailchat_gate.serving.workers.channel import FIND_SECONDS, Channel, Message
 from tailchat_gate.serving.workers.digests import MOVING, digest_of, read
 from tailchat_gate.serving.workers.link import ParentLink, passed_with
 from tailchat_gate.serving.workers.parents_page import ParentsPage
-from tailchat_gate.serving.workers.shares import share_of
 
 Answer = Mapping[str, object]
 #: Open questions of each kind: visitors cause those about return targets, so they need a limit.
@@ -198,3 +200,37 @@ class Worker:
         set_level(prepared.settings.log.level)
         self._server.reloads.took(changed=True)
         return {}
+
+
+_LIMITS: Final = ("client_connections", "client_requests", "handshakes", "tls_connections")
+_RATES: Final = ("logins", "requests_per_person", "requests_per_token")
+_Table = TypeVar("_Table", bound=BaseModel)
+
+
+def share_of(settings: Settings, count: int) -> Settings:
+    """Return the settings with each limit divided by the number of workers, rounded up.
+
+    A limit of 0 stays 0, which is the default of each process.
+    """
+    # With a state server, rates are counted there for all processes together.
+    of_rates = 1 if settings.state.url else count
+    routes = tuple(
+        _shared(route, ("max_connections",), count, ("rate", "rate_per_client"), of_rates)
+        for route in settings.route
+    )
+    limits = _shared(settings.limits, _LIMITS, count, _RATES, of_rates)
+    return settings.model_copy(update={"limits": limits, "route": routes})
+
+
+def _shared(
+    table: _Table, limits: Iterable[str], count: int, rates: Iterable[str], of_rates: int
+) -> _Table:
+    parts: dict[str, int | str] = {name: _part(getattr(table, name), count) for name in limits}
+    for name in rates:
+        number, mark, unit = getattr(table, name).partition("/")
+        parts[name] = f"{_part(int(number), of_rates)}{mark}{unit}" if mark else ""
+    return table.model_copy(update=parts)
+
+
+def _part(limit: int, count: int) -> int:
+    return -(-limit // count)

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tlskit import Authority
 from websocketkit import SWITCH, UPGRADE
 
-from tailchat_gate.serving.workers.summary import status_of
+from tailchat_gate.serving.workers.reports import status_of
 
 Start = Callable[..., Any]
 
