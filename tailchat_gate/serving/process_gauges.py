@@ -15,7 +15,7 @@ RATE_LIMITED: Final = Family(
 )
 RATES_SHARED: Final = gauge(
     "gate_rates_shared",
-    "Whether rate limits count the requests of all gates, where state.url is set; 0: of this one.",
+    "Whether rate limits count the requests of all gates (with state.url); 0: of this one.",
     merge=_MIN,
 )
 LOCKS: Final = gauge("gate_locks", "Locks in force.", merge=_MAX)
@@ -57,7 +57,7 @@ RELOADED_AT: Final = gauge(
 )
 GROUPS_AGE: Final = gauge(
     "gate_tailchat_groups_age_seconds",
-    "Age of what is known of Tailchat's groups, 0 where no group needs them.",
+    "Age of the last answer about Tailchat's groups, 0 if no group needs one.",
     merge=_MAX,
 )
 GROUPS_UNKNOWN: Final = gauge(

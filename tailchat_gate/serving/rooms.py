@@ -126,7 +126,7 @@ def rate_limit(buckets: Buckets, name: str, text: str, *, of: str = "") -> RateL
 
 
 def wire_rates(settings: Settings, buckets: Buckets) -> RequestRates | None:
-    """Return the limits of requests to tools, None where there are none."""
+    """Return the rate limits of requests to tools, None if there are none."""
     limits = settings.limits
     person = rate_limit(buckets, PERSON, limits.requests_per_person)
     token = rate_limit(buckets, TOKEN, limits.requests_per_token)

@@ -15,9 +15,9 @@ from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.proxy.client.server import ClientServer
 from tailchat_gate.serving.admin import admin_server
 from tailchat_gate.serving.dashboard.drawn import DrawnPage
-from tailchat_gate.serving.dashboard.inside import ProcessInside
 from tailchat_gate.serving.dashboard.page import GateAdminPage
 from tailchat_gate.serving.dashboard.page_request import PageRenderer
+from tailchat_gate.serving.dashboard.processes import SingleProcess
 from tailchat_gate.serving.generations import Generation, Generations
 from tailchat_gate.serving.listeners import Binder, Listeners, StartError
 from tailchat_gate.serving.openings import Openings, OpeningTerms
@@ -74,7 +74,7 @@ class GateServer:
         self._admin: web.BaseRunner | None = None
         self._page: GateAdminPage | None = None
         #: This process, as the admin page shows and controls it.
-        self.inside: Final = ProcessInside(
+        self.this_process: Final = SingleProcess(
             self.generations, lambda: tuple(self._server.connections) if self._server else ()
         )
         #: Held while listeners are opened or closed.
@@ -142,7 +142,7 @@ class GateServer:
         await self._process_state.tailchat.group_watch.published()
         self._process_state.store.start()
         if not self._is_worker:
-            drawn = DrawnPage(self.inside, self.reloader, self._process_state.clock)
+            drawn = DrawnPage(self.this_process, self.reloader, self._process_state.clock)
             await drawn.start()
             self._admin = admin_server(
                 self.report,

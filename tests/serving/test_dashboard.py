@@ -504,9 +504,9 @@ async def test_a_long_page_is_made_in_steps(start_gate: Start) -> None:
     desk = at_listener(gate)
     assert (await desk.text("/")).count('<tr role="row">') == 50 + 1
     assert (await desk.text("/?routes=all")).count('<tr role="row">') == 120 + 1
-    inside = gate.server.inside
-    sampler = Sampler(inside.figures, tuple)
-    values, steps = _counted(overview(inside.settings, {}, {}, sampler, every=True))
+    processes = gate.server.this_process
+    sampler = Sampler(processes.figures, tuple)
+    values, steps = _counted(overview(processes.settings, {}, {}, sampler, every=True))
     assert steps > 120
     shared = {
         "page": "overview",

@@ -165,7 +165,7 @@ class SessionRecord:
 
 
 def _parsed(data: bytes) -> object:
-    """Return the value of compact JSON, None where `data` is none."""
+    """Return the value of compact JSON, None if `data` is no such text."""
     try:
         text = data.decode()
         value, end = _read_json(text)

@@ -50,7 +50,7 @@ class BodyStore:
         self.memory = self.files = 0
 
     def reserve(self, count: int) -> bool:
-        """Reserve memory for `count` bytes; return False where there is no room."""
+        """Reserve memory for `count` bytes; return False if there is no room."""
         if self.memory + count > self._memory_bytes:
             return False
         self.memory += count
@@ -108,7 +108,7 @@ class StoredBody:
         return b"" if self._file is not None else bytes(self._memory[:PIECE_BYTES])
 
     def keep(self, content: bytes) -> bool:
-        """Store content in memory; return False where there is no room."""
+        """Store content in memory; return False if there is no room."""
         most = self._most if self._file is None else PIECE_BYTES
         room = len(self._memory) + len(content) <= most and self._store.reserve(len(content))
         if room:
@@ -195,7 +195,7 @@ class _File:
 
 
 def check_space(descriptor: int, count: int) -> None:
-    """Raise OSError where a file system would be too full after `count` more bytes."""
+    """Raise OSError if a file system would be too full after `count` more bytes."""
     found = os.fstatvfs(descriptor)
     # Some file systems report no size.
     if found.f_blocks:

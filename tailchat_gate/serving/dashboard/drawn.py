@@ -18,7 +18,6 @@ from tailchat_gate.responses.chosen_language import fitting
 from tailchat_gate.serving.config_parts import brand_of
 from tailchat_gate.serving.dashboard.doctor_run import DoctorRun
 from tailchat_gate.serving.dashboard.facts import SOON_SECONDS, Sampler, overview
-from tailchat_gate.serving.dashboard.inside import Inside, Values
 from tailchat_gate.serving.dashboard.orders import (
     APPROVERS_UNKNOWN,
     DONE,
@@ -29,6 +28,7 @@ from tailchat_gate.serving.dashboard.orders import (
     said_of,
 )
 from tailchat_gate.serving.dashboard.page_request import PageAnswer, PageRequest, refusal
+from tailchat_gate.serving.dashboard.processes import ServingProcesses, Values
 from tailchat_gate.serving.dashboard.settings_shown import effective
 from tailchat_gate.serving.reload import Reloader
 from tailchat_gate.syntax import READ_METHODS
@@ -40,15 +40,15 @@ _UNAVAILABLE: Final = frozenset((APPROVERS_UNKNOWN, UNANSWERED))
 
 
 class DrawnPage:
-    """The admin page of the processes behind `inside`; a gate without a file has no `reloader`."""
+    """The admin page of `processes`; a gate without a configuration file has no `reloader`."""
 
     def __init__(
-        self, inside: Inside, reloader: Reloader | None, clock: Callable[[], float]
+        self, processes: ServingProcesses, reloader: Reloader | None, clock: Callable[[], float]
     ) -> None:
-        self._inside = inside
+        self._processes = processes
         self._reloader = reloader
         self._clock = clock
-        self._sampler = Sampler(inside.figures, self._own_routes)
+        self._sampler = Sampler(processes.figures, self._own_routes)
         self._doctor = DoctorRun(reloader.source if reloader else None, clock)
         self._brand, self._branded = Brand(), Pages()
 
@@ -64,12 +64,12 @@ class DrawnPage:
 
     async def state(self) -> object:
         """Return a value that changes when the page may show something else."""
-        reloads = self._inside.reloads
+        reloads = self._processes.reloads
         return (
             self._sampler.count,
             (reloads.generation, reloads.tried_at),
             (self._doctor.running, self._doctor.at),
-            await self._inside.state(),
+            await self._processes.state(),
         )
 
     async def answer(self, wanted: PageRequest) -> PageAnswer:
@@ -125,12 +125,12 @@ class DrawnPage:
     async def _carried_out(self, wanted: PageRequest, form: Mapping[str, str]) -> OrderResult:
         order, operator = form.get("order", ""), wanted.operator
         if order not in HARMLESS:
-            return await self._inside.carry_out(form, operator)
+            return await self._processes.carry_out(form, operator)
         if not operator.is_known:
             return said_of("not-a-person")
         if self._reloader is None:
             return said_of("no-file")
-        await self._inside.note(order, operator)
+        await self._processes.note(order, operator)
         if order == "doctor":
             self._doctor.start()
             return said_of("started")
@@ -174,7 +174,7 @@ class DrawnPage:
 
     async def _brand_now(self) -> Brand:
         """Return the organisation's brand, without its logo if that file is no longer there."""
-        settings = self._inside.settings.pages
+        settings = self._processes.settings.pages
         if self._branded is not settings:
             try:
                 self._brand = await asyncio.to_thread(brand_of, settings)
@@ -184,18 +184,18 @@ class DrawnPage:
         return self._brand
 
     async def _values(self, name: str, query: Mapping[str, str], operator: Operator) -> Values:
-        inside = self._inside
+        processes = self._processes
         if name == "people":
-            return {**await inside.tell(name, {}), "typed": NOTHING_TYPED, "wrong": {}}
+            return {**await processes.tell(name, {}), "typed": NOTHING_TYPED, "wrong": {}}
         if name == "configuration":
             only_set = query.get("values") == "set"
-            return self._configuration(await inside.tell(name, {}), only_set=only_set)
+            return self._configuration(await processes.tell(name, {}), only_set=only_set)
         if name == "overview":
-            told: dict[str, Any] = await inside.tell(name, {})
+            told: dict[str, Any] = await processes.tell(name, {})
             every = query.get("routes") == "all"
-            if inside.reloads.problems:
+            if processes.reloads.problems:
                 told["notices"].append({"kind": "reload", "text": "", "what": "", "name": ""})
-            given = inside.settings, told["up"], told["streams"], self._sampler
+            given = processes.settings, told["up"], told["streams"], self._sampler
             return {
                 "notices": told["notices"],
                 "waiting": sum(sub != operator.sub for sub in told["asking"]),
@@ -207,25 +207,25 @@ class DrawnPage:
             "who": query.get("as", ""),
             "method": query.get("method", "") or "GET",
         }
-        found = await inside.tell(name, asked if asked["url"] else {})
+        found = await processes.tell(name, asked if asked["url"] else {})
         return {"asked": asked, **found, "doctor": self._doctor.shown()}
 
     def _approvals_url(self, operator: Operator) -> str:
         """Return the URL where requests for access are decided: here, or the approvers' page."""
-        server = self._inside.settings.server
+        server = self._processes.settings.server
         if operator.approves and operator.changes_people:
             return f"{operator.base}/people#requests"
         return f"{server.public_url}{server.prefix}/approvals"
 
     def _own_routes(self) -> frozenset[str]:
         """Return the routes of this page, whose event streams would count as slow requests."""
-        routes = self._inside.settings.route
+        routes = self._processes.settings.route
         return frozenset(route.name for route in routes if is_admin_page(route))
 
     def _configuration(self, told: Mapping[str, Any], *, only_set: bool) -> Values:
-        inside, now = self._inside, self._clock()
-        settings = effective(inside.settings, inside.sources)
-        reloads = inside.reloads
+        processes, now = self._processes, self._clock()
+        settings = effective(processes.settings, processes.sources)
+        reloads = processes.reloads
         ends: Sequence[Mapping[str, Any]] = told["expiries"]
         return {
             "file": self._reloader.source.name if self._reloader else "",

@@ -8,7 +8,7 @@ from tailchat_gate.config.values.identifier import SUB, TOKEN, is_sub
 from tailchat_gate.endpoints.said import Said
 from tailchat_gate.people.group_watch import KEY_IS_PUBLIC
 from tailchat_gate.proxy.client.connection import ClientConnection
-from tailchat_gate.serving.dashboard.named import CONFIRM, person_meant
+from tailchat_gate.serving.dashboard.typed_names import CONFIRM, resolve_person
 from tailchat_gate.serving.explain_request import Asked, NotAskedError, read_asked
 from tailchat_gate.serving.explanation import Asker, explained, lets_in, lock_on, remedy_line
 from tailchat_gate.serving.generations import Generation
@@ -82,7 +82,7 @@ async def _sub_of(
     """Return the person that a text means; a `sub:` from the configuration need not be an ID."""
     if text.startswith(SUB) and is_sub(text.removeprefix(SUB)):
         return text, None
-    meant = await person_meant(text, generation, connections)
+    meant = await resolve_person(text, generation, connections)
     return meant.target, meant.said
 
 

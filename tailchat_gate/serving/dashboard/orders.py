@@ -16,14 +16,14 @@ from tailchat_gate.people.slices import in_slices
 from tailchat_gate.proxy.client.connection import ClientConnection
 from tailchat_gate.reasons import Reason
 from tailchat_gate.serving.config_parts import askable
-from tailchat_gate.serving.dashboard.named import (
-    called,
-    known_names,
-    person_meant,
-    target_meant,
-)
 from tailchat_gate.serving.dashboard.page_request import Form
 from tailchat_gate.serving.dashboard.people_shown import grantable, under_way
+from tailchat_gate.serving.dashboard.typed_names import (
+    display_name,
+    known_names,
+    resolve_person,
+    resolve_target,
+)
 from tailchat_gate.serving.generations import Generation, Generations
 
 #: Orders that give no rights, so everybody who reaches the page may give them. The page itself
@@ -127,16 +127,16 @@ class OrderDesk:
     async def _lock(self, form: Form, operator: Operator) -> OrderResult:
         message, time = form.get("message", ""), form.get("for", "").strip()
         seconds = _seconds(time)
-        meant = await target_meant(form.get("target", ""), *self._seen())
-        if meant.said is not None:
-            return OrderResult(meant.said, "target", meant.target)
+        resolved = await resolve_target(form.get("target", ""), *self._seen())
+        if resolved.said is not None:
+            return OrderResult(resolved.said, "target", resolved.target)
         if not is_message(message):
             return _wrong("message", "invalid-message")
         if seconds is None:
             return _wrong("for", "invalid-duration", text=time)
         now = self._now()
-        lock = Lock(meant.target, now, now + seconds if seconds else None, message)
-        everybody = meant.target == ALL
+        lock = Lock(resolved.target, now, now + seconds if seconds else None, message)
+        everybody = resolved.target == ALL
         if operator.fresh_url and (everybody or self._ends_earlier(lock)):
             return _not_fresh(operator)
         # The time is part of it, so that confirming one hour does not confirm a lock without end.
@@ -179,23 +179,23 @@ class OrderDesk:
         route, reason = form.get("route", ""), form.get("reason", "")
         time = form.get("for", "").strip()
         seconds = _seconds(time)
-        meant = await person_meant(form.get("sub", ""), *self._seen())
-        if meant.said is not None:
-            return OrderResult(meant.said, "sub", meant.target)
+        resolved = await resolve_person(form.get("sub", ""), *self._seen())
+        if resolved.said is not None:
+            return OrderResult(resolved.said, "sub", resolved.target)
         if route not in grantable(self._generations.in_force):
             return _wrong("route", "invalid-route", tool=route)
         if not seconds:
             return _wrong("for", "invalid-duration", text=time)
         if not is_message(reason):
             return _wrong("reason", "invalid-message")
-        sub = meant.target.removeprefix(SUB)
+        sub = resolved.target.removeprefix(SUB)
         if sub == operator.sub:
             return _wrong("sub", "own")
         now = self._now()
         self.note("grant", operator, target=sub, route=route)
         grant = Grant(sub, route, now, now + seconds, reason, operator.by)
         await self._process_state.grants.put(grant)
-        return await self._done("granted", meant.target, route, until=grant.until)
+        return await self._done("granted", resolved.target, route, until=grant.until)
 
     async def _revoke(self, form: Form, operator: Operator) -> OrderResult:
         sub, route = form.get("sub", ""), form.get("route", "")
@@ -248,7 +248,7 @@ class OrderDesk:
         self.note(order, operator, target=whose, count=len(found))
         for _, request in found:
             request.session_over(Reason.SESSION_ENDED)
-        shown = called(whose if whose.startswith(TOKEN) else SUB + whose, named)
+        shown = display_name(whose if whose.startswith(TOKEN) else SUB + whose, named)
         return said_of(ENDED, who=shown, count=len(found))
 
     def note(self, order: str, operator: Operator, **facts: object) -> None:
@@ -268,7 +268,7 @@ class OrderDesk:
         """Return the result of an order that was carried out."""
         names = await in_slices(known_names(*self._seen()))
         titles = self._generations.in_force.settings.titles
-        values: dict[str, str | int] = {"who": called(target, names), "until": until}
+        values: dict[str, str | int] = {"who": display_name(target, names), "until": until}
         if self._process_state.store.faults:
             values["unsaved"] = 1
         return said_of(code, tool=titles.get(route, route), **values)

@@ -70,7 +70,7 @@ def passed_with(message: Message, sockets: list[socket.socket]) -> PassedSockets
 def parent_link(environ: MutableMapping[str, str]) -> ParentLink | None:
     """Return the link of a process that was started as a worker; removes it from `environ`.
 
-    Raises ChannelError if the parent has ended: a worker must not go on as a gate of its own, on
+    Raises ChannelError if the parent has ended: a worker must not go on as a separate gate, on
     addresses that the next gate needs.
     """
     value = environ.pop(VARIABLE, "")

@@ -25,8 +25,8 @@ from tailchat_gate.serving.surroundings import Surroundings
 from tailchat_gate.serving.systemd import ServiceManager
 from tailchat_gate.serving.upgrade import NO_SUCCESSOR, UpgradeOutcome, Upgrader
 from tailchat_gate.serving.workers.addresses import Addresses
+from tailchat_gate.serving.workers.all_workers import AllWorkers
 from tailchat_gate.serving.workers.crew import Crew, Slot
-from tailchat_gate.serving.workers.crew_inside import CrewInside
 from tailchat_gate.serving.workers.digests import MOVING, digest_of
 from tailchat_gate.serving.workers.parents_page import answers_of
 from tailchat_gate.serving.workers.reports import ASK_SECONDS, CrewReports
@@ -84,8 +84,8 @@ class Parent:
         self._reports = CrewReports(
             self._crew, self.reloads, lambda: self._ready, lambda: source.name
         )
-        inside = CrewInside(self._crew, self._reports, self.reloads, lambda: self._loaded)
-        self._drawn = DrawnPage(inside, self.reloader, time.time)
+        processes = AllWorkers(self._crew, self._reports, self.reloads, lambda: self._loaded)
+        self._drawn = DrawnPage(processes, self.reloader, time.time)
         self._page = GateAdminPage(self._drawn, lambda: self.settings.server)
         self._crew.wanted |= answers_of(self._drawn)
         self._source = source

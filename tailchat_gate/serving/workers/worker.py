@@ -160,19 +160,19 @@ class Worker:
     # Parts of the admin page, which the parent draws.
 
     async def _tell(self, message: Message) -> Answer:
-        return {"told": await self._server.inside.tell(message["page"], message["query"])}
+        return {"told": await self._server.this_process.tell(message["page"], message["query"])}
 
     async def _order(self, message: Message) -> Answer:
         operator = Operator(**message["operator"])
-        result = await self._server.inside.carry_out(message["form"], operator)
+        result = await self._server.this_process.carry_out(message["form"], operator)
         return {"result": result.to_json()}
 
     async def _note(self, message: Message) -> Answer:
-        await self._server.inside.note(message["order"], Operator(**message["operator"]))
+        await self._server.this_process.note(message["order"], Operator(**message["operator"]))
         return {}
 
     async def _state(self, _: Message) -> Answer:
-        state = repr(await self._server.inside.state())
+        state = repr(await self._server.this_process.state())
         return {"state": blake2s(state.encode("utf-8", "replace")).hexdigest()}
 
     # A reload, in two steps.

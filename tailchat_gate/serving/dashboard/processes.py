@@ -11,10 +11,10 @@ from tailchat_gate.people.slices import in_slices
 from tailchat_gate.proxy.client.connection import ClientConnection
 from tailchat_gate.serving.dashboard.explained_shown import explained_shown
 from tailchat_gate.serving.dashboard.facts import backends_up, expiries, notices
-from tailchat_gate.serving.dashboard.named import suggested
 from tailchat_gate.serving.dashboard.orders import OrderDesk, OrderResult
 from tailchat_gate.serving.dashboard.page_request import Form
 from tailchat_gate.serving.dashboard.people_shown import open_streams, people
+from tailchat_gate.serving.dashboard.typed_names import suggestions_for
 from tailchat_gate.serving.generations import Generations
 from tailchat_gate.serving.reloads import Reloads
 
@@ -22,7 +22,7 @@ Values = dict[str, object]
 Query = Mapping[str, str]
 
 
-class Inside(Protocol):
+class ServingProcesses(Protocol):
     """The serving processes, as the admin page needs them."""
 
     @property
@@ -54,7 +54,7 @@ class Inside(Protocol):
         """Return a value that changes when the page may show something else."""
 
 
-class ProcessInside:
+class SingleProcess:
     """A gate with one process; `connections` returns its clients' connections."""
 
     def __init__(
@@ -131,7 +131,7 @@ class ProcessInside:
         if page == "configuration":
             ends = expiries(generation.settings, process_state)
             return {"expiries": [one._asdict() for one in ends]}
-        suggestions = yield from suggested(generation, self._connections())
+        suggestions = yield from suggestions_for(generation, self._connections())
         if page == "people":
             return {**(yield from people(generation, self._connections())), **suggestions}
         return {**suggestions, "explained": {}}

@@ -48,7 +48,7 @@ class KnownName(NamedTuple):
         return any(one and one.casefold() == wanted for one in own)
 
 
-class Meant(NamedTuple):
+class Resolved(NamedTuple):
     """What a text means: `target` as in locks, or ""; `said` is a message, unless it was an ID."""
 
     target: str = ""
@@ -91,7 +91,7 @@ def _asked_or_refused(generation: Generation) -> Iterator[KnownName]:
             yield KnownName(person.sub, person.nickname, person.discriminator)
 
 
-def suggested(
+def suggestions_for(
     generation: Generation, connections: Iterable[ClientConnection]
 ) -> Generator[None, None, dict[str, object]]:
     """Return the page's suggestions: people with their names, machines, and URLs of routes."""
@@ -116,9 +116,9 @@ def _listed(generation: Generation) -> Iterator[str]:
         yield from (grant.sub, grant.by)
 
 
-async def person_meant(
+async def resolve_person(
     text: str, generation: Generation, connections: Iterable[ClientConnection]
-) -> Meant:
+) -> Resolved:
     """Return the person whom a text means.
 
     A name or an address may belong to somebody else by now, so `said` asks the operator to confirm
@@ -127,41 +127,41 @@ async def person_meant(
     text = text.strip()
     sub = text.removeprefix(SUB)
     if is_tailchat_id(sub):
-        return Meant(SUB + sub)
+        return Resolved(SUB + sub)
     if text.startswith(SUB) or not text:
-        return Meant("", Said("invalid-person", {"text": text}))
+        return Resolved("", Said("invalid-person", {"text": text}))
     known = await in_slices(known_names(generation, connections))
     fitting = [one for one in known.values() if one.has(text)]
     if len(fitting) == 1:
         return _named(text, fitting[0].sub, fitting[0].full)
     if fitting:
         listed = ", ".join(f"{one.full} ({SUB}{one.sub})" for one in fitting[:_MOST_LISTED])
-        return Meant("", Said("several", {"text": text, "who": listed}))
+        return Resolved("", Said("several", {"text": text, "who": listed}))
     if is_person_name(text):
         return await _asked(text, generation)
-    return Meant("", Said("nobody", {"text": text}))
+    return Resolved("", Said("nobody", {"text": text}))
 
 
-async def target_meant(
+async def resolve_target(
     text: str, generation: Generation, connections: Iterable[ClientConnection]
-) -> Meant:
+) -> Resolved:
     """Return the target of a lock that a text means: a person, a machine or everybody."""
     text = text.strip()
     if text == ALL:
-        return Meant(ALL)
+        return Resolved(ALL)
     if text.startswith(TOKEN):
         unfit = Said("invalid-target", {"text": text})
-        return Meant(text) if is_target(text) else Meant("", unfit)
-    return await person_meant(text, generation, connections)
+        return Resolved(text) if is_target(text) else Resolved("", unfit)
+    return await resolve_person(text, generation, connections)
 
 
-def called(target: str, known: dict[str, KnownName]) -> str:
+def display_name(target: str, known: dict[str, KnownName]) -> str:
     """Return a target as text, with the person's name if it is known."""
     person = known.get(target.removeprefix(SUB)) if is_sub(target.removeprefix(SUB)) else None
     return f"{person.full} ({target})" if person is not None and person.nickname else target
 
 
-async def _asked(text: str, generation: Generation) -> Meant:
+async def _asked(text: str, generation: Generation) -> Resolved:
     """Ask Tailchat who has a name."""
     settings, bot = generation.settings, generation.groups.bot
     result = await search(bot, text)
@@ -170,11 +170,11 @@ async def _asked(text: str, generation: Generation) -> Meant:
         if isinstance(account, FoundAccount):
             return _named(text, account.sub, text + account.since)
         if result.data is None:
-            return Meant("", Said("nobody-there", {"text": text}))
-        return Meant("", Said("not-asked", {"text": text, "why": "an answer of another form"}))
+            return Resolved("", Said("nobody-there", {"text": text}))
+        return Resolved("", Said("not-asked", {"text": text, "why": "an answer of another form"}))
     why = result.why if isinstance(result, CannotTell) else bot.problem or str(result)
-    return Meant("", Said("not-asked", {"text": text, "why": why}))
+    return Resolved("", Said("not-asked", {"text": text, "why": why}))
 
 
-def _named(text: str, sub: str, full: str) -> Meant:
-    return Meant(SUB + sub, Said(CONFIRM, {"text": text, "who": f"{full}, {SUB}{sub}"}))
+def _named(text: str, sub: str, full: str) -> Resolved:
+    return Resolved(SUB + sub, Said(CONFIRM, {"text": text, "who": f"{full}, {SUB}{sub}"}))

@@ -11,17 +11,17 @@ from tailchat_gate.observe.history import Figures
 from tailchat_gate.observe.summed_figures import SummedFigures
 from tailchat_gate.serving.dashboard.drawn import UNANSWERED
 from tailchat_gate.serving.dashboard.facts import SHOWN, rows
-from tailchat_gate.serving.dashboard.inside import Query, Values
 from tailchat_gate.serving.dashboard.orders import ENDED, OrderResult, said_of
 from tailchat_gate.serving.dashboard.page_request import Form
 from tailchat_gate.serving.dashboard.people_shown import MOST_LIVE
+from tailchat_gate.serving.dashboard.processes import Query, Values
 from tailchat_gate.serving.reloads import Reloads
 from tailchat_gate.serving.workers.crew import Crew
 from tailchat_gate.serving.workers.reports import ASK_SECONDS, CrewReports
 from tailchat_gate.serving.workers.spawned import Spawned, WorkerGoneError, WorkerSilentError
 
-Told = Mapping[str, Any]
-_NO_PEOPLE: Final[Told] = {
+PageValues = Mapping[str, Any]
+_NO_PEOPLE: Final[PageValues] = {
     "refusals": rows((), 0),
     "requests": (),
     "locks": (),
@@ -39,7 +39,7 @@ _ORDER_SECONDS: Final = 15.0
 _TO_ALL: Final = frozenset(("end", "end-all"))
 
 
-class CrewInside:
+class AllWorkers:
     """All workers of a gate; `loaded` returns the configuration in force."""
 
     def __init__(
@@ -110,12 +110,12 @@ def _of_all(results: Sequence[OrderResult]) -> OrderResult:
     return said_of(ENDED, **{**ended[0], "count": sum(int(one["count"]) for one in ended)})
 
 
-def _combined(page: str, found: Sequence[Told], problems: Iterable[str]) -> Values:
+def _combined(page: str, found: Sequence[PageValues], problems: Iterable[str]) -> Values:
     """Combine the workers' reports; `problems` are lines about workers that do not answer."""
     return _COMBINERS[page](found, problems)
 
 
-def _overview(found: Sequence[Told], problems: Iterable[str]) -> Values:
+def _overview(found: Sequence[PageValues], problems: Iterable[str]) -> Values:
     notices = [{"kind": "plain", "text": text, "what": "", "name": ""} for text in problems]
     for notice in (one for told in found for one in told["notices"]):
         if notice not in notices:
@@ -132,10 +132,10 @@ def _overview(found: Sequence[Told], problems: Iterable[str]) -> Values:
     return {"notices": notices, "up": up, "streams": streams, "asking": asking}
 
 
-def _people(found: Sequence[Told], _: Iterable[str]) -> Values:
+def _people(found: Sequence[PageValues], _: Iterable[str]) -> Values:
     """Return the stored lists as the first worker has them, and all workers' connections."""
     first = found[0] if found else _NO_PEOPLE
-    latest: dict[tuple[str, ...], Told] = {}
+    latest: dict[tuple[str, ...], PageValues] = {}
     for one in (one for told in found for one in told["refusals"]["shown"]):
         key = one["who"], one["route"], one["reason"]
         if key not in latest or latest[key]["last"] < one["last"]:
@@ -151,8 +151,8 @@ def _people(found: Sequence[Told], _: Iterable[str]) -> Values:
     }
 
 
-def _configuration(found: Sequence[Told], _: Iterable[str]) -> Values:
-    latest: dict[tuple[str, str], Told] = {}
+def _configuration(found: Sequence[PageValues], _: Iterable[str]) -> Values:
+    latest: dict[tuple[str, str], PageValues] = {}
     for one in (one for told in found for one in told["expiries"]):
         # Some workers may not have seen a renewed certificate yet.
         key = one["what"], one["name"]
@@ -162,13 +162,13 @@ def _configuration(found: Sequence[Told], _: Iterable[str]) -> Values:
     return {"expiries": order}
 
 
-def _checks(found: Sequence[Told], problems: Iterable[str]) -> Values:
+def _checks(found: Sequence[PageValues], problems: Iterable[str]) -> Values:
     if found:
         return dict(found[0])
     return {**_NO_PEOPLE, "explained": {"allowed": False, "lines": list(problems)}}
 
 
-_COMBINERS: Final[Mapping[str, Callable[[Sequence[Told], Iterable[str]], Values]]] = {
+_COMBINERS: Final[Mapping[str, Callable[[Sequence[PageValues], Iterable[str]], Values]]] = {
     "overview": _overview,
     "people": _people,
     "configuration": _configuration,
