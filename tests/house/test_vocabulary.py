@@ -33,7 +33,7 @@ REPLACED: Final = {
     "Look": "RecheckResult",
     "Marks": "FileStates",
     "Meaning": "ErrorMeaning",
-    "Meant": "Resolved",
+    "Meant": "ResolvedName",
     "Meeting": "PathMatch",
     "Met": "ExplainedMatch",
     "Opened": "SessionCache",

@@ -48,7 +48,7 @@ class KnownName(NamedTuple):
         return any(one and one.casefold() == wanted for one in own)
 
 
-class Resolved(NamedTuple):
+class ResolvedName(NamedTuple):
     """What a text means: `target` as in locks, or ""; `said` is a message, unless it was an ID."""
 
     target: str = ""
@@ -118,7 +118,7 @@ def _listed(generation: Generation) -> Iterator[str]:
 
 async def resolve_person(
     text: str, generation: Generation, connections: Iterable[ClientConnection]
-) -> Resolved:
+) -> ResolvedName:
     """Return the person whom a text means.
 
     A name or an address may belong to somebody else by now, so `said` asks the operator to confirm
@@ -127,31 +127,31 @@ async def resolve_person(
     text = text.strip()
     sub = text.removeprefix(SUB)
     if is_tailchat_id(sub):
-        return Resolved(SUB + sub)
+        return ResolvedName(SUB + sub)
     if text.startswith(SUB) or not text:
-        return Resolved("", Said("invalid-person", {"text": text}))
+        return ResolvedName("", Said("invalid-person", {"text": text}))
     known = await in_slices(known_names(generation, connections))
     fitting = [one for one in known.values() if one.has(text)]
     if len(fitting) == 1:
         return _named(text, fitting[0].sub, fitting[0].full)
     if fitting:
         listed = ", ".join(f"{one.full} ({SUB}{one.sub})" for one in fitting[:_MOST_LISTED])
-        return Resolved("", Said("several", {"text": text, "who": listed}))
+        return ResolvedName("", Said("several", {"text": text, "who": listed}))
     if is_person_name(text):
         return await _asked(text, generation)
-    return Resolved("", Said("nobody", {"text": text}))
+    return ResolvedName("", Said("nobody", {"text": text}))
 
 
 async def resolve_target(
     text: str, generation: Generation, connections: Iterable[ClientConnection]
-) -> Resolved:
+) -> ResolvedName:
     """Return the target of a lock that a text means: a person, a machine or everybody."""
     text = text.strip()
     if text == ALL:
-        return Resolved(ALL)
+        return ResolvedName(ALL)
     if text.startswith(TOKEN):
         unfit = Said("invalid-target", {"text": text})
-        return Resolved(text) if is_target(text) else Resolved("", unfit)
+        return ResolvedName(text) if is_target(text) else ResolvedName("", unfit)
     return await resolve_person(text, generation, connections)
 
 
@@ -161,7 +161,7 @@ def display_name(target: str, known: dict[str, KnownName]) -> str:
     return f"{person.full} ({target})" if person is not None and person.nickname else target
 
 
-async def _asked(text: str, generation: Generation) -> Resolved:
+async def _asked(text: str, generation: Generation) -> ResolvedName:
     """Ask Tailchat who has a name."""
     settings, bot = generation.settings, generation.groups.bot
     result = await search(bot, text)
@@ -170,11 +170,13 @@ async def _asked(text: str, generation: Generation) -> Resolved:
         if isinstance(account, FoundAccount):
             return _named(text, account.sub, text + account.since)
         if result.data is None:
-            return Resolved("", Said("nobody-there", {"text": text}))
-        return Resolved("", Said("not-asked", {"text": text, "why": "an answer of another form"}))
+            return ResolvedName("", Said("nobody-there", {"text": text}))
+        return ResolvedName(
+            "", Said("not-asked", {"text": text, "why": "an answer of another form"})
+        )
     why = result.why if isinstance(result, CannotTell) else bot.problem or str(result)
-    return Resolved("", Said("not-asked", {"text": text, "why": why}))
+    return ResolvedName("", Said("not-asked", {"text": text, "why": why}))
 
 
-def _named(text: str, sub: str, full: str) -> Resolved:
-    return Resolved(SUB + sub, Said(CONFIRM, {"text": text, "who": f"{full}, {SUB}{sub}"}))
+def _named(text: str, sub: str, full: str) -> ResolvedName:
+    return ResolvedName(SUB + sub, Said(CONFIRM, {"text": text, "who": f"{full}, {SUB}{sub}"}))
