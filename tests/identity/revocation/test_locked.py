@@ -376,7 +376,7 @@ async def test_a_gate_that_cannot_have_its_file_does_not_start(
     start_gate: Start, tmp_path: Path
 ) -> None:
     """The error names the key, the path, and what else can be done."""
-    with pytest.raises(StartError, match=r'\[state\] path .*none: No such .*or "" keeps'):
+    with pytest.raises(StartError, match=r'\[state\] path .*none: No such .*set "" to keep'):
         await start_gate(state={"path": str(tmp_path / "none")})
 
 
