@@ -1,6 +1,5 @@
 """Fixtures for every test."""
 
-import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -32,6 +31,7 @@ from gatekit import (
     running_gate,
 )
 from hypothesis import settings
+from loops import Loop
 from parts import SCREENSHOTS, chromium, keep_screenshots
 from playwright.async_api import Browser
 from recheckkit import rechecked
@@ -122,8 +122,8 @@ def pytest_collection_finish() -> None:
 def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], Any]]:
     """Return the event loops that a test runs on."""
     if item.get_closest_marker("both_loops") is not None:
-        return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
-    return {"asyncio": asyncio.new_event_loop}
+        return {"asyncio": Loop, "uvloop": uvloop.new_event_loop}
+    return {"asyncio": Loop}
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -139,20 +139,11 @@ async def running_gate(
     `checks_sign_in`: as the command does it; other tests count the calls to Tailchat.
     """
     clock = clock or Clock()
-    descriptor = await asyncio.to_thread(
-        os.open, log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600
-    )
+    descriptor = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
-        process_state = ProcessState(
-            state_path=settings.state.path,
-            redis=server_of(settings.state),
-            clock=clock,
-            log_descriptor=descriptor,
-            spans=await asyncio.to_thread(spans_of, settings.tracing),
-        )
         # The generation has no name here, which would keep it in memory after a reload.
         server = GateServer(
-            await asyncio.to_thread(build, settings, process_state),
+            await asyncio.to_thread(_first, settings, clock, descriptor),
             source,
             checks_sign_in=checks_sign_in,
         )
@@ -163,7 +154,20 @@ async def running_gate(
             _close_idle(server)
             await server.stop()
     finally:
-        await asyncio.to_thread(os.close, descriptor)
+        os.close(descriptor)
+
+
+def _first(settings: Settings, clock: Clock, descriptor: int) -> Generation:
+    return build(
+        settings,
+        ProcessState(
+            state_path=settings.state.path,
+            redis=server_of(settings.state),
+            clock=clock,
+            log_descriptor=descriptor,
+            spans=spans_of(settings.tracing),
+        ),
+    )
 
 
 def _close_idle(server: GateServer) -> None:
