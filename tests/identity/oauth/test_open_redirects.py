@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from html import unescape
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 import pytest
@@ -22,8 +22,17 @@ from tailchat_gate.identity.sessions.session import SessionRecord
 
 Start = Callable[..., Any]
 
+LIST = (Path(__file__).parents[2] / "data" / "open-redirects.txt").read_bytes().split(b"\n")[:559]
+#: The list has each way out for several hosts, which are all the same to a gate, and some for one
+#: that stands for the site itself; a name before an @ is that one here, the likeliest to be let by.
+NAMES = re.compile(rb"(?:www\.)?(?:localdomain\.pw|example\.com|google\.com)")
 LINES = tuple(
-    (Path(__file__).parents[2] / "data" / "open-redirects.txt").read_bytes().split(b"\n")[:559]
+    dict.fromkeys(
+        NAMES.sub(b"evil.test", line)
+        .replace(b"www.whitelisteddomain.tld", b"gate.test")
+        .replace(b"evil.test@", b"gate.test@")
+        for line in LIST
+    )
 )
 PUBLIC = "http://gate.test"
 TOOL = "http://tool.test"
@@ -68,7 +77,7 @@ MORE = (
     + [b"http://tool.test/oauth2/arrive?for=x&rd=http://evil.test&a=1&b=2&c=3&d=4"]
     + [b"http://tool.test/oauth2/arrive?for=%C3%A9&rd=/", b"http://tool.test/oauth2/arrive?for=&rd"]
 )
-ALL = (*LINES, *MORE)
+ALL = tuple(dict.fromkeys((*LINES, *MORE)))
 
 
 @dataclass
@@ -127,6 +136,7 @@ def _as_browsers_read(url: str, base: str) -> str:
     return f"{name}://{authority}"
 
 
+@cache
 def _stays(url: str, base: str) -> bool:
     """Tell whether a URL stays on our origins: as it stands, and once decoded by a sloppy server.
 
@@ -175,13 +185,20 @@ def _state(gate: RunningGate, start: Response) -> tuple[LoginState, str, str]:
     return pending.state, sealed, cookie
 
 
+#: What a URL may be the value of. A look at the first letter comes first: spaces are everywhere.
+_ATTRIBUTES: Final = re.compile(
+    r"\s(?=[hsafdpcb])(?:href|src|action|formaction|data|poster|ping|cite|srcset|background|content)"
+    r"\s*=\s*(\"[^\"]*\"|'[^']*'|[^\s>]+)",
+    re.IGNORECASE,
+)
+
+
 @cache
 def _links(page: bytes) -> list[str]:
     """Return every URL in a page: of links, forms, sources, and of a refresh."""
     # The icon is the pages' own picture, a data URL that nobody is sent to.
     text = re.sub(r'<link rel="icon" href="data:image/svg[^"<>]*">', "", page.decode("utf-8"))
-    names = r"(?:href|src|action|formaction|data|poster|ping|cite|srcset|background|content)"
-    found = re.findall(rf"\s{names}\s*=\s*(\"[^\"]*\"|'[^']*'|[^\s>]+)", text, re.IGNORECASE)
+    found = _ATTRIBUTES.findall(text)
     urls = [unescape(url.strip("\"'")) for url in found]
     return [url for url in urls if not re.fullmatch(r"[a-z0-9=,.\- ]*", url)]
 
@@ -215,7 +232,7 @@ def test_the_check_itself_sees_what_leads_away() -> None:
 
     assert [url for url in leaving if _stays(url, PUBLIC)] == []
     assert [url for url in staying if not _stays(url, PUBLIC)] == []
-    assert len(LINES) == 559
+    assert (len(LIST), len(ALL)) == (559, 394)
     page = b'<a href="//x/y"><form action=\'/z\'><meta http-equiv=refresh content="0;url=//q">'
     assert _links(page) == ["//x/y", "/z", "0;url=//q"]
 
@@ -349,7 +366,7 @@ async def test_by_way_of_a_tools_own_host(gate: RunningGate, browser: Browser) -
         assert (line, seen.status) in {(line, 302), (line, 303)}
         arrived += seen is not passed
         browser.check(seen.value("Location"), TOOL, line)
-    assert arrived > 500
+    assert arrived > 300
 
 
 @pytest.mark.parametrize(
@@ -399,7 +416,7 @@ async def test_a_pass_for_another_browser_leads_who_is_signed_in_to_here(
             assert (line, seen.status) == (line, 303)
             browser.check(seen.value("Location"), TOOL, line)
             strays += 1
-    assert strays > 500
+    assert strays > 300
 
 
 CLAIMS = (
