@@ -169,21 +169,21 @@ def _no_blocking_calls() -> Iterator[None]:
     assert audithook.seen == []
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def _chromium() -> AsyncIterator[Browser]:
-    """Run one Chromium for the tests of a file: to start one takes longer than most of them."""
+    """Run one Chromium for all tests of a process: to start one takes longer than most of them."""
     async with chromium() as found:
         yield found
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest_asyncio.fixture(loop_scope="session")
 async def browser(request: pytest.FixtureRequest, _chromium: Browser) -> AsyncIterator[Browser]:
     """Return a headless Chromium; the test has to be one `in_browser`, as parts has it.
 
     Nothing of a test, cookie, cache or tab, is in the contexts that another test makes.
     """
     marker = request.node.get_closest_marker("asyncio")
-    assert marker.kwargs.get("loop_scope") == "module", "a test with a browser, without in_browser"
+    assert marker.kwargs.get("loop_scope") == "session", "a test with a browser, but no in_browser"
     yield _chromium
     for context in _chromium.contexts:
         await context.close()

@@ -92,7 +92,7 @@ class Stage:
             yield found
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest_asyncio.fixture(loop_scope="session")
 async def stage(tmp_path: Path, clock: Clock) -> AsyncIterator[Stage]:
     """Set up a tool on the gate's own host and one on a host beside it, as https would have it.
 

@@ -598,7 +598,7 @@ async def test_a_damaged_request_is_none(clock: Clock) -> None:
     assert requests.open == ()
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest_asyncio.fixture(loop_scope="session")
 async def page_scene(tmp_path: Path, clock: Clock) -> AsyncIterator[Story]:
     """Return the setting for a browser."""
     async with story(tmp_path / "access.log", clock, **_sections()) as found:

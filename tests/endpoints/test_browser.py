@@ -32,7 +32,7 @@ class Stage:
     state: Path
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest_asyncio.fixture(loop_scope="session")
 async def stage(tmp_path: Path, clock: Clock) -> AsyncIterator[Stage]:
     """Serve all three on loopback."""
     app = SampleTool(ticks=0.05).app()

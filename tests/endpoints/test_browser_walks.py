@@ -21,7 +21,7 @@ HOSHINO = user_named("hoshino")
 MOST_TABS = 40
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest_asyncio.fixture(loop_scope="session")
 async def url(tmp_path: Path, clock: Clock) -> AsyncIterator[str]:
     """Serve a gate with a tool for everybody and one for others, and return where it is."""
     app = SampleTool(ticks=0.05).app()

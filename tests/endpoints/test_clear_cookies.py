@@ -26,7 +26,7 @@ PATH = "/oauth2/clear_cookies"
 CLEAR = '"cookies"'
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def gate(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RunningGate]:
     """Serve a gate on loopback, where browsers heed what https alone may say elsewhere."""
     settings = make_settings(

@@ -22,7 +22,7 @@ TITLES = {
 }
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def gate(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RunningGate]:
     """Serve a tool for everybody who is signed in, and one for nobody."""
     folder: Path = tmp_path_factory.mktemp("gate")

@@ -25,7 +25,7 @@ class Stage:
     clock: Clock
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest_asyncio.fixture(loop_scope="session")
 async def stage(tmp_path: Path, clock: Clock) -> AsyncIterator[Stage]:
     """Serve a tool behind the gate."""
     async with registered("127.0.0.1", clock) as at, served(SampleTool().app()) as port:

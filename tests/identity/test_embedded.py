@@ -50,7 +50,7 @@ def host() -> str:
     return "tool.localhost"
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest_asyncio.fixture(loop_scope="session")
 async def stage(host: str, tmp_path: Path, clock: Clock) -> AsyncIterator[Stage]:
     """Serve the tool, and pages of two sites around it."""
     panel_port = free_port()

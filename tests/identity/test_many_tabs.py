@@ -19,7 +19,7 @@ pytestmark = in_browser
 
 HOSHINO = user_named("hoshino")
 TABS = 10
-MORNINGS = 3
+MORNINGS = 2
 ONE_HOST = ("gate.test",)
 SEVERAL_HOSTS = ("gate.test", "wiki.test", "git.test", "ci.lab.test")
 
@@ -64,7 +64,7 @@ class Window:
         return [tab for tab, _ in self._tabs[:count]]
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def window(_chromium: Browser) -> AsyncIterator[Window]:
     """Return a window."""
     context = await _chromium.new_context()

@@ -24,9 +24,9 @@ _FLAGS: Final = (
 )
 #: The first of them is Chromium without what draws windows, which takes half as long.
 _BROWSERS: Final = ("chromium-headless-shell", "chromium", "chromium-browser")
-#: Marks tests with a browser. It serves all of their file, and so does their event loop; what else
-#: they need is set up by fixtures with `loop_scope="module"`.
-in_browser: Final = pytest.mark.asyncio(loop_scope="module")
+#: Marks tests with a browser. It serves all of their process, as their event loop does; what else
+#: they need is set up by fixtures with `loop_scope="session"`.
+in_browser: Final = pytest.mark.asyncio(loop_scope="session")
 
 #: Build output, not kept in the repository.
 SCREENSHOTS: Final = Path(__file__).parents[2] / "build" / "screenshots"

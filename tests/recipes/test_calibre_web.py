@@ -27,7 +27,7 @@ with engine.begin() as connection:
 """
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def scene(applications: Applications) -> AsyncIterator[Scene]:
     """Serve calibre-web with an empty library."""
     by = FromPyPI(("calibreweb",))

@@ -16,7 +16,7 @@ PROGRAMS = (
 )
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def scene(applications: Applications) -> AsyncIterator[Scene]:
     """Serve a registry."""
     async with applications.serve("docker-registry", FromGo(PROGRAMS)) as found:

@@ -14,7 +14,7 @@ pytestmark = [*recipe, pytest.mark.quick]
 AS_CI = ("-c", "user.name=ci", "-c", "user.email=ci@example.com")
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def scene(applications: Applications) -> AsyncIterator[Scene]:
     """Serve a repository."""
     async with applications.serve("git", FromDebian(("git", "apache2-bin"))) as found:

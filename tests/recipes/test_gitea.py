@@ -21,7 +21,7 @@ GITEA = FromGoSource(
 AS_ROOT = {"GITEA_I_AM_BEING_UNSAFE_RUNNING_AS_ROOT": "true"}
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def scene(applications: Applications) -> AsyncIterator[Scene]:
     """Serve Gitea."""
     async with applications.serve("gitea", GITEA) as found:

@@ -11,7 +11,7 @@ from storykit import HOSHINO
 pytestmark = [*recipe]
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def scene(applications: Applications) -> AsyncIterator[Scene]:
     """Serve the page's application."""
     async with applications.serve("gradio", FromPyPI(("gradio",))) as found:

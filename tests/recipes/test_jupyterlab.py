@@ -29,7 +29,7 @@ NOTEBOOK = {
 }
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def scene(applications: Applications) -> AsyncIterator[Scene]:
     """Serve JupyterLab."""
     async with applications.serve("jupyterlab", FromPyPI(("jupyterlab",))) as found:

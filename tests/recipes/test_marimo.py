@@ -12,7 +12,7 @@ from storykit import HOSHINO
 pytestmark = [*recipe, pytest.mark.quick]
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def scene(applications: Applications) -> AsyncIterator[Scene]:
     """Serve a notebook."""
     async with applications.serve("marimo", FromPyPI(("marimo",))) as found:

@@ -11,7 +11,7 @@ from recipekit import TOKEN, Applications, Scene, recipe, shows
 pytestmark = [*recipe]
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def scene(applications: Applications) -> AsyncIterator[Scene]:
     """Serve MLflow."""
     async with applications.serve("mlflow", FromPyPI(("mlflow",))) as found:

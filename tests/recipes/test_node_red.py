@@ -12,7 +12,7 @@ from visitor import FETCH
 pytestmark = [*recipe]
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def scene(applications: Applications) -> AsyncIterator[Scene]:
     """Serve the page's flow."""
     async with applications.serve("node-red", FromNpm(("node-red",))) as found:

@@ -11,7 +11,7 @@ from visitor import NAVIGATION
 pytestmark = [*recipe]
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def scene(applications: Applications) -> AsyncIterator[Scene]:
     """Serve pgAdmin."""
     async with applications.serve("pgadmin", FromPyPI(("pgadmin4",))) as found:

@@ -31,7 +31,7 @@ END:VCALENDAR\r
 """
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def scene(applications: Applications) -> AsyncIterator[Scene]:
     """Serve Radicale."""
     async with applications.serve("radicale", FromPyPI(("radicale",))) as found:

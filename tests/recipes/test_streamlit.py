@@ -14,7 +14,7 @@ pytestmark = [*recipe]
 FILE = os.urandom(2**24)
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def scene(applications: Applications) -> AsyncIterator[Scene]:
     """Serve the page's application."""
     async with applications.serve("streamlit", FromPyPI(("streamlit",))) as found:

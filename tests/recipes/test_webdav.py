@@ -17,7 +17,7 @@ LAPTOP = {"Authorization": aiohttp.encode_basic_auth("laptop", TOKEN)}
 BIG = os.urandom(2**24)
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def scene(applications: Applications) -> AsyncIterator[Scene]:
     """Serve files."""
     async with applications.serve("webdav", FromPyPI(("wsgidav", "cheroot"))) as found:

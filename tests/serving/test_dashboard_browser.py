@@ -37,7 +37,7 @@ PAGES = {
 HOSTILE = "<b>\u202e" + "W" * 400
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def gate(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RunningGate]:
     """Serve the admin page on a route, with something of everything on it."""
     folder: Path = tmp_path_factory.mktemp("gate")

@@ -56,7 +56,7 @@ class Scene:
     wiki: str
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest_asyncio.fixture(loop_scope="session")
 async def scene(tmp_path: Path, clock: Clock) -> AsyncIterator[Scene]:
     """Serve them with a Tailchat."""
     async with registered("gate.test", clock) as at, RawUpstream() as tool:

@@ -63,7 +63,7 @@ class Site:
     elsewhere: str
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest_asyncio.fixture(loop_scope="session")
 async def site(tmp_path: Path, clock: Clock) -> AsyncIterator[Site]:
     """Serve them with a Tailchat; browsers take names below localhost for trustworthy."""
     app = web.Application()

@@ -260,7 +260,7 @@ class Site:
     two: str
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest_asyncio.fixture(loop_scope="session")
 async def site(tmp_path: Any, clock: Any) -> AsyncIterator[Site]:  # noqa: ANN401 - fixtures
     """Serve both, with Sec-Fetch fields as over https: names below localhost are trustworthy."""
     port = free_port()
