@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from clikit import GATE, run
+from forking import TESTS
 from gatekit import RawUpstream
 from processkit import NOT_FORKED
 from workerkit import workers
@@ -21,6 +22,15 @@ from tailchat_gate import cli
 seen = [sys.argv, sys.orig_argv[1:], os.getppid(), os.getcwd(), sys.warnoptions, sys.path[0]]
 numbers = sorted(int(name) for name in os.listdir("/proc/self/fd"))
 print(json.dumps([seen, os.environ.get("A"), numbers, os.umask(0o77), __name__]))
+"""
+#: What a process that will run tests knows before it does, and what it starts.
+_TOLD_OF_TESTS = """
+import json, subprocess, sys
+told = ["tailchat_gate.gate" in sys.modules, "pytest" in sys.modules, sys.warnoptions]
+python = [sys.executable, "-W", "error", "-c"]
+text = "import tailchat_gate, pathlib; print(pathlib.Path('/proc/self/cmdline').read_text())"
+told.append("fork_server" in subprocess.check_output([*python, text], text=True))
+print(json.dumps(told))
 """
 
 
@@ -90,3 +100,17 @@ async def test_what_is_not_to_be_forked_is_started(tmp_path: Path, upstream: Raw
     async with workers(tmp_path, upstream, variables=NOT_FORKED) as found:
         pids = [found.gate.process.pid, *await found.pids()]
         assert [_is_forked(pid) for pid in pids] == [False] * 3
+
+
+def test_a_process_of_tests_begins_with_the_gate_alone() -> None:
+    """It has nothing that tests import, Python's usual warnings, and forks what it starts."""
+    done = subprocess.run(
+        [sys.executable, "-u", "-c", TESTS],
+        input=f"{_TOLD_OF_TESTS!r}\n",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert done.stderr == ""
+    assert json.loads(done.stdout) == [True, False, [], True]

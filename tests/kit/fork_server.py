@@ -2,8 +2,9 @@
 
 Run by forking.py, with its end of a socket pair as the standard input. See there.
 
-A gate that serves may start others, its workers and its successor. It has a server of its own for
-that, which was forked before it began, since a process can only be forked by what has its parent.
+A gate that serves may start others, its workers and its successor, and so does a process that runs
+tests. It has a server of its own for that, which was forked before it began, since a process can
+only be forked by what has its parent.
 """
 
 import contextlib
@@ -20,7 +21,7 @@ import time
 import warnings
 from typing import Any, Final
 
-from forking import HIGH, MOST, MOST_DESCRIPTORS, fork_from
+from forking import HIGH, MOST, MOST_DESCRIPTORS, TESTS, fork_from
 
 #: What is not imported: it starts at once, or no program of a test uses it.
 _LEFT_OUT: Final = ("tailchat_gate.__main__", "tailchat_gate.demo")
@@ -72,7 +73,9 @@ def _take(request: dict[str, Any], descriptors: list[int]) -> None:
 
 
 def _serves(request: dict[str, Any]) -> bool:
-    """Whether a process may start others: each gate but a worker."""
+    """Whether a process may start others: one that runs tests, and each gate but a worker."""
+    if request["arguments"] == [TESTS]:
+        return True
     return "serve" in request["arguments"] and "GATE_WORKER" not in request["environ"]
 
 

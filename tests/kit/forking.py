@@ -4,7 +4,8 @@ Wherever a test starts a Python with the gate, as `subprocess` and asyncio do on
 forks one; it is a child of this process, with the arguments, environment, directory and descriptors
 that were asked for. What Python itself reads when it starts has to be as it is here; where it is
 not, or something is asked that is not known here, Python is started. Sockets that are passed have
-their places from the fork, not from the program that systemd.py has for that.
+their places from the fork, not from the program that systemd.py has for that. The processes that
+share the tests are forked as well.
 """
 
 import ctypes
@@ -29,10 +30,14 @@ MOST: Final = 2**20
 MOST_DESCRIPTORS: Final = 64
 #: Descriptors that are asked for by their numbers are below it.
 HIGH: Final = 512
+#: What Python is told for a process that runs tests, by execnet.
+TESTS: Final = "import sys;exec(eval(sys.stdin.readline()))"
 _SERVER: Final = Path(__file__).with_name("fork_server.py")
 #: Names that start so belong to variables that Python and its libraries read when they start.
 _READ_EARLY: Final = ("PYTHON", "LANG", "LC_", "LD_", "TZ", "MALLOC", "OPENSSL", "SSL_")
 _SUBREAPER: Final = 36
+#: The way to the server of a process that was forked with one.
+_forks_already: Final[list[socket.socket]] = []
 #: Seconds; as long as a start may take on a busy machine.
 _PATIENCE: Final = 60
 
@@ -116,9 +121,14 @@ def _request(
         numbers, *command = command[command.index(_MOVE) + 1 :]
         moved = list(map(int, numbers.split(",")))
     python, *words = command or [""]
+    if words == ["-u", "-c", TESTS]:
+        del words[0]
     strict = words[:2] == ["-W", "error"]
     kind, what, *_ = arguments = [*words[2 * strict :], "", ""]
-    of_gate = {"-m": what == "tailchat_gate", "-c": strict and "tailchat_gate" in what}
+    of_gate = {
+        "-m": what == "tailchat_gate",
+        "-c": what == TESTS or (strict and "tailchat_gate" in what),
+    }
     if python != sys.executable or not of_gate.get(kind):
         return None
     environ = dict(os.environ) if env is None else dict(env)
@@ -158,8 +168,8 @@ def _start_by(forks: _Forks) -> Callable[..., None]:
         usual = executable is preexec is None and close and restored and not shell
         usual = usual and tuple(unusual) == (None, None, None, -1, False, -1)
         request = _request(args, cwd, env)
-        if not (request and usual and forks.begin_so(request["environ"])) or any(
-            map(os.isatty, descriptors)
+        if not (request and usual and forks.begin_so(request["environ"])) or (
+            any(map(os.isatty, descriptors)) and request["arguments"] != [TESTS]
         ):
             started(process, *given)
             return
@@ -178,7 +188,10 @@ def _start_by(forks: _Forks) -> Callable[..., None]:
 
 @contextmanager
 def forked() -> Iterator[None]:
-    """Fork processes of the gate until the block ends."""
+    """Fork processes of the gate until the block ends; one that is forked does so anyway."""
+    if _forks_already:
+        yield
+        return
     with ExitStack() as stack:
         start = _start_by(_Forks(stack))
         stack.enter_context(patch.object(subprocess.Popen, "_execute_child", start))
@@ -189,4 +202,5 @@ def fork_from(asked: socket.socket) -> None:
     """Fork processes of the gate from the server at the other end, until this one ends."""
     asked.settimeout(_PATIENCE)
     start = _start_by(_Forks(ExitStack(), asked))
+    _forks_already.append(asked)
     subprocess.Popen._execute_child = start  # type: ignore[attr-defined]

@@ -2,15 +2,18 @@
 
 pytest-xdist lets each process collect everything, and shares it then: six processes would import
 all modules six times, and make each of thousands of tests six times. Here each has the files that
-take its share of the time, as weights.SECONDS knows it, and collects these alone.
+take its share of the time, as weights.SECONDS knows it, and collects these alone. All are forked
+from one that has imported the gate.
 """
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 import weights
+from forking import forked
 from xdist.scheduler.each import EachScheduling  # type: ignore[import-untyped]
 from xdist.workermanage import WorkerController  # type: ignore[import-untyped]
 
@@ -55,6 +58,12 @@ class Sharing:
     def pytest_sessionstart(self, session: pytest.Session) -> None:
         """Keep the session, which counts the tests."""
         self._session = session
+
+    def pytest_xdist_setupnodes(self, config: pytest.Config) -> None:
+        """Fork the processes until the end."""
+        forks = ExitStack()
+        forks.enter_context(forked())
+        config.add_cleanup(forks.close)
 
     def pytest_configure_node(self, node: WorkerController) -> None:
         """Tell a process its files; one that replaces another that crashed has none."""
