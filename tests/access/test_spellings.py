@@ -1,6 +1,7 @@
 """No spelling of a path, host or method gets past a stricter rule, and no honest one is broken."""
 
 from dataclasses import replace
+from itertools import product
 
 import pytest
 from hypothesis import given, settings
@@ -266,11 +267,11 @@ def test_no_spelling_gets_past_a_stricter_rule(
         return
     name = host.lower().partition(":")[0].removesuffix(".")
     named = frozenset(named for row in table[0] for named in row.methods)
-    for read in METHOD_READERS:
-        taken = read(method, named)
-        for server in SERVERS:
-            reading = server(path)
-            assert _whoever_may(table, name, taken, reading, asker), (server, read, reading)
+    # Most servers read most paths alike.
+    taken = {read(method, named): read for read in METHOD_READERS}
+    readings = {server(path): server for server in SERVERS}
+    for (found, read), (reading, server) in product(taken.items(), readings.items()):
+        assert _whoever_may(table, name, found, reading, asker), (server, read, reading)
 
 
 @given(path=spellings(), asker=st.sampled_from(EVERYBODY), method=st.sampled_from(METHODS))

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ from gatekit import make_settings
 
 from tailchat_gate.access.policy import decide
 from tailchat_gate.access.routes import RouteTable
+from tailchat_gate.config.model import Settings
 from tailchat_gate.reasons import RefusedError
 from tailchat_gate.request.target import read_host, read_target
 
@@ -42,6 +44,13 @@ EVERYBODY = (NOBODY, ZOE, ALICE, MALLORY, BACKUP)
 
 def make_table(*rows: Row, denied: Sequence[str] = ()) -> RouteTable:
     """Return the table of some rows; their routes are called r0, r1 and so on."""
+    settings = _settings(rows, tuple(denied))
+    return RouteTable(settings.route, settings.groups, settings.access.deny)
+
+
+@lru_cache
+def _settings(rows: tuple[Row, ...], denied: tuple[str, ...]) -> Settings:
+    """Return the settings of some rows, which take longer to check than to make a table of."""
     routes = [
         {
             "name": f"r{index}",
@@ -56,13 +65,12 @@ def make_table(*rows: Row, denied: Sequence[str] = ()) -> RouteTable:
     ]
     everybody = {entry for row in rows for entry in (*row.allow, *row.deny)} | {*denied}
     names = sorted(entry.partition(":")[2] for entry in everybody if entry.startswith("token:"))
-    settings = make_settings(
+    return make_settings(
         route=routes,
         groups=dict(GROUPS),
-        access={"deny": tuple(denied)},
+        access={"deny": denied},
         token=[{"name": name, "hash": f"sha256:{n:064x}"} for n, name in enumerate(names)],
     )
-    return RouteTable(settings.route, settings.groups, settings.access.deny)
 
 
 def may(
