@@ -10,7 +10,8 @@ from typing import Final
 from tailchat_gate.config.values.identifier import is_sub
 from tailchat_gate.identity.revocation.records import MAX_MESSAGE
 from tailchat_gate.identity.sessions.session import SessionRecord
-from tailchat_gate.observe.log import AUDIT_LOGGER_NAME, LOGGER_NAME, FaultLog
+from tailchat_gate.observe.audit import write_event
+from tailchat_gate.observe.log import LOGGER_NAME, FaultLog
 from tailchat_gate.state.store import (
     Changes,
     Kind,
@@ -47,7 +48,6 @@ SAFE_SECONDS: Final = 3_600
 _MAX_NAME: Final = 64
 
 _log: Final = logging.getLogger(LOGGER_NAME)
-_audit: Final = logging.getLogger(AUDIT_LOGGER_NAME)
 
 
 class TooManyRequestsError(Exception):
@@ -273,12 +273,11 @@ class AccessRequests:
         self._faults.tell("the list of requests for access is full", {"route": route})
 
     def _tell(self, event: str, request: AccessRequest) -> None:
-        details = {
-            "event": event,
-            "sub": request.sub,
-            "nickname": request.nickname,
-            "route": request.route,
-            "by": request.by,
-            "why": request.reason,
-        }
-        _audit.info("audit", extra={"details": details})
+        write_event(
+            event,
+            sub=request.sub,
+            nickname=request.nickname,
+            route=request.route,
+            by=request.by,
+            why=request.reason,
+        )

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Final
 
 from tailchat_gate.config.values.identifier import is_sub
-from tailchat_gate.observe.log import AUDIT_LOGGER_NAME, LOGGER_NAME
+from tailchat_gate.observe.audit import write_event
+from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.state.store import Changes, Kind, Record, Store, is_second, read_document
 from tailchat_gate.syntax import COMPACT
 
@@ -19,7 +20,6 @@ MOST: Final = 10_000
 _LOOK_EVERY: Final = 30.0
 
 _log: Final = logging.getLogger(LOGGER_NAME)
-_audit: Final = logging.getLogger(AUDIT_LOGGER_NAME)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,15 +213,14 @@ class Grants:
         """Write to the audit log that a grant began or ended, unless this process is a command."""
         if not self._is_started:
             return
-        details = {
-            "event": "granted" if self.state.is_in_force(grant) else "grant-ended",
-            "sub": grant.sub,
-            "route": grant.route,
-            "until": grant.until,
-            "by": grant.by,
-            "why": grant.reason,
-        }
-        _audit.info("audit", extra={"details": details})
+        write_event(
+            "granted" if self.state.is_in_force(grant) else "grant-ended",
+            sub=grant.sub,
+            route=grant.route,
+            until=grant.until,
+            by=grant.by,
+            why=grant.reason,
+        )
 
     def _set_timer(self) -> None:
         if self._timer is not None:

@@ -20,6 +20,11 @@ MAX_SIGN_INS: Final = 5
 _log: Final = logging.getLogger(AUDIT_LOGGER_NAME)
 
 
+def write_event(event: str, **facts: object) -> None:
+    """Write an event; `facts` are its members, without secrets."""
+    _log.info("audit", extra={"details": {"event": event, **facts}})
+
+
 @dataclass(frozen=True, slots=True)
 class Person:
     """A known person, as the audit log names them; a machine's `sub` is "token:NAME"."""
@@ -109,22 +114,16 @@ class Audit:
         self._write(event, context, **facts)
 
     def _write(self, event: str, context: RequestContext, **facts: object) -> None:
-        _log.info(
-            "audit",
-            extra={
-                "details": {
-                    "event": event,
-                    "request_id": context.request_id,
-                    **({} if context.trace is None else {"trace_id": context.trace_id}),
-                    "client": context.client,
-                    "host": context.host,
-                    "route": context.route,
-                    "sub": context.sub,
-                    "reason": context.reason,
-                    **facts,
-                }
-            },
-        )
+        known = {
+            "request_id": context.request_id,
+            **({} if context.trace is None else {"trace_id": context.trace_id}),
+            "client": context.client,
+            "host": context.host,
+            "route": context.route,
+            "sub": context.sub,
+            "reason": context.reason,
+        }
+        write_event(event, **{**known, **facts})
 
     def sign_in_refused(self, context: RequestContext, detail: Mapping[str, str]) -> None:
         """Log a refused sign-in, for each reason at most MAX_SIGN_INS a minute.
@@ -149,35 +148,30 @@ class Audit:
             del self._sign_ins[reason]
             if window.count > MAX_SIGN_INS:
                 left_out = window.count - MAX_SIGN_INS
-                details = {"event": "sign-ins-left-out", "reason": reason, "count": left_out}
-                _log.info("audit", extra={"details": details})
+                write_event("sign-ins-left-out", reason=reason, count=left_out)
 
     def ordered(self, order: str, by: str, **facts: object) -> None:
         """Log an order given on the admin page by `by`; `facts` are without secrets."""
-        details = {"event": "admin-order", "order": order, "by": by, **facts}
-        _log.info("audit", extra={"details": details})
+        write_event("admin-order", order=order, by=by, **facts)
 
     def session_ended(self, sub: str, reason: Reason, why: str) -> None:
         """Log that a session was ended, but not by a sign-out of the person."""
-        details = {"event": "session-ended", "sub": sub, "reason": reason, "why": why}
-        _log.info("audit", extra={"details": details})
+        write_event("session-ended", sub=sub, reason=reason, why=why)
 
     def account_changed(self, sub: str, reason: Reason | None) -> None:
         """Log that an account is refused, or, without a reason, no longer is."""
-        details = {"event": "account-kept-out", "sub": sub, "reason": reason}
         if reason is None:
-            details = {"event": "account-let-in", "sub": sub}
-        _log.info("audit", extra={"details": details})
+            write_event("account-let-in", sub=sub)
+        else:
+            write_event("account-kept-out", sub=sub, reason=reason)
 
     def membership_changed(self, sub: str, group: str, *, joined: bool) -> None:
         """Log that a person joined or left a group of the configuration, according to Tailchat."""
-        event = "group-joined" if joined else "group-left"
-        _log.info("audit", extra={"details": {"event": event, "sub": sub, "group": group}})
+        write_event("group-joined" if joined else "group-left", sub=sub, group=group)
 
     def memberships_changed(self, group: str, joined: Sequence[str], left: Sequence[str]) -> None:
         """Log who joined and left a group, on one line if they are too many for a line each."""
-        details = {"event": "group-changed", "group": group, "joined": joined, "left": left}
-        _log.info("audit", extra={"details": details})
+        write_event("group-changed", group=group, joined=joined, left=left)
 
     def refused(self, context: RequestContext, person: Person) -> None:
         """Note that a known person or machine was refused, and log it at most once a minute."""
