@@ -27,9 +27,9 @@ from tailchat_gate.identity.recheck import (
     error_meaning,
     without_waiting,
 )
-from tailchat_gate.identity.refreshing import RefreshTokens
 from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.identity.sign_ins import PendingRecheck, SignIn, SignIns
+from tailchat_gate.identity.token_refresh import RefreshTokens
 from tailchat_gate.observe.audit import Audit
 from tailchat_gate.observe.log import LOGGER_NAME, FaultLog
 from tailchat_gate.reasons import Reason

@@ -22,7 +22,7 @@ from tailchat_gate.serving.generations import Generation, Generations
 from tailchat_gate.serving.listeners import Binder, Listeners, StartError
 from tailchat_gate.serving.openings import Openings, OpeningTerms
 from tailchat_gate.serving.reload import Reloader, StoppingError
-from tailchat_gate.serving.reloads import Reloads
+from tailchat_gate.serving.reload_outcome import Reloads
 from tailchat_gate.serving.report import ProcessReport
 from tailchat_gate.serving.surroundings import Surroundings, no_surroundings
 from tailchat_gate.serving.tls import clients_of, memory_limit, tls_connections

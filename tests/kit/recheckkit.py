@@ -17,12 +17,12 @@ from tailchat_gate.demo.users import User, user_named
 from tailchat_gate.identity.oauth.client import TailchatClient
 from tailchat_gate.identity.recheck import RecheckTerms
 from tailchat_gate.identity.rechecker import Rechecker
-from tailchat_gate.identity.refreshing import RefreshTokens
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.identity.sessions.cookies import CookieNames
 from tailchat_gate.identity.sessions.session import Lifetimes, SessionCookie, SessionRecord
 from tailchat_gate.identity.sign_ins import SignIns
 from tailchat_gate.identity.stored_sessions import SessionVault, StoredSessions
+from tailchat_gate.identity.token_refresh import RefreshTokens
 from tailchat_gate.observe.audit import Audit
 from tailchat_gate.observe.log import FaultLog
 from tailchat_gate.people.rechecks import PeopleRechecks, TicketRechecks

@@ -13,7 +13,7 @@ from gatekit import until
 from process import free_port
 from reloadkit import file_text, sections
 
-from tailchat_gate.serving.reloads import Reloads
+from tailchat_gate.serving.reload_outcome import Reloads
 from tailchat_gate.serving.workers.crew import Admit, Crew, Slot
 from tailchat_gate.serving.workers.link import VARIABLE
 from tailchat_gate.serving.workers.reports import CrewReports

@@ -16,7 +16,7 @@ from tailchat_gate.serving.dashboard.page_request import Form
 from tailchat_gate.serving.dashboard.people_shown import open_streams, people
 from tailchat_gate.serving.dashboard.typed_names import suggestions_for
 from tailchat_gate.serving.generations import Generations
-from tailchat_gate.serving.reloads import Reloads
+from tailchat_gate.serving.reload_outcome import Reloads
 
 Values = dict[str, object]
 Query = Mapping[str, str]

@@ -15,7 +15,7 @@ from tailchat_gate.serving.dashboard.orders import ENDED, OrderResult, said_of
 from tailchat_gate.serving.dashboard.page_request import Form
 from tailchat_gate.serving.dashboard.people_shown import MOST_LIVE
 from tailchat_gate.serving.dashboard.processes import Query, Values
-from tailchat_gate.serving.reloads import Reloads
+from tailchat_gate.serving.reload_outcome import Reloads
 from tailchat_gate.serving.workers.crew import Crew
 from tailchat_gate.serving.workers.reports import ASK_SECONDS, CrewReports
 from tailchat_gate.serving.workers.spawned import Spawned, WorkerGoneError, WorkerSilentError

@@ -20,7 +20,7 @@ from tailchat_gate.serving.dashboard.drawn import DrawnPage
 from tailchat_gate.serving.dashboard.page import GateAdminPage
 from tailchat_gate.serving.listeners import Binder, StartError
 from tailchat_gate.serving.reload import Reloader, ReloadOutcome, StoppingError
-from tailchat_gate.serving.reloads import Reloads
+from tailchat_gate.serving.reload_outcome import Reloads
 from tailchat_gate.serving.surroundings import Surroundings
 from tailchat_gate.serving.systemd import ServiceManager
 from tailchat_gate.serving.upgrade import NO_SUCCESSOR, UpgradeOutcome, Upgrader

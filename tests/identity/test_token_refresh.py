@@ -29,12 +29,12 @@ from tailchat_gate.demo.faults import BROKEN, Fault, Hang
 from tailchat_gate.demo.faults import Response as Said
 from tailchat_gate.demo.store import App
 from tailchat_gate.demo.tailchat import StandInTailchat
-from tailchat_gate.identity import refreshing as module
+from tailchat_gate.identity import token_refresh as module
 from tailchat_gate.identity.oauth.client import TailchatClient
 from tailchat_gate.identity.oauth.login import LoginRefused
 from tailchat_gate.identity.oauth.responses import TokenSet
-from tailchat_gate.identity.refreshing import OWNER_SECONDS, RefreshTokens
 from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.identity.token_refresh import OWNER_SECONDS, RefreshTokens
 from tailchat_gate.reasons import Reason
 from tailchat_gate.state.memory import MemoryStore
 from tailchat_gate.state.store import Reservation, ReservationStatus
