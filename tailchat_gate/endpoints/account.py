@@ -179,7 +179,7 @@ class SignOut:
             url = _with_done(f"{self._sites.public_url}{self._page}", back)
             answer = self._answers.redirect(url, status=303)
         elif "pass" in query:
-            # Removes the pass from the address bar.
+            # Removes the used `pass` from the address bar.
             answer = self._answers.redirect(_with_done(self._page, done), status=303)
         else:
             everywhere, host = self._read_done(done)

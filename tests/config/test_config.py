@@ -130,10 +130,6 @@ def test_every_key_is_read_and_made_canonical() -> None:
     assert (backup.name, backup.routes) == ("Backup-1.0", ("grafana", "Docs"))
     assert (backup.hash[:14], backup.expires) == ("sha256:60303ae", 1_798_761_600.0)
     assert (build.routes, build.expires) == (None, 1_798_761_600.5)
-    grafana, docs, files, health = settings.route
-    assert (grafana.host, grafana.path) == ("grafana.example.com", "/a/b")
-    assert grafana.upstream == "https://[2001:db8::1]:3000"
-    assert grafana.allow == ("group:ops", "sub:660000000000000000000003", "token:Backup-1.0")
     assert (grafana.assertion, grafana.forward_authorization) == (False, True)
     assert (docs.assertion, docs.audience) == (True, "https://docs.example/api")
     assert grafana.headers["Authorization"] == "Bearer {{x}} {nickname}"
