@@ -279,7 +279,8 @@ def expected(sent: Request, got: Request, *, signed_in: bool) -> tuple[object, .
     setting = rewriting.Setting(
         OWN_COOKIES,
         identity=IDENTITY if signed_in else (),
-        beside_tailchat=False,
+        # A request that names no host may be for any, Tailchat's too.
+        beside_tailchat=not sent.host[0],
         request_id=ids[0],
     )
     return (
