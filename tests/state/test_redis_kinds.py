@@ -132,7 +132,7 @@ async def test_servers_of_other_kinds(argument: str, config: str, said: str) -> 
         (
             "allkeys-lru",
             "1gb",
-            "warning: {} deletes what it holds when it is full, used logins too",
+            "warning: {} deletes records when it is full, also of used logins (allkeys-lru)",
         ),
         ("allkeys-lru", "0", "ok: {} answers"),
         ("noeviction", "1gb", "ok: {} answers"),
