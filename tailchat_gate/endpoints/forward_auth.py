@@ -1,6 +1,5 @@
 """Forward-auth: tells a proxy in front whether a request may pass, and who sends it."""
 
-import copy
 import logging
 from collections.abc import Callable
 from http import HTTPStatus
@@ -226,8 +225,8 @@ def _asked(context: RequestContext) -> RequestContext:
     original, head = context.original, context.head
     if original is None:
         return context
-    fields = copy.copy(head.fields)
-    fields.host = original.host
+    fields = head.fields.apart()
+    fields.host, fields.visitor = original.host, head.fields.visitor
     asked = RequestContext(
         context.request_id,
         context.started,

@@ -221,7 +221,7 @@ class ClientConnection(FlowControl):
         self._taker = taker
         # Bytes that come after the tunnel has ended are not read.
         self._unread = True
-        kept, self._kept = bytes(self._kept), b""
+        kept = self._take_kept()
         self.release(PIPELINED)
         if kept:
             taker.from_client(kept)
@@ -268,10 +268,13 @@ class ClientConnection(FlowControl):
         self._reading = False
 
     def _go_on(self) -> None:
-        data, self._kept = bytes(self._kept), b""
-        self._take(data)
+        self._take(self._take_kept())
         if not self._kept or self._active_request is None:
             self.release(PIPELINED)
+
+    def _take_kept(self) -> bytes:
+        kept, self._kept = bytes(self._kept), b""
+        return kept
 
     def _read_head(self, data: bytes) -> bytes:
         """Read the head at the start of `data`, and begin to answer; return the bytes after it."""

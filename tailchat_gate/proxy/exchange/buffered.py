@@ -11,6 +11,7 @@ from tailchat_gate.proxy.client.flow_control import UPSTREAM_FULL
 from tailchat_gate.proxy.exchange.exchange import Exchange
 from tailchat_gate.proxy.exchange.forward_request import ForwardRequest, UpstreamSettings
 from tailchat_gate.proxy.exchange.stored_body import BodyStore, StoredBody
+from tailchat_gate.proxy.exchange.subclassed import mypyc_attr
 from tailchat_gate.proxy.message.request_headers import with_length
 from tailchat_gate.proxy.upstream.connection import UpstreamConnection
 from tailchat_gate.proxy.upstream.interfaces import NO_DESCRIPTOR, End, ExchangeResult
@@ -65,6 +66,7 @@ def discarded(
     ended(client, exchange)
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class BufferedExchange(Exchange):
     """An exchange that takes an upstream connection once its request's body is complete.
 

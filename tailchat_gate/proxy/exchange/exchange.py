@@ -16,6 +16,7 @@ from tailchat_gate.proxy.exchange.forward_request import (
     UpstreamSettings,
     claims_no_other,
 )
+from tailchat_gate.proxy.exchange.subclassed import mypyc_attr
 from tailchat_gate.proxy.message.request_headers import takes_trailers
 from tailchat_gate.proxy.message.response_fields import FieldEditor
 from tailchat_gate.proxy.upstream.connection import UpstreamConnection
@@ -29,6 +30,7 @@ from tailchat_gate.syntax import IDEMPOTENT_METHODS
 _COMPLETE, _UNANSWERED, _SWITCHED = End.COMPLETE, End.UNANSWERED, End.SWITCHED
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Exchange(Admitted):
     """The active request of a client's connection while an upstream answers it.
 
@@ -316,9 +318,8 @@ class Exchange(Admitted):
 
     async def _connected(self) -> None:
         try:
-            upstream = await self.pool.connect(
-                self._settings.connect_timeout, self._settings.connect_retry
-            )
+            settings = self._settings
+            upstream = await self.pool.connect(settings.connect_timeout, settings.connect_retry)
         except OSError as error:
             self._finish(unreachable(error))
         else:

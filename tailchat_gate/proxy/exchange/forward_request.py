@@ -9,6 +9,7 @@ from tailchat_gate.identity.authenticator import Visitor
 from tailchat_gate.identity.machine_tokens import Machine
 from tailchat_gate.identity.revocation.state import SessionHolder
 from tailchat_gate.proxy.client.active_request import Admission
+from tailchat_gate.proxy.exchange.subclassed import mypyc_attr
 from tailchat_gate.proxy.message.response_fields import FieldEditor
 from tailchat_gate.proxy.upstream.balancer import Member
 from tailchat_gate.proxy.upstream.interfaces import ResponseTimeouts
@@ -140,6 +141,7 @@ class ForwardRequest:
         )
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Admitted:
     """The part of an exchange that knows why it was let in."""
 
