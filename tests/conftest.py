@@ -40,7 +40,7 @@ from storykit import Story
 
 from tailchat_gate.demo.oauth import SigningKey
 from tailchat_gate.observe.log import AUDIT_LOGGER_NAME, LOGGER_NAME
-from tailchat_gate.request import head
+from tailchat_gate.serving import wiring
 
 # How long one example takes is the machine's business, and that of the tests beside it.
 # CI draws the same examples each time, so that it judges the change; other runs look further.
@@ -99,12 +99,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(autouse=True, scope="module")
-def both_ways(request: pytest.FixtureRequest) -> Iterator[None]:
+def both_ways(request: pytest.FixtureRequest) -> Iterator[BothWays]:
     """Let the gates of the wire tests read each section in both ways, and compare them."""
+    both = BothWays()
     with pytest.MonkeyPatch.context() as patch:
         if request.path.parent.name == "wire":
-            patch.setattr(head, "SectionReader", BothWays)
-        yield
+            patch.setattr(wiring, "RequestReader", both.reader)
+        yield both
 
 
 @pytest.hookimpl(tryfirst=True)

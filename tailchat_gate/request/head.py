@@ -6,7 +6,7 @@ from typing import Final
 from tailchat_gate.bounded import BoundedCache
 from tailchat_gate.reasons import Reason, RefusedError
 from tailchat_gate.request.fields import FieldSection, HeadLimits
-from tailchat_gate.request.sections import OFTEN, SectionReader
+from tailchat_gate.request.sections import OFTEN, Careful, SectionReader
 from tailchat_gate.request.target import ENCODED_NUL, NO_TARGET, ORIGIN_FORM, Target, read_target
 from tailchat_gate.syntax import (
     BARE_LINE_END_OCTETS,
@@ -33,7 +33,7 @@ _VERSIONS: Final = {b"HTTP/1.1": False, b"HTTP/1.0": True}
 #: Bytes beside the target: method, version, two spaces, an empty line before, half a line end.
 _LINE_OVERHEAD: Final = MAX_METHOD + 13
 #: The most bytes of cached request lines, and of one of them, including all objects.
-_KEPT_LINES: Final = 4 << 20
+_KEPT_LINES = 4 << 20
 _LARGEST_LINE: Final = 24 << 10
 
 
@@ -102,15 +102,18 @@ NO_HEAD: Final = RequestHead("", False, NO_TARGET, FieldSection(()))  # noqa: FB
 class RequestReader:
     """Reads the heads of requests; caches lines and sections that repeat.
 
-    `often` is how often a shape of header section must come before it is read by a pattern.
+    `often` is how often a shape of header section must come before it is read by a pattern, and
+    `careful` reads all others.
     """
 
-    def __init__(self, limits: HeadLimits, often: int = OFTEN) -> None:
+    def __init__(
+        self, limits: HeadLimits, often: int = OFTEN, careful: Careful | None = None
+    ) -> None:
         self._limits = limits
         self._lines: BoundedCache[bytes, RequestLine] = BoundedCache(
             _KEPT_LINES, cost=_cost_of_line, largest=_LARGEST_LINE, twice=True
         )
-        self._sections = SectionReader(limits, often)
+        self._sections = SectionReader(limits, often, careful)
 
     def read(self, data: bytes) -> tuple[RequestHead, int] | None:
         """Return the head at the start of `data` and its length, None if it is incomplete.

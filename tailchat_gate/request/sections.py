@@ -18,19 +18,29 @@ _MOST_LINES: Final = 40
 _MOST_NAME_BYTES: Final = 1024
 _MOST_ALIKE: Final = 8
 #: The most bytes of cached sections, shapes, and meanings of values.
-_KEPT_SECTIONS: Final = 32 << 20
-_KEPT_SHAPES: Final = 1 << 20
-_KEPT_TOLD: Final = 4 << 20
+_KEPT_SECTIONS = 32 << 20
+_KEPT_SHAPES = 1 << 20
+_KEPT_TOLD = 4 << 20
 #: The most bytes of one cached section, or one shape, including all objects.
 _LARGEST_SECTION: Final = 24 << 10
 _LARGEST_SHAPE: Final = 16 << 10
 
 
-class SectionReader:
-    """Reads header sections; caches whole ones that come again."""
+#: Reads a section of any lines, as `read_carefully` does.
+Careful = Callable[[bytes, HeadLimits, Callable[[Values], Shape]], FieldSection]
 
-    def __init__(self, limits: HeadLimits, often: int = OFTEN) -> None:
+
+class SectionReader:
+    """Reads header sections; caches whole ones that come again.
+
+    `careful` reads those that are not known to be plain.
+    """
+
+    def __init__(
+        self, limits: HeadLimits, often: int = OFTEN, careful: Careful | None = None
+    ) -> None:
         self._limits = limits
+        self._careful: Final[Careful] = careful or read_carefully
         self._kept: BoundedCache[bytes, FieldSection] = BoundedCache(
             _KEPT_SECTIONS, cost=_cost_of_section, largest=_LARGEST_SECTION, twice=True
         )
@@ -50,7 +60,7 @@ class SectionReader:
         """Return the section whose lines are `raw`, each with CRLF. Raises RefusedError."""
         found = self.known(raw)
         if found is None:
-            found = read_carefully(raw, self._limits, self.plain.shape)
+            found = self._careful(raw, self._limits, self.plain.shape)
             self.plain.learn(found)
             self._kept.keep(raw, found)
         return found

@@ -1,19 +1,29 @@
-"""A reader of header sections that reads each in both ways, and fails where they differ."""
+"""Reads header sections in both ways, and fails where they differ."""
 
-from contextlib import suppress
+from collections.abc import Callable
+from inspect import isdatadescriptor
 from typing import Any
 
-from tailchat_gate.reasons import RefusedError
 from tailchat_gate.request.fields import FieldSection, HeadLimits
-from tailchat_gate.request.sections import OFTEN, PlainSections, SectionReader, read_carefully
-from tailchat_gate.request.shapes import Shape
+from tailchat_gate.request.head import RequestReader
+from tailchat_gate.request.sections import PlainSections, read_carefully
+from tailchat_gate.request.shapes import Shape, Values
+
+#: What a section has: slots and properties, which look alike where the class is compiled.
+_FACTS = [
+    name
+    for name, member in vars(FieldSection).items()
+    if isdatadescriptor(member) and not name.startswith("__") and name != "shape"
+]
+#: No section comes so often.
+_NEVER = 1 << 60
 
 
 def facts(section: FieldSection) -> dict[str, Any]:
     """Return all that a section says, and what is kept on it."""
-    told = {name: getattr(section, name) for name in FieldSection.__slots__ if name != "shape"}
+    told = {name: getattr(section, name) for name in _FACTS}
     host = told.pop("host")
-    return {**told, "pairs": section.pairs, "host": (host.raw, host.name, host.port)}
+    return {**told, "host": (host.raw, host.name, host.port)}
 
 
 def learned(raw: bytes, limits: HeadLimits) -> PlainSections:
@@ -24,28 +34,27 @@ def learned(raw: bytes, limits: HeadLimits) -> PlainSections:
     return sections
 
 
-class BothWays(SectionReader):
-    """Reads what is plain the plain way, although it comes for the first time."""
+class BothWays:
+    """Reads what is plain the plain way, although it comes for the first time.
 
-    #: How many sections were read the plain way, by all such readers.
-    plain_sections = 0
+    `plain_sections` is how many it read so.
+    """
 
-    def __init__(self, limits: HeadLimits, often: int = OFTEN) -> None:
-        super().__init__(limits, often)
-        self._bounds = limits
+    def __init__(self) -> None:
+        self.plain_sections = 0
 
-    def known(self, raw: bytes) -> FieldSection | None:
-        """Return the section if it is one."""
-        with suppress(RefusedError):
-            return self.read(raw)
-        return None
+    def reader(self, limits: HeadLimits) -> RequestReader:
+        """Return a reader of requests that reads their sections in both ways."""
+        return RequestReader(limits, _NEVER, self._read)
 
-    def read(self, raw: bytes) -> FieldSection:
+    def _read(
+        self, raw: bytes, limits: HeadLimits, shape: Callable[[Values], Shape]
+    ) -> FieldSection:
         """Return the section that the plain way reads, or else the careful one's."""
-        wanted = read_carefully(raw, self._bounds, Shape)
-        found = learned(raw, self._bounds).read(raw)
+        wanted = read_carefully(raw, limits, Shape)
+        found = learned(raw, limits).read(raw)
         if found is None:
             return wanted
         assert facts(found) == facts(wanted), raw
-        type(self).plain_sections += 1
+        self.plain_sections += 1
         return found
