@@ -19,7 +19,7 @@ from tailchat_gate.request.readings import (
 from tailchat_gate.syntax import COMMON_METHODS
 
 #: The most bytes of cached judgements of paths, for all hosts and methods, and of one of them.
-MAX_KEPT: Final = 4 << 20
+MAX_KEPT = 4 << 20
 _LARGEST_KEPT: Final = 1024
 #: The bytes of a judgement's objects.
 _OBJECTS: Final = 512

@@ -21,7 +21,7 @@ from tailchat_gate.request.fields import FieldSection
 #: for each tool that gets a signed identity.
 CAPACITY: Final = 20_000
 #: The cache's size in bytes, without the fields for tools: about 25,000 sessions of usual length.
-MAX_BYTES: Final = 96 << 20
+MAX_BYTES = 96 << 20
 
 
 class _Waited(NamedTuple):

@@ -21,7 +21,7 @@ _RED, _YELLOW, _GREEN, _PLAIN = "\x1b[31m", "\x1b[33m", "\x1b[32m", "\x1b[0m"
 FLUSH_SECONDS: Final = 0.1
 #: Collected lines of this many characters are written at once: visitors choose their length.
 _FLUSH_SIZE: Final = 131_072
-_KEPT_TEXTS: Final = 2048
+_KEPT_TEXTS = 2048
 _LONGEST_KEPT_TEXT: Final = 512
 
 

@@ -18,8 +18,8 @@ MAX_HOPS: Final = 32
 #: which strangers could crowd out for all, are counted by site.
 HOST_BITS: Final = 64
 SITE_BITS: Final = 48
-_MAX_CACHED_CHAINS: Final = 4096
-_MAX_CACHED_PEERS: Final = 4096
+_MAX_CACHED_CHAINS = 4096
+_MAX_CACHED_PEERS = 4096
 _MAX_CHAIN_LENGTH: Final = 2048
 _SCHEMES: Final = ("http", "https")
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from gatekit import RawClient, RawUpstream, make_settings, request_bytes
+from interpreted import counts_pythons_steps
 
 from tailchat_gate.access.reading_meter import A_SECOND, FREE, MOST
 from tailchat_gate.access.routes import RouteTable
@@ -81,6 +82,7 @@ def test_one_network_has_a_bounded_number_of_readings() -> None:
     assert not all(asking.ask(path(), at=MAX_READINGS / A_SECOND) for _ in range(5))
 
 
+@counts_pythons_steps
 def test_what_is_refused_costs_little() -> None:
     """Once they are used up, a path with many takes a fraction of the work; few pass, as before."""
     asking, path = Asking(), evil()

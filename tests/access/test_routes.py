@@ -9,6 +9,7 @@ import pytest
 from gatekit import make_settings
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from interpreted import counts_pythons_steps
 from routekit import ALICE, GROUPS, ZOE, Row, around, covers, make_table, may, taking
 
 from tailchat_gate.access.host_table import MAX_KEPT
@@ -423,6 +424,7 @@ def _calls(work: Callable[[], object]) -> int:
     return calls
 
 
+@counts_pythons_steps
 @pytest.mark.parametrize("host", ["h1.test", "x.w1.test", "other.test"])
 @pytest.mark.parametrize("path", ["/tool001/x", "/tool001/%2e%2e/tool001", "/nothing"])
 def test_a_thousand_routes_take_no_more_steps_than_a_few(host: str, path: str) -> None:
@@ -460,6 +462,7 @@ def _read_paths(work: Callable[[], object]) -> int:
     return count
 
 
+@counts_pythons_steps
 @pytest.mark.parametrize("path", ["/x/%2e%2e/admin%2fy", "/" + "x%2e/" * 200])
 def test_the_readings_of_a_path_are_made_once_for_all_methods(path: str) -> None:
     """Eight methods that a request claims cost the readings of its path no second time."""
@@ -474,6 +477,7 @@ def test_the_readings_of_a_path_are_made_once_for_all_methods(path: str) -> None
     assert _read_paths(judge) == 1
 
 
+@counts_pythons_steps
 def test_a_path_that_was_refused_is_refused_again_without_being_read() -> None:
     """A path with too many readings costs them once, by whatever method and however long."""
     table = make_table(Row("/"), Row("/admin", ("signed-in",)))

@@ -14,10 +14,12 @@ from processkit import gate_process
 from tailchat_gate.access import host_table
 from tailchat_gate.access.routes import RouteTable
 from tailchat_gate.identity import authenticator
-from tailchat_gate.identity.authenticator import SessionCache, Visitor
+from tailchat_gate.identity.authenticator import Authenticator, SessionCache, Visitor
+from tailchat_gate.identity.revocation.state import RevocationState
+from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.identity.sessions import cookies
 from tailchat_gate.identity.sessions.cookies import CookieNames, CookieReader
-from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.identity.sessions.session import Lifetimes, SessionCookie, SessionRecord
 from tailchat_gate.observe import access_log
 from tailchat_gate.observe.access_log import AccessLog
 from tailchat_gate.request import client, head, sections
@@ -75,8 +77,11 @@ def _paths() -> object:
 
 def _opened() -> object:
     opened = SessionCache()
+    ring, names = KeyRing([b"a" * 32], "session"), CookieNames.for_origin("http://gate.test")
+    cookie = SessionCookie(ring, names, Lifetimes(1.0, 0.0), lambda: 0.0)
+    host = Authenticator(cookie, lambda: 0.0, RevocationState(lambda: 0.0), opened=opened)
     for number in range(4000):
-        opened.keep(("host", f"{number}" + "v" * 4000), Visitor(RECORD, 0, 0))  # type: ignore[arg-type] # a name will do
+        opened.keep((host, f"{number}" + "v" * 4000), Visitor(RECORD, 0, 0))
     return opened
 
 

@@ -36,7 +36,7 @@ MAX_VALUES: Final = 4
 MAX_LOGINS: Final = 200
 
 #: Bytes that are cached, of all fields with what was read of them, and of one.
-_KEPT: Final = 4 << 20
+_KEPT = 4 << 20
 _LARGEST: Final = 24 << 10
 #: Number of the last fields read that are cached in addition, each of 24 KiB at most.
 _MOST_RECENT: Final = 64

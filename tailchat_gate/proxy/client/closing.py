@@ -12,7 +12,7 @@ from tailchat_gate.proxy.sockets import unacknowledged_bytes
 
 #: How long the gate reads and drops a client's bytes after the last response: closing with unread
 #: bytes resets the connection, and the reset destroys the response (RFC 9112 section 9.6).
-LINGER_SECONDS: Final = 2.0
+LINGER_SECONDS = 2.0
 _INT: Final = struct.Struct("i")
 
 

@@ -12,7 +12,7 @@ from tailchat_gate.proxy.client.connection import CurrentService
 from tailchat_gate.reasons import Reason
 
 #: The most seconds that block the event loop; thousands of WebSockets are judged in slices.
-SLICE_SECONDS: Final = 0.002
+SLICE_SECONDS = 0.002
 
 _log: Final = logging.getLogger(LOGGER_NAME)
 

@@ -25,7 +25,7 @@ from tailchat_gate.proxy.upstream.socket import UpstreamSocket
 
 #: How long a closing tunnel waits until its bytes are sent and the upstream closes: an upstream
 #: that never reads would keep the connection open forever.
-LINGER_SECONDS: Final = 2.0
+LINGER_SECONDS = 2.0
 _CUT_OFF: Final = "a response that is cut off"
 
 
