@@ -25,6 +25,7 @@ from gatekit import (
     running_gate,
     until,
 )
+from interpreted import counts_pythons_steps
 from storekit import StoredEntries
 from storykit import served
 
@@ -636,6 +637,7 @@ async def test_a_moving_websocket_is_use_of_its_session(
     assert tool.got.startswith(b"\x81\x81abcd\x00" * 10)
 
 
+@counts_pythons_steps
 async def test_short_requests_are_never_looked_at(
     start: Start, upstream: RawUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
