@@ -12,6 +12,7 @@ from typing import Any
 import audithook
 import bytecode_cache  # noqa: F401 - it acts when it is imported, before those below
 import collecting
+import compiled
 import pytest
 import pytest_asyncio
 import sharing
@@ -66,8 +67,9 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the options that measure files anew, keep pictures of pages, and run recipes."""
+    """Add the options that measure files, keep pictures, want compiled modules and run recipes."""
     parser.addoption("--weigh", action="store_true", help=f"write {weights.SECONDS.name} anew")
+    parser.addoption("--compiled", action="store_true", help="run compiled modules, or nothing")
     parser.addoption("--screenshots", action="store_true", help=f"keep pictures in {SCREENSHOTS}")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tailchat-gate"
     parser.addoption(
@@ -96,6 +98,8 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(LastRuns(config.option.recipes_cache))
     if config.option.screenshots:
         keep_screenshots()
+    if config.option.compiled and (found := compiled.interpreted()):
+        raise pytest.UsageError(f"not compiled: {', '.join(found)}")
 
 
 @pytest.fixture(autouse=True, scope="module")

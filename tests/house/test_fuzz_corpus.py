@@ -66,6 +66,7 @@ NO_PARSERS = {
     "proxy.exchange.forward_request": "it keeps bytes, by the methods that request.claims reads",
     "proxy.message.assertion": "it writes",
     "proxy.exchange.recorder": "it counts and logs",
+    "proxy.exchange.subclassed": "a decorator for a compiler",
     "proxy.upstream.balancer": "it chooses among the addresses of the configuration",
     "request.context": "what is known of a request",
     "request.field_names": "lists of names",

@@ -148,7 +148,9 @@ def test_what_is_copied_exists_and_nothing_else_is_sent() -> None:
     assert sorted(rule[1:] for rule in rules if rule[0] == "!") == sorted(
         name.removeprefix("./") for name in copied()
     )
-    assert {"**/__pycache__", "**/*.pyc"} == {rule for rule in rules[1:] if rule[0] != "!"}
+    assert {"**/__pycache__", "**/*.pyc", "**/*.so"} == {
+        rule for rule in rules[1:] if rule[0] != "!"
+    }
     assert [name for name in copied() if not (ROOT / name).exists()] == []
 
 
