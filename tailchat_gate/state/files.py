@@ -62,6 +62,9 @@ class Files:
         try:
             if _inode(self.database, or_empty=True) is None:
                 self.create(self.database)
+        except FileExistsError:
+            # Another gate that starts created it after the look, or somebody put a link there.
+            self.check()
         except OSError as error:
             if error.errno in _NO_ROOM:
                 return str(error.strerror)

@@ -12,11 +12,18 @@ from statekit import START, Clock, Notes, Process, keys_on_disk, running, until
 
 from tailchat_gate.state import database, schema
 from tailchat_gate.state.bookkeeping import LOOK_SECONDS, Health
-from tailchat_gate.state.files import NAME
+from tailchat_gate.state.files import NAME, Files
 from tailchat_gate.state.memory import MemoryStore
 from tailchat_gate.state.redis import RedisStore
 from tailchat_gate.state.sqlite import SqliteStore
-from tailchat_gate.state.store import EXPIRY_MARGIN, Outcome, Record, ReservationStatus, Store
+from tailchat_gate.state.store import (
+    EXPIRY_MARGIN,
+    Outcome,
+    Record,
+    ReservationStatus,
+    Store,
+    StoreError,
+)
 
 UNTIL = START + 7200
 
@@ -148,6 +155,36 @@ async def test_other_processes_follow_within_half_a_second(tmp_path: Path) -> No
 
         changes = [[record.key for record in seen.records] for seen in there.notes.seen]
         assert changes == [[], ["a", "b"], ["a"]]
+
+
+class FilesOfTwo(Files):
+    """Files that another process creates just before this one does."""
+
+    def create(self, path: Path) -> None:
+        """Create what another process has created meanwhile."""
+        super().create(path)
+        super().create(path)
+
+
+class FilesUnderAttack(Files):
+    """Files in whose place somebody puts a link just before they are created."""
+
+    def create(self, path: Path) -> None:
+        """Create what is a link by now."""
+        path.symlink_to(path.with_name("elsewhere"))
+        super().create(path)
+
+
+def test_processes_that_start_at_once_create_one_database(tmp_path: Path) -> None:
+    """The one that comes second uses the first one's, and no process fails to start."""
+    assert FilesOfTwo(tmp_path).prepare() == ""
+    assert (tmp_path / NAME).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_link_in_place_of_the_new_database_is_refused(tmp_path: Path) -> None:
+    """Also one that was put there after the look."""
+    with pytest.raises(StoreError, match="a symbolic link"):
+        FilesUnderAttack(tmp_path).prepare()
 
 
 async def test_nothing_of_what_was_swept_stays_in_a_file(tmp_path: Path, clock: Clock) -> None:
