@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from bothways import BothWays
 from gatekit import RawClient, RawUpstream, Received, RunningGate, ask, read_body, request_bytes
 from wirekit import CONTROLS, SMUGGLED, get, post, say, say_each
 
@@ -370,6 +371,17 @@ async def public(start_gate: Start, upstream: RawUpstream) -> RunningGate:
     found = await start_gate(upstream.url, route=[{"name": "tool", "allow": ["public"]}])
     assert isinstance(found, RunningGate)
     return found
+
+
+async def test_the_gates_of_these_tests_read_in_both_ways(
+    public: RunningGate, both_ways: BothWays
+) -> None:
+    """Each section is read by a pattern too, and compared; else these tests show half of it."""
+    before = both_ways.plain_sections
+    response = await ask(public.port, get())
+
+    assert response.status == 200
+    assert both_ways.plain_sections == before + 1
 
 
 LISTINGS = {
