@@ -9,7 +9,16 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from gatekit import Clock, RawUpstream, Response, RunningGate, ask, make_settings, request_bytes
+from gatekit import (
+    Clock,
+    RawUpstream,
+    Response,
+    RunningGate,
+    ask,
+    make_settings,
+    request_bytes,
+    until,
+)
 from gatekit import running_gate as running
 from openid_provider_process import OpenIdProvider, openid_provider
 from process import free_port
@@ -73,6 +82,10 @@ class Scene:
     def record(self) -> SessionRecord:
         """What the cookie holds."""
         return record_in(self.gate, self.cookie)
+
+    def stores(self, sid: str) -> bool:
+        """Whether the gate has read a session from its store."""
+        return self.gate.generation.process_state.stored_sessions.get(sid) is not None
 
     def calls(self, call: str) -> dict[str, int]:
         """Return how often Tailchat was called so, by outcome."""
@@ -211,6 +224,8 @@ async def test_two_gates_spend_a_refresh_token_once(
         assert [answer.status for answer in answers] == [200, 200]
         assert one.record.refresh_token == two.record.refresh_token != begun.refresh_token
         assert _sum(one, two, "refresh") == {"ok": 1}
+        # These two hours pass in less time than a look at the store takes.
+        await until(lambda: all(scene.stores(begun.sid) for scene in (one, two)))
 
         await one.advance(2 * HOUR)
         assert (await two.get()).status == 200
