@@ -1,6 +1,7 @@
 """The processes of a measurement: started here, read from /proc here, ended here by id."""
 
 import contextlib
+import fcntl
 import itertools
 import os
 import resource
@@ -11,6 +12,7 @@ import socket
 import ssl
 import subprocess
 import sysconfig
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -86,12 +88,22 @@ def raise_file_limit() -> int:
 
 _first = secrets.randbelow(len(_PORTS))
 _candidates = itertools.cycle((*_PORTS[_first:], *_PORTS[:_first]))
+# A process locks one byte of it for each port that it was given, until it ends.
+_given = os.open(
+    Path(tempfile.gettempdir(), f"tailchat-gate-ports-{os.getuid()}"),
+    os.O_RDWR | os.O_CREAT | os.O_CLOEXEC,
+    mode=0o600,
+)
 
 
 def free_port() -> int:
-    """A TCP port of the loopback interface that nobody listens on now; none is given twice."""
+    """A TCP port of the loopback interface that nobody listens on now; none is given twice.
+
+    Nor to another process while this one lives: it may be a while until a server listens there.
+    """
     for port in itertools.islice(_candidates, len(_PORTS)):
         with socket.socket() as probe, contextlib.suppress(OSError):
+            fcntl.lockf(_given, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
             probe.bind(("127.0.0.1", port))
             return int(port)
     raise BenchError("no free port on the loopback interface")

@@ -97,6 +97,17 @@ def test_a_server_that_dies_is_reported_with_its_words(tmp_path: Path) -> None:
             process.wait_until_answering(pid, f"http://127.0.0.1:{port}/", output)
 
 
+def test_a_port_is_given_to_one_process() -> None:
+    """Another process that looks at a port before a server listens there is given the next one."""
+    port = process.free_port()
+    lines = (
+        f"import sys; sys.path.insert(0, {str(Path(process.__file__).parent)!r})",
+        f"import process; process._candidates = iter([{port}, *process._PORTS])",
+        "print(process.free_port())",
+    )
+    assert int(process.finished([sys.executable, "-c", "\n".join(lines)], limit=60)) != port
+
+
 def test_a_program_that_fails_is_reported_with_its_words() -> None:
     """A loader that ends badly is an error that quotes what it wrote."""
     assert process.finished(["cat"], limit=10, given="words") == "words"
