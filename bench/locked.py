@@ -11,8 +11,8 @@ from pathlib import Path
 
 from tailchat_gate.identity.revocation.records import to_record
 from tailchat_gate.identity.revocation.state import EndedSession, Entry, Lock
-from tailchat_gate.state.database import Database
-from tailchat_gate.state.files import Files
+from tailchat_gate.state.sqlite.database import Database
+from tailchat_gate.state.sqlite.files import Files
 from tailchat_gate.state.store import Record
 
 _LIFETIME = 12 * 3600

@@ -7,7 +7,7 @@ from fuzz.cutting import steered
 from fuzz.target import Target
 from tailchat_gate.identity.revocation.records import REVOCATION, read_record, to_record
 from tailchat_gate.identity.revocation.state import Lock, RevocationState, SignedOut, Unlock
-from tailchat_gate.state.schema import from_row, to_row
+from tailchat_gate.state.rows import from_row, to_row
 from tailchat_gate.state.store import Record
 
 _NOW = 1_800_000_000.0

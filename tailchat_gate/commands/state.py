@@ -35,15 +35,15 @@ from tailchat_gate.observe.metrics import Metrics
 from tailchat_gate.people.group_records import MEMBERS, StoredMembers, read_records
 from tailchat_gate.people.memberships import Memberships
 from tailchat_gate.state.bookkeeping import FaultKind, Health, StoreFault
-from tailchat_gate.state.engine import Engine
-from tailchat_gate.state.files import Files, as_owner
 from tailchat_gate.state.memory import MemoryStore
 from tailchat_gate.state.places import Place, place_of, shared_store
-from tailchat_gate.state.redis import RedisStore
-from tailchat_gate.state.redis_client import COMMAND_SECONDS
-from tailchat_gate.state.redis_database import peek_at
-from tailchat_gate.state.redis_servers import RedisPlace
-from tailchat_gate.state.sqlite import SqliteStore
+from tailchat_gate.state.redis.client import COMMAND_SECONDS
+from tailchat_gate.state.redis.database import peek_at
+from tailchat_gate.state.redis.servers import RedisPlace
+from tailchat_gate.state.redis.store import RedisStore
+from tailchat_gate.state.sqlite.engine import Engine
+from tailchat_gate.state.sqlite.files import Files, as_owner
+from tailchat_gate.state.sqlite.store import SqliteStore
 from tailchat_gate.state.store import Changes, Record, StoreError
 
 T = TypeVar("T")

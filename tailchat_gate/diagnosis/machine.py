@@ -28,11 +28,11 @@ from tailchat_gate.diagnosis.statement import (
 from tailchat_gate.observe.threads import in_thread
 from tailchat_gate.proxy.sockets import shares
 from tailchat_gate.state.bookkeeping import StoreFault
-from tailchat_gate.state.engine import Engine
-from tailchat_gate.state.files import NAME, Files, as_owner
 from tailchat_gate.state.places import server_of
-from tailchat_gate.state.redis_database import evicts_at, peek_at
-from tailchat_gate.state.redis_servers import RedisPlace
+from tailchat_gate.state.redis.database import evicts_at, peek_at
+from tailchat_gate.state.redis.servers import RedisPlace
+from tailchat_gate.state.sqlite.engine import Engine
+from tailchat_gate.state.sqlite.files import NAME, Files, as_owner
 from tailchat_gate.state.store import StoreError
 
 CONFIGURATION: Final = "configuration"

@@ -55,7 +55,7 @@ from tailchat_gate.state.activity import StoredRefusals, TokenUse
 from tailchat_gate.state.bookkeeping import FaultKind, Health
 from tailchat_gate.state.memory import MemoryStore
 from tailchat_gate.state.places import server_of, shared_store
-from tailchat_gate.state.redis_servers import RedisPlace
+from tailchat_gate.state.redis.servers import RedisPlace
 from tailchat_gate.state.store import Store
 
 _STANDARD_OUTPUT: Final = 1

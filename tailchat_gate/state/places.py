@@ -6,10 +6,10 @@ from typing import Final
 
 from tailchat_gate.config.tables.process import State
 from tailchat_gate.state.bookkeeping import Health
-from tailchat_gate.state.redis import RedisStore
-from tailchat_gate.state.redis_client import CALL_SECONDS
-from tailchat_gate.state.redis_servers import RedisPlace
-from tailchat_gate.state.sqlite import SqliteStore
+from tailchat_gate.state.redis.client import CALL_SECONDS
+from tailchat_gate.state.redis.servers import RedisPlace
+from tailchat_gate.state.redis.store import RedisStore
+from tailchat_gate.state.sqlite.store import SqliteStore
 from tailchat_gate.state.store import StoreError
 
 #: A directory with a SQLite database, or a server.

@@ -19,8 +19,8 @@ from tailchat_gate.identity.revocation.records import to_record
 from tailchat_gate.identity.revocation.state import EndedSession, Lock, SignedOut
 from tailchat_gate.people.group_records import IN_ONE, MEMBERS, read_records, to_records
 from tailchat_gate.people.memberships import SourceMembers
-from tailchat_gate.state.database import Database
-from tailchat_gate.state.files import NAME, Files
+from tailchat_gate.state.sqlite.database import Database
+from tailchat_gate.state.sqlite.files import NAME, Files
 from tailchat_gate.state.store import Record
 
 Start = Callable[..., Any]

@@ -12,7 +12,7 @@ from gatekit import SECRET
 from process import free_port
 
 from tailchat_gate.config.state_directory import writable_by_all
-from tailchat_gate.state.files import NAME
+from tailchat_gate.state.sqlite.files import NAME
 
 ANYBODY = 65534
 

@@ -41,7 +41,7 @@ from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.observe.log import AUDIT_LOGGER_NAME
 from tailchat_gate.state.bookkeeping import FaultKind, Health
 from tailchat_gate.state.memory import MemoryStore
-from tailchat_gate.state.sqlite import SqliteStore
+from tailchat_gate.state.sqlite.store import SqliteStore
 from tailchat_gate.state.store import Changes
 
 HOSHINO, BOB, EVE = user_named("hoshino"), user_named("bob"), user_named("eve")

@@ -82,6 +82,12 @@ INSIDE: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("oauth",),
         ("browser_name", "seal"),
     ),
+    "state": (
+        ("places",),
+        ("redis", "sqlite"),
+        ("activity", "bookkeeping", "memory", "rows"),
+        ("store",),
+    ),
     "proxy": (
         ("exchange",),
         ("client",),

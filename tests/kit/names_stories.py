@@ -18,7 +18,7 @@ from netkit import Zone
 from rediskit import redis_server
 
 from tailchat_gate.proxy.upstream import resolver
-from tailchat_gate.state import redis
+from tailchat_gate.state.redis import store as redis_store
 from tailchat_gate.state.store import ReservationStatus
 
 _PORT: Final = 8000
@@ -142,8 +142,8 @@ async def silent_store(zone: Zone, directory: Path) -> None:
         _gate(directory, "tool", state=state) as gate,
     ):
         store = gate.generation.process_state.store
-        assert isinstance(store, redis.RedisStore)
-        redis.RETRY_SECONDS = resolver.FRESH_SECONDS = 0.0  # type: ignore[misc]
+        assert isinstance(store, redis_store.RedisStore)
+        redis_store.RETRY_SECONDS = resolver.FRESH_SECONDS = 0.0  # type: ignore[misc]
         zone.silent.add("redis.test")
         asked = zone.asked.count("redis.test")
         await server.stop()

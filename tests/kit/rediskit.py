@@ -14,7 +14,7 @@ from typing import Final
 from parts import missing
 from redis.asyncio import Redis
 
-from tailchat_gate.state.redis_servers import RedisPlace
+from tailchat_gate.state.redis.servers import RedisPlace
 
 _BEGIN_SECONDS: Final = 40
 

@@ -7,8 +7,8 @@ from gatekit import Clock
 
 from tailchat_gate.identity.revocation.records import read_record, revocations, to_record
 from tailchat_gate.identity.revocation.state import Entry
-from tailchat_gate.state.database import Database
-from tailchat_gate.state.files import Files
+from tailchat_gate.state.sqlite.database import Database
+from tailchat_gate.state.sqlite.files import Files
 
 
 class StoredEntries:

@@ -33,7 +33,7 @@ from tailchat_gate.observe.audit import MAX_REFUSALS, MAX_SIGN_INS, Audit, Perso
 from tailchat_gate.observe.log import AUDIT_LOGGER_NAME, set_up_logging
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.context import RequestContext
-from tailchat_gate.state.files import NAME
+from tailchat_gate.state.sqlite.files import NAME
 
 Start = Callable[..., Any]
 HOSHINO = user_named("hoshino")

@@ -24,7 +24,7 @@ from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.observe.audit import Audit, Person
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.context import RequestContext
-from tailchat_gate.state.files import NAME
+from tailchat_gate.state.sqlite.files import NAME
 
 Start = Callable[..., Any]
 

@@ -19,7 +19,7 @@ from storekit import StoredEntries
 
 from tailchat_gate.identity.revocation.state import Lock
 from tailchat_gate.serving.signals import EXIT_HUNG
-from tailchat_gate.state.files import NAME
+from tailchat_gate.state.sqlite.files import NAME
 
 #: What an end may take beyond a `shutdown_timeout` of one second, on a busy machine.
 END_SECONDS = 25.0

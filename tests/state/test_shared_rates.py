@@ -29,10 +29,10 @@ from reloadkit import file_text, sections
 
 from tailchat_gate.cli import main
 from tailchat_gate.identity.oauth.responses import Profile
-from tailchat_gate.state import redis_database
 from tailchat_gate.state.bookkeeping import Health
-from tailchat_gate.state.redis import RedisStore
-from tailchat_gate.state.redis_database import PREFIX
+from tailchat_gate.state.redis import database
+from tailchat_gate.state.redis.database import PREFIX
+from tailchat_gate.state.redis.store import RedisStore
 from tailchat_gate.state.store import Charge
 
 BOB = Profile("660000000000000000000002", "Bob", "0001", "")
@@ -147,7 +147,7 @@ async def _store(server: RedisServer) -> AsyncIterator[RedisStore]:
 
 async def test_strangers_fill_so_much_of_redis(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many networks come, so many buckets are kept, those that are full last."""
-    monkeypatch.setattr(redis_database, "_MOST_RATES", 3)
+    monkeypatch.setattr(database, "_MOST_RATES", 3)
     async with redis_server() as server, _store(server) as store:
         await store.charge([Charge("known", 60.0)])
         busy = await store.charge([Charge("busy", 600.0, strangers=True)])

@@ -10,12 +10,12 @@ import pytest
 from rediskit import redis_server
 from statekit import START, Clock, Notes, Process, keys_on_disk, running, until
 
-from tailchat_gate.state import database, schema
 from tailchat_gate.state.bookkeeping import LOOK_SECONDS, Health
-from tailchat_gate.state.files import NAME, Files
 from tailchat_gate.state.memory import MemoryStore
-from tailchat_gate.state.redis import RedisStore
-from tailchat_gate.state.sqlite import SqliteStore
+from tailchat_gate.state.redis.store import RedisStore
+from tailchat_gate.state.sqlite import database, schema
+from tailchat_gate.state.sqlite.files import NAME, Files
+from tailchat_gate.state.sqlite.store import SqliteStore
 from tailchat_gate.state.store import (
     EXPIRY_MARGIN,
     Outcome,

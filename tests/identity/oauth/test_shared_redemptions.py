@@ -28,7 +28,7 @@ from tailchat_gate.identity.oauth.shared_redemptions import Codec, SharedRedempt
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.reasons import Reason
 from tailchat_gate.state.bookkeeping import Health
-from tailchat_gate.state.sqlite import SqliteStore
+from tailchat_gate.state.sqlite.store import SqliteStore
 from tailchat_gate.state.store import Store
 
 EXPIRES = START + 7200

@@ -12,7 +12,7 @@ from storekit import StoredEntries
 
 from tailchat_gate.cli import main
 from tailchat_gate.identity.revocation.state import Lock, SignedOut, Unlock
-from tailchat_gate.state.files import NAME
+from tailchat_gate.state.sqlite.files import NAME
 
 Run = Callable[..., Result]
 

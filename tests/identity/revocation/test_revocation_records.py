@@ -20,7 +20,7 @@ from tailchat_gate.identity.revocation.records import (
     to_record,
 )
 from tailchat_gate.identity.revocation.state import EndedSession, Entry, Lock, SignedOut, Unlock
-from tailchat_gate.state.schema import from_row, to_row
+from tailchat_gate.state.rows import from_row, to_row
 from tailchat_gate.state.store import MAX_TEXT, Record
 
 NOW = int(START)

@@ -24,11 +24,11 @@ from tailchat_gate.identity.revocation.store import Revocations
 from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.observe.metrics import Metrics
 from tailchat_gate.reasons import Reason
-from tailchat_gate.state import sqlite as sqlite_store
 from tailchat_gate.state.bookkeeping import Health
-from tailchat_gate.state.files import NAME
 from tailchat_gate.state.memory import MemoryStore
-from tailchat_gate.state.sqlite import SqliteStore
+from tailchat_gate.state.sqlite import store as sqlite_store
+from tailchat_gate.state.sqlite.files import NAME
+from tailchat_gate.state.sqlite.store import SqliteStore
 from tailchat_gate.state.store import Store
 
 NOW = int(START)

@@ -14,7 +14,7 @@ from pathlib import Path
 from statekit import Notes
 
 from tailchat_gate.state.bookkeeping import Health
-from tailchat_gate.state.sqlite import SqliteStore
+from tailchat_gate.state.sqlite.store import SqliteStore
 from tailchat_gate.state.store import Changes, ReservationStatus
 
 

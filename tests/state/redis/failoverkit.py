@@ -14,8 +14,8 @@ from redis.exceptions import RedisError
 from rediskit import RedisServer, own_addresses, redis_server
 from tlskit import Authority
 
-from tailchat_gate.state.redis_database import PREFIX
-from tailchat_gate.state.redis_servers import RedisPlace
+from tailchat_gate.state.redis.database import PREFIX
+from tailchat_gate.state.redis.servers import RedisPlace
 
 SERVICE: Final = "gates"
 PASSWORD: Final = "hush-of-the-server"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from pydantic import SecretStr
 
 from tailchat_gate.config.values.redis_url import Host, RedisAddress, redis_address
-from tailchat_gate.state.redis_connections import Lookup, connection_class
+from tailchat_gate.state.redis.connections import Lookup, connection_class
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis

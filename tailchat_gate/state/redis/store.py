@@ -13,10 +13,10 @@ from tailchat_gate.state.bookkeeping import (
     Operation,
     StoreFault,
 )
-from tailchat_gate.state.own_reservations import OwnReservation, OwnReservations
-from tailchat_gate.state.redis_client import CALL_SECONDS, RedisClient
-from tailchat_gate.state.redis_database import Found, RedisDatabase
-from tailchat_gate.state.redis_servers import RedisPlace
+from tailchat_gate.state.redis.client import CALL_SECONDS, RedisClient
+from tailchat_gate.state.redis.database import Found, RedisDatabase
+from tailchat_gate.state.redis.own_reservations import OwnReservation, OwnReservations
+from tailchat_gate.state.redis.servers import RedisPlace
 from tailchat_gate.state.store import (
     Charge,
     Outcome,

@@ -1,6 +1,7 @@
 """Three real processes on one store, as workers will be."""
 
 import asyncio
+import os
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
@@ -30,6 +31,7 @@ async def _started(directory: Path, first: int) -> AsyncIterator[Process]:
         *(sys.executable, str(CLAIMING), str(directory), str(COUNT), str(first)),
         stdin=PIPE,
         stdout=PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     try:
         yield process

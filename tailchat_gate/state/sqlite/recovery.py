@@ -9,7 +9,8 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from tailchat_gate.state.database import (
+from tailchat_gate.state.rows import Row, from_row
+from tailchat_gate.state.sqlite.database import (
     BUSY_SECONDS,
     connect,
     insert_record,
@@ -18,15 +19,13 @@ from tailchat_gate.state.database import (
     quick_check,
     uri,
 )
-from tailchat_gate.state.files import Files
-from tailchat_gate.state.schema import (
+from tailchat_gate.state.sqlite.files import Files
+from tailchat_gate.state.sqlite.schema import (
     ADD_RESERVATION,
     EVERY_RECORD,
     EVERY_RESERVATION,
     RECORDS_AFTER,
     ReservationRow,
-    Row,
-    from_row,
     migrate,
     version_of,
 )

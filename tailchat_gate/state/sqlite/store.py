@@ -17,11 +17,11 @@ from tailchat_gate.state.bookkeeping import (
     Operation,
     StoreFault,
 )
-from tailchat_gate.state.database import BUSY_SECONDS
-from tailchat_gate.state.engine import Engine, StoredState
-from tailchat_gate.state.files import Files
-from tailchat_gate.state.recovery import Salvage
-from tailchat_gate.state.reservations import MissedReservations, Reservations
+from tailchat_gate.state.sqlite.database import BUSY_SECONDS
+from tailchat_gate.state.sqlite.engine import Engine, StoredState
+from tailchat_gate.state.sqlite.files import Files
+from tailchat_gate.state.sqlite.recovery import Salvage
+from tailchat_gate.state.sqlite.reservations import MissedReservations, Reservations
 from tailchat_gate.state.store import (
     Outcome,
     Record,

@@ -12,8 +12,8 @@ import sys
 import time
 from pathlib import Path
 
-from tailchat_gate.state.database import Database
-from tailchat_gate.state.files import Files
+from tailchat_gate.state.sqlite.database import Database
+from tailchat_gate.state.sqlite.files import Files
 from tailchat_gate.state.store import Record
 
 

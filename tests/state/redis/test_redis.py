@@ -13,11 +13,12 @@ from pydantic import SecretStr
 from rediskit import RedisServer, redis_server
 from statekit import START, Clock, Notes, until
 
-from tailchat_gate.state import redis_database, redis_scripts
 from tailchat_gate.state.bookkeeping import Health, StoreFault
-from tailchat_gate.state.own_reservations import OwnReservations
-from tailchat_gate.state.redis import RedisStore
-from tailchat_gate.state.redis_servers import RedisPlace
+from tailchat_gate.state.redis import database as redis_database
+from tailchat_gate.state.redis import scripts
+from tailchat_gate.state.redis.own_reservations import OwnReservations
+from tailchat_gate.state.redis.servers import RedisPlace
+from tailchat_gate.state.redis.store import RedisStore
 from tailchat_gate.state.store import (
     EXPIRY_MARGIN,
     Outcome,
@@ -305,7 +306,7 @@ async def test_an_erasure_that_others_overtake_each_time_fails(
         async def overtaken(
             script: str, keys: Sequence[str], arguments: Sequence[object]
         ) -> object:
-            if script is redis_scripts.WRITE:
+            if script is scripts.WRITE:
                 await there.put("k", body=str(next(bodies)), sub="66a")
             return await run(script, keys, arguments)
 

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final, NamedTuple
 
-from tailchat_gate.state.files import FileIdentity, Files
-from tailchat_gate.state.schema import (
+from tailchat_gate.state.rows import Row, from_row, to_row
+from tailchat_gate.state.sqlite.files import FileIdentity, Files
+from tailchat_gate.state.sqlite.schema import (
     PRAGMAS,
     PUT_RECORD,
     RECORD_OF_KEY,
@@ -16,10 +17,7 @@ from tailchat_gate.state.schema import (
     RECORDS_OF_KIND,
     RECORDS_OF_SUB,
     VERSION,
-    Row,
-    from_row,
     migrate,
-    to_row,
     version_of,
 )
 from tailchat_gate.state.store import ERASURE, EXPIRY_MARGIN, Kind, Record

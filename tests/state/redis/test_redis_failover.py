@@ -34,9 +34,9 @@ from storykit import Story, callback_at, story, until_callback
 from tailchat_gate.cli import main
 from tailchat_gate.identity.oauth.responses import Profile
 from tailchat_gate.state.bookkeeping import Health, StoreFault
-from tailchat_gate.state.redis import RedisStore
-from tailchat_gate.state.redis_database import peek_at
-from tailchat_gate.state.redis_servers import RedisPlace
+from tailchat_gate.state.redis.database import peek_at
+from tailchat_gate.state.redis.servers import RedisPlace
+from tailchat_gate.state.redis.store import RedisStore
 from tailchat_gate.state.store import Record
 
 BOB = Profile("660000000000000000000002", "Bob", "0001", "")

@@ -5,8 +5,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
-from tailchat_gate.state.database import Database
-from tailchat_gate.state.schema import ADD_RESERVATION
+from tailchat_gate.state.sqlite.database import Database
+from tailchat_gate.state.sqlite.schema import ADD_RESERVATION
 from tailchat_gate.state.store import USE_MARGIN, Outcome, Reservation, ReservationStatus
 
 #: How many reservations are remembered while they cannot be written.

@@ -10,11 +10,11 @@ from contextlib import asynccontextmanager
 from itertools import islice
 from typing import Any, Final, NamedTuple, TypeVar
 
-from tailchat_gate.state import redis_scripts as scripts
 from tailchat_gate.state.bookkeeping import FaultKind, StoreFault
-from tailchat_gate.state.redis_client import COMMAND_SECONDS, RedisClient
-from tailchat_gate.state.redis_servers import HASH_TAG, RedisPlace
-from tailchat_gate.state.schema import Row, from_row, to_row
+from tailchat_gate.state.redis import scripts
+from tailchat_gate.state.redis.client import COMMAND_SECONDS, RedisClient
+from tailchat_gate.state.redis.servers import HASH_TAG, RedisPlace
+from tailchat_gate.state.rows import Row, from_row, to_row
 from tailchat_gate.state.store import (
     EXPIRY_MARGIN,
     USE_MARGIN,

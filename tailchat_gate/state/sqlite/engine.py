@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Final, NamedTuple, TypeVar
 
 from tailchat_gate.state.bookkeeping import FaultKind, StoreFault
-from tailchat_gate.state.database import (
+from tailchat_gate.state.sqlite.database import (
     BUSY_SECONDS,
     Database,
     NewerError,
@@ -14,8 +14,8 @@ from tailchat_gate.state.database import (
     ReplacedError,
     is_corrupt,
 )
-from tailchat_gate.state.files import Files
-from tailchat_gate.state.recovery import (
+from tailchat_gate.state.sqlite.files import Files
+from tailchat_gate.state.sqlite.recovery import (
     CopyError,
     Salvage,
     alone,
@@ -26,7 +26,7 @@ from tailchat_gate.state.recovery import (
     rebuild,
     salvage,
 )
-from tailchat_gate.state.reservations import Reservations
+from tailchat_gate.state.sqlite.reservations import Reservations
 from tailchat_gate.state.store import Kind, Record, StoreError
 
 _T = TypeVar("_T")

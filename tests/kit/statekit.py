@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from tailchat_gate.state.bookkeeping import Health
-from tailchat_gate.state.sqlite import SqliteStore
+from tailchat_gate.state.sqlite.store import SqliteStore
 from tailchat_gate.state.store import Changes, Kind, Record
 
 START = 1_800_000_000.0

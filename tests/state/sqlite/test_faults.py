@@ -17,10 +17,11 @@ import pytest
 from statekit import START, Clock, Process, keys_on_disk, running, until
 
 from tailchat_gate.state import bookkeeping
-from tailchat_gate.state import sqlite as sqlite_store
-from tailchat_gate.state.database import Database, ReplacedError
-from tailchat_gate.state.files import NAME, Files
-from tailchat_gate.state.schema import PUT_RECORD, VERSION, to_row
+from tailchat_gate.state.rows import to_row
+from tailchat_gate.state.sqlite import store as sqlite_store
+from tailchat_gate.state.sqlite.database import Database, ReplacedError
+from tailchat_gate.state.sqlite.files import NAME, Files
+from tailchat_gate.state.sqlite.schema import PUT_RECORD, VERSION
 from tailchat_gate.state.store import EXPIRY_MARGIN, Outcome, Record, ReservationStatus, StoreError
 
 NOBODY = 65534
@@ -88,8 +89,8 @@ def _largest_file(size: int) -> Iterator[None]:
 DYING_WRITER = """
 import os, signal, sys, time
 from pathlib import Path
-from tailchat_gate.state.database import Database
-from tailchat_gate.state.files import Files
+from tailchat_gate.state.sqlite.database import Database
+from tailchat_gate.state.sqlite.files import Files
 from tailchat_gate.state.store import Record
 database = Database(Files(Path(sys.argv[1])), time.time, {})
 database.open()

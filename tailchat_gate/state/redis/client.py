@@ -7,7 +7,7 @@ from hashlib import sha1
 from typing import TYPE_CHECKING, Any, Final
 
 from tailchat_gate.state.bookkeeping import FaultKind, StoreFault
-from tailchat_gate.state.redis_servers import RedisPlace, Servers, servers
+from tailchat_gate.state.redis.servers import RedisPlace, Servers, servers
 from tailchat_gate.state.store import StoreError
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from tailchat_gate.config.tables.process import State
 from tailchat_gate.diagnosis.machine import store
 from tailchat_gate.proxy.upstream.resolver import Names
 from tailchat_gate.state.bookkeeping import StoreFault
-from tailchat_gate.state.redis_database import peek_at
-from tailchat_gate.state.redis_servers import RedisPlace
+from tailchat_gate.state.redis.database import peek_at
+from tailchat_gate.state.redis.servers import RedisPlace
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
