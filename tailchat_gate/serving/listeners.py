@@ -85,11 +85,6 @@ class _Visitors:
     def sockets(self) -> Sequence[socket.socket]:
         return [acceptor.socket for acceptor in self._acceptors]
 
-    @property
-    def addresses(self) -> list[tuple[str, int]]:
-        inet = (socket.AF_INET, socket.AF_INET6)
-        return [one.getsockname()[:2] for one in self.sockets if one.family in inet]
-
     async def close(self) -> None:
         for server in self._servers:
             server.close()
@@ -171,19 +166,6 @@ class Listeners:
         self._binder = binder
         self._balance = balance
         self._open: dict[tuple[str, str], _Listener] = {}
-
-    @property
-    def addresses(self) -> list[tuple[str, int]]:
-        """The public TCP addresses as (host, port), with the assigned port for port 0."""
-        return [address for key in PUBLIC_ADDRESSES for address in self.addresses_of(key)]
-
-    def addresses_of(self, key: str) -> list[tuple[str, int]]:
-        """Return the TCP addresses of one key of [server], such as "https_listen"."""
-        found: list[tuple[str, int]] = []
-        for (setting, _), listener in self._open.items():
-            if isinstance(listener, _Visitors) and setting == f"server.{key}":
-                found += listener.addresses
-        return found
 
     async def open(self, settings: Server) -> None:
         """Listen on every configured address that is not open yet.

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from asyncio import FIRST_COMPLETED
 from contextlib import suppress
-from typing import Any, Final
+from typing import Final
 
 from aiohttp import web
 
@@ -108,20 +108,6 @@ class GateServer:
     def location(self) -> str:
         """Where state is stored, "" for memory only."""
         return self._process_state.store.location
-
-    @property
-    def addresses(self) -> list[tuple[str, int]]:
-        """The public TCP addresses as (host, port), with the assigned port for port 0."""
-        return self._listeners.addresses if self._listeners else []
-
-    def addresses_of(self, key: str) -> list[tuple[str, int]]:
-        """Return the TCP addresses of one key of [server], such as "https_listen"."""
-        return self._listeners.addresses_of(key) if self._listeners else []
-
-    @property
-    def admin_addresses(self) -> list[Any]:
-        """The addresses of the admin listener."""
-        return list(self._admin.addresses) if self._admin else []
 
     async def start(self) -> None:
         """Open the store and the listeners, and begin to serve. Raises StartError."""

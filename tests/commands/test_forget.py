@@ -176,7 +176,7 @@ async def test_readyz_and_status_tell_a_fault_of_the_store(
 ) -> None:
     """The gate goes on serving, and says what is wrong."""
     gate = await start_gate(server={"admin_listen": "127.0.0.1:0"}, state={"path": str(tmp_path)})
-    host, port = gate.server.admin_addresses[0]
+    host, port = gate.admin_address
     store = gate.generation.process_state.store
     connection = store._engine._database.connection
     async with store._using:

@@ -98,7 +98,7 @@ class Desk:
 
 def at_listener(gate: RunningGate) -> Desk:
     """Return somebody at the admin listener."""
-    port = gate.server.admin_addresses[0][1]
+    port = gate.admin_address[1]
     return Desk(port, f"127.0.0.1:{port}")
 
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import re
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -15,6 +16,7 @@ import pytest
 
 from tailchat_gate.config.load import Source
 from tailchat_gate.config.model import Settings
+from tailchat_gate.config.tables.server import PUBLIC_ADDRESSES
 from tailchat_gate.identity.oauth.responses import Profile
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.identity.sessions.cookies import CookieNames
@@ -100,7 +102,23 @@ class RunningGate:
     @property
     def port(self) -> int:
         """The port of the public listener."""
-        return self.server.addresses[0][1]
+        return self.addresses_of(*PUBLIC_ADDRESSES)[0][1]
+
+    @property
+    def admin_address(self) -> tuple[str, int]:
+        """Host and port of the admin listener."""
+        return self.addresses_of("admin_listen")[0]
+
+    def addresses_of(self, *keys: str) -> list[tuple[str, int]]:
+        """Return the bound TCP addresses of keys of [server], such as "https_listen"."""
+        listeners = self.server._listeners
+        return [
+            one.getsockname()[:2]
+            for key in keys
+            for (setting, _), listener in (listeners._open.items() if listeners else ())
+            for one in listener.sockets
+            if setting == f"server.{key}" and one.family in (socket.AF_INET, socket.AF_INET6)
+        ]
 
     def cookie(self, profile: Profile = ALICE, *, signed_in_at: float | None = None) -> str:
         """Return a Cookie value of a session that this gate accepts."""

@@ -101,7 +101,7 @@ class FileGate:
         self, path: str, method: str = "GET", headers: Iterable[tuple[str, str]] = ()
     ) -> tuple[int, str]:
         """Return status and text of an answer of the admin listener."""
-        host, port = self.gate.server.admin_addresses[0][:2]
+        host, port = self.gate.admin_address
         async with (
             aiohttp.ClientSession() as session,
             session.request(

@@ -54,7 +54,7 @@ def files_of(issued: Issued) -> Mapping[str, str]:
 
 def https_port(gate: RunningGate) -> int:
     """Return the port of the first https listener."""
-    return gate.server.addresses_of("https_listen")[0][1]
+    return gate.addresses_of("https_listen")[0][1]
 
 
 @asynccontextmanager

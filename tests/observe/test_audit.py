@@ -71,7 +71,7 @@ async def closed(start_gate: Start, upstream: RawUpstream) -> RunningGate:
 
 async def admin(gate: RunningGate, path: str) -> Any:  # noqa: ANN401 - JSON
     """Return what a page of the admin listener says."""
-    host, port = gate.server.admin_addresses[0]
+    host, port = gate.admin_address
     async with ClientSession() as session, session.get(f"http://{host}:{port}{path}") as answer:
         return await answer.json()
 
@@ -322,7 +322,7 @@ def _pause() -> None:
 async def test_the_command_lists_them(closed: RunningGate, tmp_path: Path) -> None:
     """`tailchat-gate refusals` prints subs to copy, and nothing that a terminal would act on."""
     await ask(closed.port, request_bytes(Cookie=closed.cookie(EVE)))
-    host, port = closed.server.admin_addresses[0]
+    host, port = closed.admin_address
     config = tmp_path / "config.toml"
     await asyncio.to_thread(
         config.write_text,

@@ -28,7 +28,7 @@ async def gate(tmp_path: Path) -> AsyncIterator[RunningGate]:
 
 async def admin(gate: RunningGate, data: bytes) -> Response:
     """Send bytes to the admin listener; return the answer."""
-    return await ask(gate.server.admin_addresses[0][1], data, to_head=data.startswith(b"HEAD"))
+    return await ask(gate.admin_address[1], data, to_head=data.startswith(b"HEAD"))
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ async def asked(where: UnixAddress) -> tuple[int, bytes]:
 
 async def _said_behind_the_end(gate: RunningGate, data: bytes) -> bytes:
     """Send bytes, close that side, and return all that comes until the gate closes its own."""
-    reader, writer = await asyncio.open_connection(*gate.server.admin_addresses[0][:2])
+    reader, writer = await asyncio.open_connection(*gate.admin_address)
     writer.write(data)
     writer.write_eof()
     said = await reader.read()

@@ -42,7 +42,7 @@ async def _stopping(gate: RunningGate) -> AsyncIterator["asyncio.Task[None]"]:
 
 
 async def _readyz(gate: RunningGate) -> int:
-    host, port = gate.server.admin_addresses[0][:2]
+    host, port = gate.admin_address
     async with (
         aiohttp.ClientSession() as session,
         session.get(f"http://{host}:{port}/readyz") as response,

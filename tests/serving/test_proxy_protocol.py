@@ -209,7 +209,7 @@ async def test_tls_begins_behind_the_header(
     """The header is in plain text, and none of the handshake's bytes are taken for it."""
     server = certificates.server(**{**ON, "listen": ["127.0.0.1:0"]})
     gate = await start_gate(upstream.url, server=server, route=PUBLIC)
-    port = gate.server.addresses_of("https_listen")[0][1]
+    port = gate.addresses_of("https_listen")[0][1]
     for header in (V1, v2(1, 0x11, addresses("203.0.113.7") + bytes(500))):
         answer = await asyncio.to_thread(ask_by_tls, port, certificates.trusting(), header)
         assert answer.startswith(b"HTTP/1.1 200 ")

@@ -541,14 +541,14 @@ async def test_listeners_are_opened_and_closed(
 @pytest.mark.both_loops
 async def test_the_admin_listener_moves(gate: FileGate) -> None:
     """The order is answered on the address it came to, though that is closed by it."""
-    before = gate.gate.server.admin_addresses
+    before = gate.gate.addresses_of("admin_listen")
     await gate.write(server={"admin_listen": "localhost:0"})
     assert (await gate.order())[0] == 200
 
-    assert gate.gate.server.admin_addresses != before
+    assert gate.gate.addresses_of("admin_listen") != before
     assert (await gate.ask_admin("/healthz"))[0] == 200
     await gate.change(server={"admin_listen": ""})
-    assert gate.gate.server.admin_addresses == []
+    assert gate.gate.addresses_of("admin_listen") == []
 
 
 @pytest.mark.both_loops
@@ -702,11 +702,11 @@ async def test_a_stopping_gate_loads_nothing(gate: FileGate, upstream: RawUpstre
         client.send(_admitted(gate))
         await held.arrived.wait()
         stopping = asyncio.create_task(gate.gate.server.stop())
-        await until(lambda: not gate.gate.server.addresses)
+        await until(lambda: not gate.gate.addresses_of("listen"))
         await gate.write(server={"listen": ["127.0.0.1:0", "localhost:0"]})
         status, body = await gate.order()
         assert (status, body["problems"][0]["found"]) == (422, "is stopping")
-        assert gate.gate.server.addresses == []
+        assert gate.gate.addresses_of("listen") == []
         held.go_on.set()
 
         assert (await client.response()).body == b"ok"

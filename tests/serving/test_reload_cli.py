@@ -64,7 +64,7 @@ async def _told(process: asyncio.subprocess.Process, text: str) -> str:
 
 
 def _admin(gate: FileGate) -> str:
-    host, port = gate.gate.server.admin_addresses[0]
+    host, port = gate.gate.admin_address
     return f"{host}:{port}"
 
 
@@ -165,7 +165,7 @@ async def test_a_gate_without_a_file_says_so(tmp_path: Path) -> None:
     """A gate that was not started from a file cannot load one; the command ends with 1."""
     settings = make_settings(server={"admin_listen": "127.0.0.1:0"})
     async with running_gate(settings, tmp_path / "access.log") as gate:
-        host, port = gate.server.admin_addresses[0]
+        host, port = gate.admin_address
         code, _, err = await _reload(tmp_path / "none", "--admin", f"{host}:{port}")
 
     assert code == 1

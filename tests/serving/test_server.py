@@ -36,7 +36,7 @@ Start = Callable[..., Any]
 
 
 async def _admin(gate: RunningGate, path: str) -> tuple[int, str]:
-    host, port = gate.server.admin_addresses[0][:2]
+    host, port = gate.admin_address
     async with (
         aiohttp.ClientSession() as session,
         session.get(f"http://{host}:{port}{path}") as response,
@@ -238,7 +238,7 @@ async def test_both_versions_of_ip_can_be_listed(start_gate: Start) -> None:
     port = free_port()
     gate = await start_gate(server={"listen": [f"0.0.0.0:{port}", f"[::]:{port}"]})
 
-    assert sorted(gate.server.addresses) == [("0.0.0.0", port), ("::", port)]  # noqa: S104 - compared only
+    assert sorted(gate.addresses_of("listen")) == [("0.0.0.0", port), ("::", port)]  # noqa: S104 - compared only
 
 
 async def test_a_unix_socket_has_the_mode_and_group_that_are_named(
@@ -253,7 +253,7 @@ async def test_a_unix_socket_has_the_mode_and_group_that_are_named(
 
     found = await asyncio.to_thread(path.stat)
     assert (stat.S_IMODE(found.st_mode), found.st_gid) == (0o620, group)
-    assert gate.server.addresses == []
+    assert gate.addresses_of("listen") == []
     left = await asyncio.to_thread(lambda: sorted(one.name for one in tmp_path.iterdir()))
     assert [name for name in left if name.startswith(".")] == []
 

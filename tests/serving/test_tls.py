@@ -366,7 +366,7 @@ async def test_tls_is_switched_on_by_a_reload(certificates: Certificates, tmp_pa
             client.send(request_bytes("/ping"))
             assert (await client.response()).status == 200
         await gate.change(server=plain)
-        assert gate.gate.server.addresses_of("https_listen") == []
+        assert gate.gate.addresses_of("https_listen") == []
 
 
 async def test_a_websocket_by_tls(
@@ -498,7 +498,7 @@ async def test_plain_http_is_redirected(
         server=certificates.server(redirect_listen=["127.0.0.1:0"], hsts="1h"),
         route=[{"name": "wiki", "host": "*.tools.test", "allow": ["public"]}],
     )
-    port = gate.server.addresses_of("redirect_listen")[0][1]
+    port = gate.addresses_of("redirect_listen")[0][1]
     request = request_bytes("/a%2Fb?c=d", method=method, host=host)
     response = await ask(port, request, to_head=method == "HEAD")
 
@@ -512,7 +512,7 @@ async def test_a_redirecting_listener_answers_nothing_else(
 ) -> None:
     """Neither the gate's own pages nor bytes that are no request; connections stay open."""
     gate = await start_gate(server=certificates.server(redirect_listen=["127.0.0.1:0"]))
-    port = gate.server.addresses_of("redirect_listen")[0][1]
+    port = gate.addresses_of("redirect_listen")[0][1]
     async with RawClient.connect(port) as client:
         for path in ("/oauth2/userinfo", "/ping", "/oauth2/auth"):
             client.send(request_bytes(path, Cookie=gate.cookie()))
@@ -586,7 +586,7 @@ async def test_the_gate_serves_without_a_plain_listener(
 ) -> None:
     """With an empty list every connection is one by TLS."""
     gate = await start_gate(upstream.url, server=certificates.server(listen=[]), route=PUBLIC)
-    assert gate.server.addresses_of("listen") == []
+    assert gate.addresses_of("listen") == []
     async with tls_client(https_port(gate), certificates.trusting()) as client:
         client.send(request_bytes("/a"))
         assert (await client.response()).status == 200

@@ -97,7 +97,7 @@ async def test_what_is_refused_is_told(
     details = vars(told)["details"]
     assert (details["route"], details["upstream"]) == ("tool", upstream.url)
     assert fault in details["fault"]
-    port = gate.server.admin_addresses[0][1]
+    port = gate.admin_address[1]
     async with (
         aiohttp.ClientSession() as session,
         session.get(f"http://127.0.0.1:{port}/status") as response,

@@ -365,7 +365,7 @@ async def test_the_status_tells_how_many_and_not_who(
     server = {"admin_listen": "127.0.0.1:0"}
     gate = await start_gate(server=server, state={"path": str(path)})
     await put(gate, LOCK)
-    host, port = gate.server.admin_addresses[0]
+    host, port = gate.admin_address
     response = await ask(port, request_bytes("/status", host=host))
 
     assert response.json["locks"] == 1
