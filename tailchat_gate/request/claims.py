@@ -26,6 +26,8 @@ _PARAMETER: Final = re.compile(
 
 
 _NOTHING: Final[frozenset[str]] = frozenset()
+#: The most methods that are cached on a section: the cache of sections does not count their bytes.
+_MOST_CACHED: Final = 16
 
 
 def claimed_methods(fields: FieldSection, query: str) -> frozenset[str]:
@@ -36,7 +38,9 @@ def claimed_methods(fields: FieldSection, query: str) -> frozenset[str]:
     """
     claimed = fields.claimed
     if claimed is None:
-        claimed = fields.claimed = _in_fields(fields)
+        claimed = _in_fields(fields)
+        if len(claimed) <= _MOST_CACHED:
+            fields.claimed = claimed
     found = [match[1] for match in _PARAMETER.finditer(query) if match[1] is not None]
     return claimed.union(unquote_plus(value).upper() for value in found) if found else claimed
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from sys import getsizeof
 from typing import Final
 
 from tailchat_gate.bounded import ENTRY_BYTES, BoundedCache
@@ -183,7 +184,7 @@ def _is_small(shape: Shape) -> bool:
 
 def _cost_of_section(raw: bytes, section: FieldSection) -> int:
     """Return about how many bytes a section takes, with the fields made for a tool."""
-    return 2048 + 256 * len(section.shape.names) + 3 * len(raw)
+    return 2048 + 256 * len(section.shape.names) + 3 * len(raw) + _cost_of_meaning(section)
 
 
 def _cost_of_shape(names: tuple[bytes, ...], _shape: Shape) -> int:
@@ -191,8 +192,15 @@ def _cost_of_shape(names: tuple[bytes, ...], _shape: Shape) -> int:
     return 2048 + sum([256 + 2 * len(name) for name in names])
 
 
-def _cost_of_told(key: tuple[Shape, Values], _section: FieldSection) -> int:
+def _cost_of_told(key: tuple[Shape, Values], section: FieldSection) -> int:
     """Return about how many bytes the values of telling fields take, with their shape."""
     shape, values = key
-    told = sum([64 + 2 * len(value) for value in values])
+    told = sum([64 + 2 * len(value) for value in values]) + _cost_of_meaning(section)
     return 1536 + ENTRY_BYTES + told + _cost_of_shape(shape.names, shape)
+
+
+def _cost_of_meaning(section: FieldSection) -> int:
+    """Return about how many bytes a section takes for what can be larger than its values."""
+    # A set of short options takes fifty times as much as the field, and one emoji makes each
+    # character of a text take four bytes.
+    return ENTRY_BYTES * len(section.connection) + getsizeof(section.agent)

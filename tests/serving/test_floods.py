@@ -23,12 +23,15 @@ from tailchat_gate.identity.sessions.session import Lifetimes, SessionCookie, Se
 from tailchat_gate.observe import access_log
 from tailchat_gate.observe.access_log import AccessLog
 from tailchat_gate.request import client, head, sections
+from tailchat_gate.request.claims import claimed_methods
 from tailchat_gate.request.client import ClientResolver
 from tailchat_gate.request.fields import HeadLimits
 from tailchat_gate.request.head import RequestReader
 
 MIB: Final = 1 << 20
 RECORD = SessionRecord.begin(ALICE, now=0, login="")
+#: A list of short elements, which takes far more memory as a set than as one value.
+OPTIONS: Final = [b"%x" % number for number in range(300)]
 
 
 def _twice(count: int) -> Iterator[int]:
@@ -45,6 +48,16 @@ def _heads(head: Callable[[int], bytes], count: int) -> object:
 
 def _sections(field: Callable[[int], bytes], count: int) -> object:
     return _heads(lambda number: b"GET / HTTP/1.1\r\n" + field(number) + b"\r\n", count)
+
+
+def _claims() -> object:
+    reader, value = RequestReader(HeadLimits(16384, 65536, 128, 16384)), b",".join(OPTIONS)
+    for number in _twice(1000):
+        data = b"GET / HTTP/1.1\r\nHost:%x\r\nX-HTTP-Method:" % number + value + b"\r\n\r\n"
+        found = reader.read(data)
+        assert found is not None
+        assert len(claimed_methods(found[0].fields, "")) == len(OPTIONS)
+    return reader
 
 
 def _lines(target: Callable[[int], bytes], count: int) -> object:
@@ -115,6 +128,19 @@ FLOODS: Final[dict[str, tuple[Callable[[], object], int]]] = {
         lambda: _sections(lambda n: b"Host:%x\r\nA:" % n + b"a" * 4000 + b"\r\n", 1000),
         2560,
     ),
+    "sections, an agent that is not ASCII": (
+        lambda: _sections(
+            lambda n: b"Host:%x\r\nUser-Agent:" % n + b"a" * 1500 + b"\xf0\x9f\x98\x80\r\n", 1000
+        ),
+        2304,
+    ),
+    "sections, many options of Connection": (
+        lambda: _sections(
+            lambda n: b"Host:%x\r\nConnection:" % n + b",".join(OPTIONS[:60]) + b"\r\n", 1000
+        ),
+        2560,
+    ),
+    "sections, many claimed methods": (_claims, 2560),
     "lines, short": (lambda: _lines(lambda n: b"/%x" % n, 3000), 640),
     "lines, long": (lambda: _lines(lambda n: b"/%x" % n + b"a" * 4000, 400), 1280),
     "texts of the access log": (_texts, 400),
