@@ -1,12 +1,14 @@
 """The processes that run the tests share the files before they collect them.
 
 pytest-xdist lets each process collect everything, and shares it then: six processes would import
-all modules six times, and make each of thousands of tests six times. Here each has the files that
-take its share of the time, as weights.SECONDS knows it, and collects these alone. All are forked
-from one that has imported the gate.
+all modules six times, and make each of thousands of tests six times. Here each has files of its own
+that take most of its share of the time, as weights.SECONDS knows it. How long these take differs
+from run to run. So all collect some others, which are cheap to collect, and whichever is free runs
+the next of them. All processes are forked from one that has imported the gate.
 """
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +20,25 @@ from xdist.scheduler.each import EachScheduling  # type: ignore[import-untyped]
 from xdist.workermanage import WorkerController  # type: ignore[import-untyped]
 
 _TESTS: Final = Path(__file__).parents[1]
+#: How much of the time the files take that any process runs.
+_COMMON: Final = 0.25
+#: None of them takes longer than this part of a process's time: it may be the last to end.
+_SHORT: Final = 1 / 16
+
+
+def common(files: Sequence[Path], count: int) -> list[Path]:
+    """Return the files that any of `count` processes runs, those that take longest first."""
+    whole = sum(map(weights.weight, files))
+    short = [file for file in files if weights.weight(file) <= whole / count * _SHORT]
+    # A long file with many tests is dear to collect.
+    short.sort(key=lambda file: weights.weight(file) / file.stat().st_size, reverse=True)
+    found, taken = list[Path](), 0.0
+    for file in short:
+        taken += weights.weight(file)
+        if taken > whole * _COMMON:
+            break
+        found.append(file)
+    return weights.longest_first(found)
 
 
 def shares(files: Sequence[Path], count: int) -> list[list[Path]]:
@@ -48,12 +69,17 @@ def _named(config: pytest.Config) -> list[Path]:
     return sorted({file.resolve() for file in (*below, *filter(Path.is_file, named))})
 
 
+def _file(test: str) -> str:
+    return test.partition("::")[0]
+
+
 class Sharing:
     """A plugin of the process that gets the reports."""
 
     def __init__(self) -> None:
         self._session: pytest.Session | None = None
         self._told = 0
+        self._common: list[str] = []
 
     def pytest_sessionstart(self, session: pytest.Session) -> None:
         """Keep the session, which counts the tests."""
@@ -71,8 +97,12 @@ class Sharing:
             return
         number, self._told = self._told, self._told + 1
         count = node.workerinput["workercount"]
-        mine = shares(_named(node.config), count)[number] if number < count else []
+        named = _named(node.config)
+        of_all = common(named, count)
+        own = shares([file for file in named if file not in of_all], count)
+        mine = [*own[number], *of_all] if number < count else []
         node.workerinput["files"] = [str(file) for file in mine]
+        self._common = [str(file.relative_to(node.config.rootpath.resolve())) for file in of_all]
 
     def pytest_xdist_make_scheduler(
         self,
@@ -83,11 +113,11 @@ class Sharing:
         if not is_shared(config):
             return None
         assert self._session is not None
-        return Shares(config, log, self._session)
+        return Shares(config, log, self._session, self._common)
 
 
 class Shares(EachScheduling):  # type: ignore[misc] # xdist has no types
-    """Lets each process run all that it collected.
+    """Lets each process run its own files, and then hands out the common ones one by one.
 
     The tests that a crashed process had before it are not run: the run has failed by then.
     """
@@ -97,9 +127,11 @@ class Shares(EachScheduling):  # type: ignore[misc] # xdist has no types
         config: pytest.Config,
         log: Any,  # noqa: ANN401 - xdist's own
         session: pytest.Session,
+        common: Iterable[str],
     ) -> None:
         super().__init__(config, log)
         self._session = session
+        self._common = deque(common)
 
     def add_node_collection(self, node: WorkerController, collection: Sequence[str]) -> None:
         """Take what a process collected."""
@@ -109,7 +141,35 @@ class Shares(EachScheduling):  # type: ignore[misc] # xdist has no types
             return
         super().add_node_collection(node, collection)
         # Of which the percentages are told.
-        self._session.testscollected = sum(map(len, self.node2collection.values()))
+        self._session.testscollected = len(set[str]().union(*self.node2collection.values()))
+
+    def schedule(self) -> None:
+        """Let each process run its own files."""
+        common = set(self._common)
+        for node, collected in self.node2collection.items():
+            if node not in self._started:
+                self._started.append(node)
+                self._send(node, {_file(test) for test in collected} - common)
+
+    def mark_test_complete(
+        self, node: WorkerController, item_index: int, duration: float = 0
+    ) -> None:
+        """Send more tests to a process that is about to end what it has."""
+        super().mark_test_complete(node, item_index, duration)
+        self._send(node, ())
+
+    def _send(self, node: WorkerController, files: Collection[str]) -> None:
+        pending = self.node2pending[node]
+        # A process begins with a test when it knows the next one, or that there is none.
+        while files or (len(pending) < 2 and self._common):
+            files = files or {self._common.popleft()}
+            collected = enumerate(self.node2collection[node])
+            tests = [number for number, test in collected if _file(test) in files]
+            files = ()
+            pending += tests
+            node.send_runtest_some(tests)
+        if not self._common and not node.shutting_down:
+            node.shutdown()
 
     def remove_node(self, node: WorkerController) -> str | None:
         """Return the test in which a process crashed, if it did."""
