@@ -23,7 +23,7 @@ from tailchat_gate.commands.common import (
     json_option,
     print_json,
 )
-from tailchat_gate.commands.people import quiet
+from tailchat_gate.commands.people.accounts import quiet
 from tailchat_gate.config.load import (
     ConfigError,
     Loaded,

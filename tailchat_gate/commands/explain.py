@@ -121,7 +121,7 @@ def explain(
         fail("--as and --token: give one of them; a token makes the sender a machine", EXIT_USAGE)
     settings = loaded_from(config).settings
     if sub is not None and identifier.is_person_name(sub):
-        from tailchat_gate.commands.people import known_person  # noqa: PLC0415 - for names alone
+        from tailchat_gate.commands.people.accounts import known_person  # noqa: PLC0415 - for names alone
 
         sub = known_person(settings, sub)
     if token and token not in {known.name for known in settings.token}:
@@ -173,7 +173,7 @@ def _members(settings: Settings, stored: Memberships, *, asked: bool) -> tuple[M
 
 def _key(settings: Settings) -> bool | CannotTell:
     """Ask Tailchat whether its key is the public one."""
-    from tailchat_gate.commands.people import with_tailchat  # noqa: PLC0415 - for such groups alone
+    from tailchat_gate.commands.people.accounts import with_tailchat  # noqa: PLC0415 - for such groups alone
     from tailchat_gate.people.bot import has_public_key  # noqa: PLC0415 - as above
 
     return with_tailchat(settings, lambda api: has_public_key(api, time.time()))

@@ -9,8 +9,8 @@ from clikit import invoke
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tailchat_gate.commands.oauth2_proxy import Import
-from tailchat_gate.commands.oauth2_proxy_options import OPTIONS
+from tailchat_gate.commands.oauth2_proxy.conversion import Import
+from tailchat_gate.commands.oauth2_proxy.options import OPTIONS
 from tailchat_gate.config.keys import all_keys
 from tailchat_gate.config.load import Loaded, load
 from tailchat_gate.config.model import RouteSettings

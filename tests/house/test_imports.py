@@ -52,6 +52,15 @@ ONLY: Mapping[str, frozenset[str]] = {
 }
 #: The same within the rooms that have parts.
 INSIDE: Mapping[str, tuple[tuple[str, ...], ...]] = {
+    "commands": (
+        ("check", "init", "serve"),
+        ("completion", "config", "doctor", "explain", "generate", "oauth2_proxy"),
+        ("people",),
+        ("state",),
+        ("running_state",),
+        ("admin", "demo", "first_files"),
+        ("common", "completed_names"),
+    ),
     "serving": (
         ("workers",),
         ("process",),

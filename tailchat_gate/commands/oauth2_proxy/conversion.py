@@ -10,7 +10,7 @@ from urllib.parse import SplitResult, urlsplit
 import click
 
 from tailchat_gate.commands.common import EXIT_USAGE, fail, toml
-from tailchat_gate.commands.oauth2_proxy_options import OPTIONS
+from tailchat_gate.commands.oauth2_proxy.options import OPTIONS
 from tailchat_gate.config.problems import did_you_mean, shown
 from tailchat_gate.config.values.quantities import format_duration
 

@@ -14,7 +14,7 @@ from tailchat_gate.commands.common import (
     loaded_from,
     print_json,
 )
-from tailchat_gate.commands.people import with_tailchat
+from tailchat_gate.commands.people.accounts import with_tailchat
 from tailchat_gate.config.model import Settings
 from tailchat_gate.diagnosis.sign_in import Seen, look
 from tailchat_gate.people.api import TailchatApi

@@ -14,7 +14,7 @@ from tailchat_gate.commands.common import (
     json_option,
     print_list,
 )
-from tailchat_gate.commands.locks import check_id, checked, duration, person_meant
+from tailchat_gate.commands.people.locks import check_id, checked, duration, person_meant
 from tailchat_gate.commands.state import (
     OpenedStore,
     StateLocation,

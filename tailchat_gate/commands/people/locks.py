@@ -39,7 +39,7 @@ def person_meant(target: str, config: Path) -> str:
     """Return a target; look a name up in Tailchat, and return `sub:ID` after a confirmation."""
     if not is_person_name(target):
         return target
-    from tailchat_gate.commands.people import confirmed_target  # noqa: PLC0415 - for names alone
+    from tailchat_gate.commands.people.accounts import confirmed_target  # noqa: PLC0415 - for names alone
 
     return confirmed_target(target, config)
 

@@ -1,0 +1,1 @@
+"""The command that converts a configuration of oauth2-proxy."""
