@@ -155,12 +155,8 @@ class Shelf(Generic[T]):
 
     def drop(self, unwanted: Callable[[T], bool]) -> None:
         """Remove every value for which `unwanted` is true."""
-        for key in self.keys_of(unwanted):
+        for key in [key for key, (value, _) in self._entries.items() if unwanted(value)]:
             del self._entries[key]
-
-    def keys_of(self, wanted: Callable[[T], bool]) -> list[str]:
-        """Return the keys of all values for which `wanted` is true."""
-        return [key for key, (value, _) in self._entries.items() if wanted(value)]
 
     def __len__(self) -> int:
         """The number of entries, including expired ones."""
@@ -231,11 +227,6 @@ class Store:
     def change(self, sub: str, **changes: object) -> None:
         """Change fields of an account, for example `banned=True`."""
         self.users[sub] = replace(self.users[sub], **changes)  # type: ignore[arg-type] # the caller names fields of User
-
-    def revoke_user(self, sub: str) -> None:
-        """End every grant of a user, as happens after 14 days or when Redis is emptied."""
-        for grant_id in self.grants.keys_of(lambda grant: grant.sub == sub):
-            self.revoke(grant_id)
 
     def revoke(self, grant_id: str) -> None:
         """End a grant and everything issued under it."""

@@ -87,11 +87,6 @@ class StandInTailchat:
             self.gateway.actions.update(part.actions)
             self.gateway.open_actions.update(part.open_actions)
 
-    @property
-    def token_posts(self) -> int:
-        """How often /open/token was called."""
-        return self.seen["token"].count
-
     def app(self, *, everywhere: bool = False) -> web.Application:
         """Return the application; unless `everywhere`, it refuses peers on other machines."""
         middlewares = () if everywhere else (only_loopback,)

@@ -2,7 +2,7 @@
 
 import struct
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
@@ -109,24 +109,3 @@ USERS: Final[tuple[User, ...]] = (
     ),
     _user(8, "missing", discriminator="0008", avatar="javascript:alert(document.domain)"),
 )
-
-
-def user_named(name: str) -> User:
-    """Return the account of USERS with this `name`; raises KeyError without one."""
-    for user in USERS:
-        if user.name == name:
-            return user
-    raise KeyError(name)
-
-
-def as_json(users: Iterable[User] = USERS) -> list[dict[str, object]]:
-    """Return the accounts as JSON values: sub, email, password, claims."""
-    return [
-        {
-            "sub": user.sub,
-            "email": user.email,
-            "password": user.password,
-            "claims": dict(user.claims),
-        }
-        for user in users
-    ]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from accounts import user_named
 from aiohttp import web
 from gatekit import Clock, RawUpstream, RunningGate, ask, request_bytes, running_gate
 from parts import in_browser
@@ -16,7 +17,6 @@ from storykit import log_in, registered, served
 from visitor import NAVIGATION, Visitor
 
 from tailchat_gate.access.browser_origin import WorkerScopes
-from tailchat_gate.demo.users import user_named
 
 HOSHINO = user_named("hoshino")
 #: Takes the steps of a sign-in and tells their addresses; passes on what it is asked to.

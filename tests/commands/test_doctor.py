@@ -18,7 +18,6 @@ from tlskit import Authority
 
 from tailchat_gate.demo.store import App
 from tailchat_gate.demo.tailchat import StandInTailchat
-from tailchat_gate.demo.users import as_json
 
 # The first start fetches the provider's packages.
 pytestmark = pytest.mark.timeout(300)
@@ -41,7 +40,7 @@ SIGN_IN = ("tailchat", "issuer", "clock", "client-id", "redirect-uri", "client-s
 def provider() -> Iterator[OpenIdProvider]:
     """Run the provider once for all tests; its issuer is its own origin."""
     apps = [{**asdict(app), "redirect_uris": list(app.redirect_uris)} for app in APPS]
-    with openid_provider(users=as_json(), apps=apps) as found:
+    with openid_provider(apps=apps) as found:
         yield found
 
 

@@ -31,7 +31,6 @@ from tlskit import Authority
 from tailchat_gate.commands.common import counted
 from tailchat_gate.config.values.address import TcpAddress
 from tailchat_gate.demo.tailchat import StandInTailchat
-from tailchat_gate.demo.users import as_json
 from tailchat_gate.diagnosis.statement import (
     REPEATED,
     Check,
@@ -106,7 +105,7 @@ async def test_a_good_set_up(authority: Authority, tmp_path: Path) -> None:
     await asyncio.to_thread((tmp_path / "state").mkdir, 0o700)
     async with AsyncExitStack() as stack:
         stack.enter_context(listener)
-        provider = stack.enter_context(openid_provider(users=as_json(), apps=apps))
+        provider = stack.enter_context(openid_provider(apps=apps))
         front = await stack.enter_async_context(
             tailchat_front(provider, stand_in, tls=issued.server_context())
         )

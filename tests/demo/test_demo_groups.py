@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 
 import pytest
+from accounts import user_named
 from gatekit import Clock
 from storykit import served
 from tailchat_browser import APP
@@ -10,7 +11,6 @@ from tailchat_browser import APP
 from tailchat_gate.demo.gateway import bot_sub
 from tailchat_gate.demo.groups import MANAGE_PANEL, Group
 from tailchat_gate.demo.tailchat import StandInTailchat
-from tailchat_gate.demo.users import user_named
 from tailchat_gate.identity.oauth.back_channel import BackChannel
 from tailchat_gate.people.api import Done, Refused, TailchatApi
 

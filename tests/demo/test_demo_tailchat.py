@@ -9,6 +9,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from accounts import accounts_as_json, revoke_user, user_named
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 from gatekit import Clock
@@ -18,7 +19,7 @@ from tailchat_gate.demo.faults import BROKEN, CLOSE, HTML, Hang, Response, Rewri
 from tailchat_gate.demo.oauth import BAD_REQUEST, OAuthError, Parameters, listed
 from tailchat_gate.demo.store import LIMIT, Shelf
 from tailchat_gate.demo.tailchat import StandInTailchat
-from tailchat_gate.demo.users import USERS, User, as_json, picture, user_named
+from tailchat_gate.demo.users import USERS, User, picture
 from tailchat_gate.demo.wire import MAX_SHOWN, is_local, prefers_html, shown
 
 DAY = 24 * 3600
@@ -135,7 +136,7 @@ async def test_a_user_can_be_revoked(browser: Browser, stand_in: StandInTailchat
         bob = user_named("bob")
         ended = await other.authorize(bob)
         theirs = (await other.token(code=ended.code)).json
-    stand_in.store.revoke_user(user_named("hoshino").sub)
+    revoke_user(stand_in.store, user_named("hoshino").sub)
 
     assert (await browser.me(found["access_token"])).status == 401
     assert (await browser.refresh(found["refresh_token"])).json == INVALID_GRANT
@@ -347,7 +348,7 @@ async def test_a_closed_connection_answers_nothing(
     stand_in.faults.token = None
 
     assert (await browser.token(code=code)).status == 200
-    assert stand_in.token_posts == 2
+    assert stand_in.seen["token"].count == 2
 
 
 async def test_a_good_answer_can_be_rewritten(browser: Browser, stand_in: StandInTailchat) -> None:
@@ -367,7 +368,7 @@ async def test_calls_are_counted_and_the_last_one_kept(
     await browser.token(code="b", headers=None)
     seen = stand_in.seen["token"]
 
-    assert stand_in.token_posts == seen.count == 2
+    assert stand_in.seen["token"].count == seen.count == 2
     assert seen.header("content-type") == "application/x-www-form-urlencoded"
     assert seen.header("Origin") is None
     assert b"code=b" in seen.body
@@ -543,7 +544,7 @@ def test_shown_text_is_short_and_turns_nothing_round() -> None:
 
 def test_accounts_are_what_the_real_provider_is_given() -> None:
     """The accounts as JSON keep missing keys missing and hostile text as it is."""
-    found = json.loads(json.dumps(as_json()))
+    found = json.loads(json.dumps(accounts_as_json()))
 
     assert [entry["sub"] for entry in found] == [user.sub for user in USERS]
     assert [entry["claims"] for entry in found] == [dict(user.claims) for user in USERS]

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from accounts import user_named
 from clikit import invoke
 from gatekit import Clock, until
 from parts import in_browser, keep_screenshot
@@ -23,7 +24,7 @@ from visitor import FETCH, Page, Visitor
 from yarl import URL
 
 from tailchat_gate.demo.groups import Group
-from tailchat_gate.demo.users import User, user_named
+from tailchat_gate.demo.users import User
 from tailchat_gate.endpoints.access import CHOICES, FRESH_SECONDS, Decided
 from tailchat_gate.identity.access_requests import (
     MOST,

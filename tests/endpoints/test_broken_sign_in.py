@@ -7,12 +7,12 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from accounts import user_named
 from gatekit import Clock, until
 from process import free_port
 from storykit import CLIENT_ID, Story, story
 from visitor import FETCH
 
-from tailchat_gate.demo.users import user_named
 from tailchat_gate.identity.oauth.sign_in_watch import PAUSE
 
 HOSHINO = user_named("hoshino")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from accounts import user_named
 from gatekit import Clock, RunningGate, running_gate, until
 from parts import in_browser, keep_screenshot
 from playwright.async_api import Browser, Page, expect
@@ -14,7 +15,6 @@ from storekit import StoredEntries
 from storykit import log_in, registered, served
 
 from tailchat_gate.demo.tool import SampleTool
-from tailchat_gate.demo.users import user_named
 from tailchat_gate.identity.revocation.state import Lock
 
 pytestmark = in_browser

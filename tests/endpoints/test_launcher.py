@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from accounts import user_named
 from configkit import problems, write_smallest
 from gatekit import Clock, RawUpstream, ask, make_settings, request_bytes
 from pagekit import NOON
@@ -18,7 +19,7 @@ from playwright.async_api import Browser, expect
 from storykit import Story, story
 from visitor import FETCH, NAVIGATION, Page, Visitor
 
-from tailchat_gate.demo.users import User, user_named
+from tailchat_gate.demo.users import User
 from tailchat_gate.endpoints.launcher import drawn, make_tiles
 from tailchat_gate.identity.grants import Grant
 from tailchat_gate.pages.render import Pages

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from accounts import user_named
 from gatekit import (
     ALICE,
     START,
@@ -29,7 +30,6 @@ from storykit import Story, story
 from visitor import NAVIGATION, Page, Visitor
 from yarl import URL
 
-from tailchat_gate.demo.users import user_named
 from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.state.bookkeeping import LOOK_SECONDS
 

@@ -6,13 +6,14 @@ from pathlib import Path
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 import pytest
+from accounts import user_named
 from gatekit import Clock
 from storykit import Story, story, until_callback
 from visitor import FETCH, NAVIGATION, Page, Visitor
 from yarl import URL
 
 from tailchat_gate.demo.faults import BROKEN, CLOSE, HTML, Fault, Hang, Response, Rewrite
-from tailchat_gate.demo.users import USERS, User, user_named
+from tailchat_gate.demo.users import USERS, User
 
 HOSHINO = user_named("hoshino")
 SESSION = "tailchat_gate"
@@ -75,7 +76,7 @@ async def test_the_second_login_of_a_browser_is_silent(scene: Story) -> None:
         page = await visitor.open(scene.url + "/again")
 
     assert (page.status, page.url) == (200, scene.url + "/again")
-    assert scene.tailchat.token_posts == 2
+    assert scene.tailchat.seen["token"].count == 2
 
 
 async def test_what_is_asked_of_tailchat(scene: Story) -> None:
@@ -125,7 +126,7 @@ async def test_reloading_the_callback_goes_where_the_login_went(scene: Story) ->
             page = await visitor.open(callback)
             assert (page.status, page.url) == (200, scene.url + "/tool")
 
-    assert scene.tailchat.token_posts == 1
+    assert scene.tailchat.seen["token"].count == 1
 
 
 async def test_a_callback_whose_answer_was_lost_can_be_reloaded(scene: Story) -> None:
@@ -143,7 +144,7 @@ async def test_a_callback_whose_answer_was_lost_can_be_reloaded(scene: Story) ->
         page = await visitor.open(callback)
 
     assert (page.status, page.url) == (200, scene.url + "/tool")
-    assert scene.tailchat.token_posts == 1
+    assert scene.tailchat.seen["token"].count == 1
 
 
 async def test_a_used_callback_without_a_session_says_so(scene: Story) -> None:
@@ -159,7 +160,7 @@ async def test_a_used_callback_without_a_session_says_so(scene: Story) -> None:
 
     assert page.status == 400
     assert "login-already-used" in page.text
-    assert scene.tailchat.token_posts == 1
+    assert scene.tailchat.seen["token"].count == 1
 
 
 async def test_two_tabs_can_sign_in_at_once(scene: Story) -> None:
@@ -209,7 +210,7 @@ async def test_a_callback_in_another_browser_is_refused(scene: Story) -> None:
     assert "/oauth2/start?rd=/asked" in fresh.text
     assert begun.trail[1] == f"{scene.url}/oauth2/start?rd=/asked&again=1"
     assert (begun.status, begun.forms[0].action.endswith("/login")) == (200, True)
-    assert scene.tailchat.token_posts == 0
+    assert scene.tailchat.seen["token"].count == 0
 
 
 async def test_a_stolen_code_in_ones_own_login_is_refused(scene: Story) -> None:
@@ -271,7 +272,7 @@ async def test_a_callback_that_is_not_right_has_a_page(
     assert "/oauth2/start?rd=" in page.text
     assert "<script>alert" not in page.text
     assert page.headers["Cache-Control"] == "no-store"
-    assert scene.tailchat.token_posts == 0
+    assert scene.tailchat.seen["token"].count == 0
     assert (await scene.gate.log())[-1]["reason"] == reason
 
 
@@ -316,7 +317,7 @@ async def test_looking_ahead_spends_no_code(scene: Story) -> None:
             page = await visitor.open(url, method="HEAD", follow=False)
             assert (page.status, page.headers["Allow"]) == (405, "GET")
             assert "Set-Cookie" not in page.headers
-        assert scene.tailchat.token_posts == 0
+        assert scene.tailchat.seen["token"].count == 0
 
         page = await visitor.open(callback)
 
@@ -334,7 +335,7 @@ async def test_an_expired_login_can_be_started_again(scene: Story) -> None:
     assert page.status == 400
     assert "login-state-expired" in page.text
     assert "/oauth2/start?rd=/tool" in page.text
-    assert scene.tailchat.token_posts == 0
+    assert scene.tailchat.seen["token"].count == 0
 
 
 def _json(body: bytes, status: int = 400) -> Response:
@@ -374,7 +375,7 @@ async def test_a_tailchat_that_fails_has_a_page(
         assert SESSION not in visitor.cookies(scene.url)
     assert (page.status, reason in page.text) == (status, True)
     assert "/oauth2/start?rd=" in page.text
-    assert scene.tailchat.token_posts <= 1
+    assert scene.tailchat.seen["token"].count <= 1
 
 
 async def test_a_tailchat_that_hangs_is_given_up_on(tmp_path: Path, clock: Clock) -> None:
@@ -440,7 +441,7 @@ async def test_signing_out(scene: Story) -> None:
     assert out.url == f"{scene.url}/oauth2/sign_out"
     assert any(link.endswith("prompt=login") for link in out.links)
     assert "Tailchat" in out.text
-    assert scene.tailchat.token_posts == 1
+    assert scene.tailchat.seen["token"].count == 1
 
 
 async def test_a_foreign_page_cannot_sign_somebody_out(scene: Story) -> None:

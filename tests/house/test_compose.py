@@ -9,13 +9,12 @@ from typing import Any, Final
 import pytest
 import pytest_asyncio
 import yaml  # type: ignore[import-untyped] # its types are a package of their own
+from accounts import user_named
 from compose_spec import PyCompose
 from edgekit import Edge, Place, edge, in_front, program, traefik_text
 from gatekit import Clock, RawUpstream, ask, request_bytes
 from process import free_port
 from visitor import FETCH, Visitor
-
-from tailchat_gate.demo.users import user_named
 
 ROOT: Final = Path(__file__).parents[2]
 COMPOSE: Final = ROOT / "deploy" / "compose"

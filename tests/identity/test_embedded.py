@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from accounts import user_named
 from aiohttp import web
 from gatekit import Clock, RunningGate, running_gate
 from parts import in_browser, keep_screenshot
@@ -16,7 +17,6 @@ from process import free_port
 from storykit import log_in, registered, served
 
 from tailchat_gate.demo.tool import SampleTool
-from tailchat_gate.demo.users import user_named
 
 pytestmark = in_browser
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from accounts import user_named
 from gatekit import Clock, running_gate
 from parts import in_browser
 from playwright.async_api import Browser, BrowserContext, CDPSession, Page
 from storykit import registered, served
 
 from tailchat_gate.demo.tool import SampleTool
-from tailchat_gate.demo.users import user_named
 
 pytestmark = in_browser
 

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
 import pytest
+from accounts import revoke_user
 from gatekit import RawClient, Received, request_bytes, until
 from recheckkit import BOB, HOSHINO, HOUR, INTERVAL, Person, asked, counted, recheck, sign_in
 from storykit import Story
@@ -90,7 +91,7 @@ async def test_what_is_under_way_ends_with_a_revoked_session(scene: Story) -> No
     async with AsyncExitStack() as stack:
         socket, stream = await opened(stack, person), await opened(stack, person, "/stream")
         others = await opened(stack, other)
-        scene.tailchat.store.revoke_user(HOSHINO.sub)
+        revoke_user(scene.tailchat.store, HOSHINO.sub)
         scene.clock.now += INTERVAL
 
         expected = close_frame(UNAUTHORIZED, SESSION_OVER)
@@ -153,7 +154,7 @@ async def test_a_route_may_let_it_outlive_the_session(start_rechecks: Start) -> 
     person = await sign_in(scene)
     async with AsyncExitStack() as stack:
         client = await opened(stack, person)
-        scene.tailchat.store.revoke_user(HOSHINO.sub)
+        revoke_user(scene.tailchat.store, HOSHINO.sub)
         await recheck(person)
 
         assert counted(scene, "revoked") == 1

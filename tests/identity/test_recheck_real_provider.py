@@ -27,7 +27,6 @@ from storykit import CLIENT_ID, CLIENT_SECRET, gate_app
 from visitor import Visitor
 
 from tailchat_gate.config.model import Settings
-from tailchat_gate.demo.users import as_json
 from tailchat_gate.identity.sessions.session import SessionRecord
 
 # The first run installs the provider's packages.
@@ -46,7 +45,7 @@ class Place:
 def place() -> Iterator[Place]:
     """Run a provider of its own for each test, because its clock only goes forward."""
     port = free_port()
-    with openid_provider(users=as_json(), apps=[gate_app(port)]) as provider:
+    with openid_provider(apps=[gate_app(port)]) as provider:
         yield Place(provider, port)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from accounts import revoke_user
 from gatekit import running_gate
 from recheckkit import (
     BOB,
@@ -45,7 +46,7 @@ async def scene(start_rechecks: Start) -> Story:
 
 def refreshed(scene: Story) -> int:
     """Return how often a token was asked for beyond the one login of a test."""
-    return scene.tailchat.token_posts - 1
+    return scene.tailchat.seen["token"].count - 1
 
 
 # Confirmed.
@@ -104,7 +105,7 @@ async def test_what_is_known_outlives_a_reload(start_rechecks: Start) -> None:
     """Another configuration neither asks again nor forgets who was refused."""
     scene = await start_rechecks()
     gone, other = await sign_in(scene), await sign_in(scene, BOB)
-    scene.tailchat.store.revoke_user(HOSHINO.sub)
+    revoke_user(scene.tailchat.store, HOSHINO.sub)
     scene.tailchat.store.rename(BOB.sub, "Robert")
     await recheck(gone)
     await other.get()
@@ -219,7 +220,7 @@ async def test_a_revoked_session_ends_with_all_its_copies(
     scene = await start_rechecks(route=TWO_HOSTS)
     home, wiki = await sign_in_at(scene, WIKI)
     copy = Person(scene, home.cookie, home.host)
-    scene.tailchat.store.revoke_user(HOSHINO.sub)
+    revoke_user(scene.tailchat.store, HOSHINO.sub)
     await recheck(home)
     reached = len(scene.tool.requests)
 
@@ -245,7 +246,7 @@ async def test_who_was_revoked_signs_in_again(start_rechecks: Start) -> None:
     async with scene.visitor() as visitor:
         await visitor.sign_in(f"{scene.url}/", HOSHINO.email, HOSHINO.password)
         person = at_tool(scene, visitor)
-        scene.tailchat.store.revoke_user(HOSHINO.sub)
+        revoke_user(scene.tailchat.store, HOSHINO.sub)
         await recheck(person)
         elsewhere = await visitor.open(f"{scene.url.replace('127.0.0.1', WIKI)}/")
         assert any("/open/auth" in url for url in elsewhere.trail)
@@ -261,7 +262,7 @@ async def test_who_was_revoked_signs_in_again(start_rechecks: Start) -> None:
 async def test_after_a_night_nothing_is_served_unasked(scene: Story) -> None:
     """The first request of a session that was away for long waits, and a revoked one is refused."""
     person = await sign_in(scene)
-    scene.tailchat.store.revoke_user(HOSHINO.sub)
+    revoke_user(scene.tailchat.store, HOSHINO.sub)
     reached = len(scene.tool.requests)
     scene.clock.now += 2 * INTERVAL
 
@@ -274,7 +275,7 @@ async def test_after_a_night_nothing_is_served_unasked(scene: Story) -> None:
 async def test_the_gates_own_answers_wait_too(scene: Story) -> None:
     """Who am I, and who is it for a proxy that asks, are not told from a night ago."""
     person = await sign_in(scene)
-    scene.tailchat.store.revoke_user(HOSHINO.sub)
+    revoke_user(scene.tailchat.store, HOSHINO.sub)
     scene.clock.now += 8 * HOUR
 
     assert refusal(await person.get("/oauth2/userinfo")) == (401, "session-revoked")
@@ -283,7 +284,7 @@ async def test_the_gates_own_answers_wait_too(scene: Story) -> None:
 async def test_a_proxys_question_waits_too(scene: Story) -> None:
     """Where a proxy in front asks after a night, its question is answered once Tailchat was."""
     gone, other = await sign_in(scene), await sign_in(scene, BOB)
-    scene.tailchat.store.revoke_user(HOSHINO.sub)
+    revoke_user(scene.tailchat.store, HOSHINO.sub)
     scene.tailchat.store.rename(BOB.sub, "Robert")
     scene.clock.now += 8 * HOUR
 
@@ -304,7 +305,7 @@ async def test_who_am_i_tells_the_name_of_by_now(scene: Story) -> None:
 async def test_no_websocket_for_a_revoked_session(scene: Story) -> None:
     """A handshake waits for the answer like any request, and reaches no tool."""
     person = await sign_in(scene)
-    scene.tailchat.store.revoke_user(HOSHINO.sub)
+    revoke_user(scene.tailchat.store, HOSHINO.sub)
     reached = len(scene.tool.requests)
     scene.clock.now += HOUR
     response = await person.get(
@@ -321,7 +322,7 @@ async def test_a_public_route_knows_the_revoked_as_nobody(start_rechecks: Start)
         route=[{"name": "home"}, {"name": "p", "path": "/p", "allow": ["public"]}]
     )
     person = await sign_in(scene)
-    scene.tailchat.store.revoke_user(HOSHINO.sub)
+    revoke_user(scene.tailchat.store, HOSHINO.sub)
     scene.clock.now += HOUR
 
     assert (await person.get("/p")).status == 200
@@ -332,7 +333,7 @@ async def test_a_public_route_knows_the_revoked_as_nobody(start_rechecks: Start)
 async def test_a_planted_cookie_of_a_revoked_session_costs_nothing(scene: Story) -> None:
     """Beside a good session a revoked one does not count, in either order."""
     revoked, good = await sign_in(scene), await sign_in(scene, BOB)
-    scene.tailchat.store.revoke_user(HOSHINO.sub)
+    revoke_user(scene.tailchat.store, HOSHINO.sub)
     scene.clock.now += HOUR
     assert refusal(await revoked.get()) == (401, "session-revoked")
     for cookies in ((revoked.cookie, good.cookie), (good.cookie, revoked.cookie)):
@@ -399,7 +400,7 @@ async def test_an_access_token_that_died_early_is_replaced(scene: Story) -> None
 async def test_a_refused_refresh_ends_the_session(scene: Story) -> None:
     """After the hour it is the refresh token that a revoked person's session ends by."""
     person = await sign_in(scene)
-    scene.tailchat.store.revoke_user(HOSHINO.sub)
+    revoke_user(scene.tailchat.store, HOSHINO.sub)
     scene.clock.now += 2 * HOUR
 
     assert refusal(await person.get()) == (401, "session-revoked")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Final, NoReturn
 
 import pytest
+from accounts import accounts_as_json
 
 SOURCE: Final = Path(__file__).parent / "openid_provider"
 INSTALL_SECONDS: Final = 240
@@ -117,13 +118,12 @@ def _npm_ci(node: Node, target: Path) -> None:
 @contextmanager
 def openid_provider(
     *,
-    users: Sequence[Mapping[str, object]],
     apps: Sequence[Mapping[str, object]],
     issuer: str = "",
 ) -> Iterator[OpenIdProvider]:
-    """Run the provider on a free port of 127.0.0.1 until the block ends.
+    """Run the provider with the stand-in's accounts on a free port, until the block ends.
 
-    `users`: sub, email, password, claims. `apps`: client_id, client_secret, name, redirect_uris.
+    `apps`: client_id, client_secret, name, redirect_uris.
     `issuer`: its API_URL; "" for its own origin. A missing part skips the test; where CI=true it
     fails it.
     """
@@ -142,7 +142,9 @@ def openid_provider(
             text=True,
         )
         try:
-            yield _hello(process, {"users": users, "apps": apps, "issuer": issuer}, log)
+            yield _hello(
+                process, {"users": accounts_as_json(), "apps": apps, "issuer": issuer}, log
+            )
         finally:
             _stop(process)
 

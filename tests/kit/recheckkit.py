@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from accounts import user_named
 from gatekit import Clock, Response, RunningGate, ask, cookie_value, request_bytes
 from storykit import Story, story
 from visitor import Visitor
 
-from tailchat_gate.demo.users import User, user_named
+from tailchat_gate.demo.users import User
 from tailchat_gate.identity.oauth.client import TailchatClient
 from tailchat_gate.identity.recheck import RecheckTerms
 from tailchat_gate.identity.rechecker import Rechecker

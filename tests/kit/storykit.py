@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
+from accounts import user_named
 from aiohttp import web
 from gatekit import (
     Clock,
@@ -27,7 +28,6 @@ from visitor import NAVIGATION, Visitor
 from tailchat_gate.config.model import Settings
 from tailchat_gate.demo.store import App
 from tailchat_gate.demo.tailchat import StandInTailchat
-from tailchat_gate.demo.users import user_named
 
 CLIENT_ID = "tc_649aa2179e97b8b3b2d10041"
 CLIENT_SECRET = "the-secret-of-the-app"

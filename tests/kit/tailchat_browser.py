@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit
 
+from accounts import user_named
 from visitor import Page, Visitor
 
 from tailchat_gate.demo.store import App
-from tailchat_gate.demo.users import User, user_named
+from tailchat_gate.demo.users import User
 
 REDIRECT: Final = "http://127.0.0.1:18080/cb"
 APP: Final = App(

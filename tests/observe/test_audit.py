@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from accounts import user_named
 from aiohttp import ClientSession
 from click.testing import CliRunner
 from gatekit import (
@@ -26,7 +27,6 @@ from gatekit import (
 from storykit import Story, story
 
 from tailchat_gate.cli import main
-from tailchat_gate.demo.users import user_named
 from tailchat_gate.identity.machine_tokens import hash_of, make_token
 from tailchat_gate.identity.oauth.responses import Profile
 from tailchat_gate.observe.audit import MAX_REFUSALS, MAX_SIGN_INS, Audit, Person

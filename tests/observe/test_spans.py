@@ -13,6 +13,7 @@ from threading import Event
 from typing import Any
 
 import pytest
+from accounts import user_named
 from collectorkit import Collector, Found, collecting
 from gatekit import (
     SUB,
@@ -27,7 +28,6 @@ from gatekit import (
 )
 from storykit import story, until_callback
 
-from tailchat_gate.demo.users import user_named
 from tailchat_gate.observe import spans as spans_module
 from tailchat_gate.observe.metrics import Metrics
 from tailchat_gate.observe.spans import RequestSpans, Spans

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from accounts import user_named
 from clikit import GATE, environ, invoke
 from gatekit import SECRET, Clock, make_settings
 from storekit import StoredEntries
@@ -18,7 +19,6 @@ from tailchat_browser import APP
 
 from tailchat_gate.demo.faults import Response
 from tailchat_gate.demo.tailchat import StandInTailchat
-from tailchat_gate.demo.users import user_named
 from tailchat_gate.identity.revocation.state import Lock
 from tailchat_gate.people.registration import open_to_strangers, read_registration
 

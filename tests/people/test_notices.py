@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from accounts import user_named
 from gatekit import Clock, RawUpstream, until
 from groupkit import GET_GROUPS, GROUP_ID, GroupScene, group_scene
 from storekit import StoredEntries
@@ -17,7 +18,6 @@ from storykit import CLIENT_ID, Story, story
 
 from tailchat_gate.demo.faults import Rewrite
 from tailchat_gate.demo.groups import Group
-from tailchat_gate.demo.users import user_named
 from tailchat_gate.identity.revocation.state import Lock
 from tailchat_gate.observe.log import (
     AUDIT_LOGGER_NAME,

@@ -7,12 +7,12 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from accounts import user_named
 from dashboardkit import BOB, ROUTES, SECTIONS, WIKI, Desk, at_listener, at_route, explain_url
 from dashboardkit import status_at_wiki as wiki_status
 from gatekit import ALICE, SUB, Clock, RawUpstream, RunningGate, ask, request_bytes
 from storykit import story
 
-from tailchat_gate.demo.users import user_named
 from tailchat_gate.identity.grants import Grant
 from tailchat_gate.identity.machine_tokens import hash_of, make_token
 from tailchat_gate.identity.oauth.responses import Profile

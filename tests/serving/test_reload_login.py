@@ -57,7 +57,7 @@ async def test_a_used_login_is_used_after_a_reload(scene: Story) -> None:
 
     assert page.status == 400
     assert "login-already-used" in page.text
-    assert scene.tailchat.token_posts == 1
+    assert scene.tailchat.seen["token"].count == 1
 
 
 async def test_a_form_of_a_page_is_good_after_a_reload(scene: Story) -> None:
@@ -95,7 +95,7 @@ async def test_a_code_under_way_is_not_lost(
         page = await (first if stays else visitor.open(callback))
 
         assert (page.status, page.url) == (200, scene.url + "/tool")
-        assert scene.tailchat.token_posts == 1
+        assert scene.tailchat.seen["token"].count == 1
         await until(lambda: old.tailchat._channel._session is None)
 
 

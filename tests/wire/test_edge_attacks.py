@@ -6,12 +6,12 @@ from contextlib import asynccontextmanager
 from urllib.parse import urljoin
 
 import pytest
+from accounts import user_named
 from edge_fields import samples
 from edgekit import Edge, Fronts, in_front
 from gatekit import RawClient, Received
 from visitor import NAVIGATION, Visitor
 
-from tailchat_gate.demo.users import user_named
 from tailchat_gate.request.field_names import fold
 
 pytestmark = in_front

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from accounts import user_named
 from edgekit import TOKEN, Edge, edge, in_front
 from gatekit import Clock, RawClient, Received, Response, ask, request_bytes
 from visitor import Visitor
 
-from tailchat_gate.demo.users import user_named
 from tailchat_gate.identity.machine_tokens import make_token
 
 pytestmark = in_front

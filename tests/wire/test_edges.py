@@ -4,12 +4,12 @@ from asyncio import StreamReader, StreamWriter
 from itertools import product
 
 import pytest
+from accounts import user_named
 from edgekit import TOKEN, Edge, in_front
 from gatekit import RawClient, Received, ask, request_bytes
 from visitor import FETCH, Visitor
 from websocketkit import MASK, SWITCH, UPGRADE
 
-from tailchat_gate.demo.users import user_named
 from tailchat_gate.identity.revocation.state import Lock, Unlock
 
 HOSHINO = user_named("hoshino")

@@ -131,7 +131,7 @@ async def test_who_leaves_while_waiting_leaves_the_line(tmp_path: Path, clock: C
         assert login_queue.asking == OF_ONE
         hang.release()
         await until(lambda: not login_queue.asking)
-        assert scene.tailchat.token_posts == OF_ONE
+        assert scene.tailchat.seen["token"].count == OF_ONE
 
 
 async def test_a_full_line_has_room_for_who_has_nobody_in_it(
@@ -198,7 +198,7 @@ async def test_a_login_that_was_busy_may_come_again(
 
         page = await visitor.open(callback)
     assert (page.status, page.url) == (200, f"{scene.url}/mine")
-    assert scene.tailchat.token_posts == 1
+    assert scene.tailchat.seen["token"].count == 1
 
 
 @asynccontextmanager

@@ -10,6 +10,7 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 import pytest_asyncio
+from accounts import user_named
 from gatekit import (
     Clock,
     RawUpstream,
@@ -25,7 +26,6 @@ from storykit import registered
 from visitor import Page as Answer
 from visitor import Visitor
 
-from tailchat_gate.demo.users import user_named
 from tailchat_gate.identity.oauth import return_targets
 from tailchat_gate.identity.oauth.return_targets import (
     LONGEST_CARRIED,

@@ -11,6 +11,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import jwt
 import pytest
+from accounts import user_named
 from openid_provider_process import (
     SOURCE,
     MissingPart,
@@ -33,7 +34,7 @@ from tailchat_browser import (
 from visitor import Page
 
 from tailchat_gate.demo.tailchat import StandInTailchat
-from tailchat_gate.demo.users import USERS, User, as_json, user_named
+from tailchat_gate.demo.users import USERS, User
 
 # The first start fetches the provider's packages.
 pytestmark = pytest.mark.timeout(300)
@@ -59,7 +60,7 @@ class Tailchat:
 def real_provider() -> Iterator[OpenIdProvider]:
     """Run the provider once for all tests."""
     apps = [{**asdict(app), "redirect_uris": list(app.redirect_uris)} for app in (APP, OTHER_APP)]
-    with openid_provider(users=as_json(), apps=apps, issuer=ISSUER) as provider:
+    with openid_provider(apps=apps, issuer=ISSUER) as provider:
         yield provider
 
 
@@ -1076,7 +1077,7 @@ def test_a_missing_part_skips_but_fails_in_ci(
         raise MissingPart("no Node here")
 
     monkeypatch.setattr("openid_provider_process.find_node", nothing)
-    with pytest.raises(outcome, match="no Node here"), openid_provider(users=(), apps=()):
+    with pytest.raises(outcome, match="no Node here"), openid_provider(apps=()):
         pass
 
 

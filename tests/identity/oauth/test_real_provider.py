@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+from accounts import user_named
 from gatekit import Clock, RawUpstream, RunningGate, make_settings, running_gate
 from openid_provider_process import OpenIdProvider, openid_provider
 from parts import in_browser, keep_screenshot
@@ -16,7 +17,7 @@ from storykit import CLIENT_ID, CLIENT_SECRET, gate_app, served
 from visitor import Visitor
 
 from tailchat_gate.demo.tool import SampleTool
-from tailchat_gate.demo.users import USERS, User, as_json, user_named
+from tailchat_gate.demo.users import USERS, User
 
 # The first run installs the provider's packages.
 pytestmark = pytest.mark.timeout(300)
@@ -48,7 +49,7 @@ class Place:
 def place() -> Iterator[Place]:
     """Run the provider once for all tests of this file."""
     port = free_port()
-    with openid_provider(users=as_json(), apps=[gate_app(port)], issuer=ISSUER) as provider:
+    with openid_provider(apps=[gate_app(port)], issuer=ISSUER) as provider:
         yield Place(provider, port)
 
 

@@ -12,7 +12,6 @@ from tailchat_browser import APP, REDIRECT
 
 from tailchat_gate.demo.store import App
 from tailchat_gate.demo.tailchat import StandInTailchat
-from tailchat_gate.demo.users import as_json
 from tailchat_gate.identity.oauth.back_channel import BackChannel
 from tailchat_gate.identity.oauth.login import ClientRegistration
 from tailchat_gate.identity.oauth.sign_in_check import Finding, SignInCheck
@@ -37,7 +36,7 @@ class Tailchat:
 def real_provider() -> Iterator[OpenIdProvider]:
     """Run the provider once for all tests; its issuer is its own origin."""
     apps = [{**asdict(app), "redirect_uris": list(app.redirect_uris)} for app in APPS]
-    with openid_provider(users=as_json(), apps=apps) as provider:
+    with openid_provider(apps=apps) as provider:
         yield provider
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from accounts import user_named
 from gatekit import (
     ALICE,
     SECRET,
@@ -29,7 +30,6 @@ from storekit import StoredEntries
 from storykit import story
 from visitor import NAVIGATION
 
-from tailchat_gate.demo.users import user_named
 from tailchat_gate.identity.machine_tokens import hash_of, make_token
 from tailchat_gate.identity.revocation.state import Entry, Lock, SignedOut, Unlock
 from tailchat_gate.serving.server import StartError

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from accounts import user_named
 from gatekit import ALICE, START, SUB, Clock, RawUpstream, RunningGate, ask, request_bytes
 from gatekit import until as when
 from storekit import StoredEntries
@@ -13,7 +14,6 @@ from storykit import story
 from tunnelkit import opened
 from visitor import NAVIGATION
 
-from tailchat_gate.demo.users import user_named
 from tailchat_gate.identity.machine_tokens import hash_of, make_token
 from tailchat_gate.identity.revocation.state import Lock, Unlock
 

@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 
 import pytest
+from accounts import revoke_user, user_named
 from gatekit import ALICE, RawClient, request_bytes, until
 from recheckkit import (
     BOB,
@@ -24,7 +25,6 @@ from storykit import Story
 from wirekit import heard
 
 from tailchat_gate.demo.faults import Hang
-from tailchat_gate.demo.users import user_named
 from tailchat_gate.identity.oauth.responses import TokenSet
 from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.proxy.client.protocol import ClientProtocol
@@ -162,7 +162,7 @@ async def test_requests_behind_a_held_one_keep_their_order(scene: Story) -> None
 async def test_a_held_request_that_is_refused_ends_as_any(scene: Story) -> None:
     """A POST that waited and is refused loses its body, with its connection."""
     person = await sign_in(scene)
-    scene.tailchat.store.revoke_user(HOSHINO.sub)
+    revoke_user(scene.tailchat.store, HOSHINO.sub)
     hang = scene.tailchat.faults.me = Hang()
     scene.clock.now += 40 * MINUTES
     async with RawClient.connect(scene.gate.port) as client:

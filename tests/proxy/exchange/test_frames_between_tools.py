@@ -8,13 +8,12 @@ from typing import Any, Final
 
 import pytest
 import pytest_asyncio
+from accounts import user_named
 from aiohttp import web
 from gatekit import Clock, Response, RunningGate, ask, make_settings, request_bytes, running_gate
 from parts import in_browser, keep_screenshot
 from playwright.async_api import Browser, BrowserContext, Page, expect
 from storykit import log_in, registered, served
-
-from tailchat_gate.demo.users import user_named
 
 pytestmark = in_browser
 
