@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -33,7 +34,9 @@ from storykit import Story, callback_at, story, until_callback
 
 from tailchat_gate.cli import main
 from tailchat_gate.identity.oauth.responses import Profile
+from tailchat_gate.serving import process_state
 from tailchat_gate.state.bookkeeping import Health, StoreFault
+from tailchat_gate.state.places import shared_store
 from tailchat_gate.state.redis.database import peek_at
 from tailchat_gate.state.redis.servers import RedisPlace
 from tailchat_gate.state.redis.store import RedisStore
@@ -42,6 +45,14 @@ from tailchat_gate.state.store import Record
 BOB = Profile("660000000000000000000002", "Bob", "0001", "")
 #: Seconds of one call: a server that hangs is told from a machine that is busy by more than that.
 PATIENCE = 2.0
+#: Of the gates', whose servers are killed: a Sentinel has but an eighth of it for an answer by TLS.
+_OF_GATES = 16.0
+
+
+@pytest.fixture(autouse=True)
+def _patient_gates(monkeypatch: pytest.MonkeyPatch) -> None:
+    patient = partial(shared_store, patience=_OF_GATES)
+    monkeypatch.setattr(process_state, "shared_store", patient)
 
 
 def _table(place: RedisPlace) -> dict[str, object]:
