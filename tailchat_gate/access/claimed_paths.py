@@ -9,7 +9,7 @@ from tailchat_gate.access.route import Match, Route
 from tailchat_gate.access.routes import RouteTable
 from tailchat_gate.config.values.path import inside
 from tailchat_gate.reasons import Reason, RefusedError
-from tailchat_gate.request.claims import REWRITTEN
+from tailchat_gate.request.claims import REWRITTEN, claim_name
 from tailchat_gate.request.fields import FieldSection
 from tailchat_gate.request.readings import MAX_READINGS, TooManyReadingsError, readings
 from tailchat_gate.request.target import Claim, Host, Purpose, Target, read_target
@@ -172,16 +172,16 @@ def _scheme(upstream: str) -> str:
 def _values(
     fields: FieldSection, seen: Mapping[bytes, list[tuple[Claim, bytes]]]
 ) -> dict[bytes, bytes]:
-    """Return the values of the fields in which something has to be told otherwise."""
+    """Return the values of the fields in which something has to be told otherwise.
+
+    They are by their names as sent, in lower case.
+    """
     made: dict[bytes, bytes] = {}
-    for name, told in seen.items():
-        if name not in REWRITTEN or not any(raw for _, raw in told):
-            continue
-        value = fields.values(name)[0]
-        for claim, raw in reversed(told):
+    for sent, found in fields.pairs if seen else ():
+        name, value = claim_name(sent), found
+        for claim, raw in reversed(seen.get(name, ()) if name in REWRITTEN else ()):
             if raw:
-                value = value[: claim.start] + raw + value[claim.end :]
-        made[name] = value
+                made[sent.lower()] = value = value[: claim.start] + raw + value[claim.end :]
     return made
 
 

@@ -141,6 +141,11 @@ NAMES: Final = frozenset(FIELDS) | ELSEWHERE
 MAX_CLAIMS: Final = 16
 
 
+def claim_name(sent: bytes) -> bytes:
+    """Return a field's name as in FIELDS; CGI takes an underscore for a dash."""
+    return sent.lower().replace(b"_", b"-")
+
+
 def claimed_paths(fields: FieldSection) -> tuple[Claim, ...]:
     """Return the paths that a request names in its fields.
 
@@ -156,8 +161,7 @@ def claimed_paths(fields: FieldSection) -> tuple[Claim, ...]:
 def _has_any(fields: FieldSection) -> bool:
     shape = fields.shape
     if shape.claims_paths is None:
-        names = [name.lower().replace(b"_", b"-") for name in shape.names]
-        shape.claims_paths = not NAMES.isdisjoint(names)
+        shape.claims_paths = not NAMES.isdisjoint(map(claim_name, shape.names))
     return shape.claims_paths
 
 
@@ -165,7 +169,7 @@ def _read(fields: FieldSection) -> tuple[Claim, ...]:
     claims: list[Claim] = []
     seen: set[bytes] = set()
     for sent, value in fields.pairs:
-        name = sent.lower().replace(b"_", b"-")
+        name = claim_name(sent)
         if name in ELSEWHERE:
             raise _refused("a path in another account")
         field = FIELDS.get(name)

@@ -223,6 +223,21 @@ async def test_paths_in_fields_are_told_in_the_tools_view(
     assert [request.values(field) for request in upstream.requests] == [[told.encode()]] * 2
 
 
+@pytest.mark.parametrize(
+    ("passed", "told"), [(["Upload_Concat"], [b"final;/public/in/b"]), ([], [])]
+)
+async def test_a_path_in_a_field_with_an_underscore_is_told_in_the_tools_view(
+    start_gate: Start, upstream: RawUpstream, passed: list[str], told: list[bytes]
+) -> None:
+    """Such a name, which CGI takes for the one with a dash, reaches a tool only where it may."""
+    moved = {**ROUTES[4], "pass_fields": passed}
+    gate = await start_gate(upstream.url, route=[dict(ROUTES[0]), moved])
+    head = b"POST /moved/a HTTP/1.1\r\nHost: gate.test\r\nUpload_Concat: final;/moved/b\r\n\r\n"
+
+    assert (await ask(gate.port, head)).status == 200
+    assert upstream.requests[0].values("Upload_Concat") == told
+
+
 async def test_a_port_that_a_proxy_left_out_of_the_host_is_the_visitors(
     start_gate: Start, upstream: RawUpstream
 ) -> None:
