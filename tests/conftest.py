@@ -41,7 +41,7 @@ from storykit import Story
 
 from tailchat_gate.demo.oauth import SigningKey
 from tailchat_gate.observe.log import AUDIT_LOGGER_NAME, LOGGER_NAME
-from tailchat_gate.serving import wiring
+from tailchat_gate.serving.wiring import build
 
 # How long one example takes is the machine's business, and that of the tests beside it.
 # CI draws the same examples each time, so that it judges the change; other runs look further.
@@ -108,7 +108,7 @@ def both_ways(request: pytest.FixtureRequest) -> Iterator[BothWays]:
     both = BothWays()
     with pytest.MonkeyPatch.context() as patch:
         if request.path.parent.name == "wire":
-            patch.setattr(wiring, "RequestReader", both.reader)
+            patch.setattr(build, "RequestReader", both.reader)
         yield both
 
 

@@ -33,7 +33,7 @@ def routes(config: Path, *, as_json: bool) -> None:
     The first route whose host, path and methods match a request serves it. If routes match its host
     and path, but none accepts its method, the gate refuses it.
     """
-    from tailchat_gate.serving.config_parts import route_table  # noqa: PLC0415 - `schema` needs no table
+    from tailchat_gate.serving.wiring.config_parts import route_table  # noqa: PLC0415 - `schema` needs no table
 
     settings = loaded_from(config).settings
     found = [route.settings for route in route_table(settings).in_order]

@@ -29,7 +29,7 @@ from tailchat_gate.observe.log import AUDIT_LOGGER_NAME, set_up_logging
 from tailchat_gate.observe.text_lines import shown
 from tailchat_gate.serving.process import serve
 from tailchat_gate.serving.signals import Signals
-from tailchat_gate.serving.wiring import build
+from tailchat_gate.serving.wiring.build import build
 
 _LOOPBACK: Final = "127.0.0.1"
 _CLIENT_ID: Final = "tc_demo"

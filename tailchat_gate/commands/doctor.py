@@ -60,7 +60,7 @@ from tailchat_gate.people.panel import Panel
 from tailchat_gate.people.registration import RegistrationCheck
 from tailchat_gate.proxy.upstream.backends import Dialer
 from tailchat_gate.proxy.upstream.resolver import Names, NamesResolver
-from tailchat_gate.serving.tailchat_parts import back_channel, sign_in_check
+from tailchat_gate.serving.wiring.tailchat_parts import back_channel, sign_in_check
 
 _COLOURS: Final = {
     Mark.OK: "green",

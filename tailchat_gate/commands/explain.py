@@ -25,7 +25,6 @@ from tailchat_gate.config.values.identifier import no_tailchat_id
 from tailchat_gate.people.api import CannotTell
 from tailchat_gate.people.group_watch import KEY_IS_PUBLIC, fill_from
 from tailchat_gate.people.memberships import Members, Memberships
-from tailchat_gate.serving.config_parts import route_table
 from tailchat_gate.serving.explain_request import (
     Asked,
     NotAskedError,
@@ -34,6 +33,7 @@ from tailchat_gate.serving.explain_request import (
     read_field,
 )
 from tailchat_gate.serving.explanation import Asker, explained, lets_in, lock_on, remedy_line
+from tailchat_gate.serving.wiring.config_parts import route_table
 
 
 def _sub(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:

@@ -32,7 +32,7 @@ from tailchat_gate.serving.signals import Signals
 from tailchat_gate.serving.surroundings import surroundings
 from tailchat_gate.serving.systemd import PassedSocketError
 from tailchat_gate.serving.upgrade import Predecessor, predecessor
-from tailchat_gate.serving.wiring import build
+from tailchat_gate.serving.wiring.build import build
 from tailchat_gate.serving.workers.channel import ChannelError
 from tailchat_gate.serving.workers.link import ParentLink, parent_link
 from tailchat_gate.serving.workers.run import processors, run_parent

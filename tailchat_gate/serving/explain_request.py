@@ -16,7 +16,7 @@ from tailchat_gate.reasons import RefusedError
 from tailchat_gate.request.field_names import claimed, fold
 from tailchat_gate.request.fields import FieldSection
 from tailchat_gate.request.head import RequestHead, RequestReader
-from tailchat_gate.serving.config_parts import request_limits
+from tailchat_gate.serving.wiring.config_parts import request_limits
 from tailchat_gate.syntax import (
     ANY_CASE,
     BROWSER_AUTHORITY_ENDS,

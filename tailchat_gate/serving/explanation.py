@@ -33,8 +33,8 @@ from tailchat_gate.reasons import STATUS, Reason, RefusedError
 from tailchat_gate.request.claims import claimed_methods
 from tailchat_gate.request.client import ClientResolver
 from tailchat_gate.request.head import RequestHead
-from tailchat_gate.serving.config_parts import cookie_names, request_headers, route_table
 from tailchat_gate.serving.explain_request import Asked, fates
+from tailchat_gate.serving.wiring.config_parts import cookie_names, request_headers, route_table
 
 #: Placeholders for the client's address (RFC 5737) and other values of a real request.
 _ADDRESS: Final = "192.0.2.1"

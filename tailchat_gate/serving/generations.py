@@ -21,8 +21,8 @@ from tailchat_gate.proxy.client.connection import ClientConnection, Service
 from tailchat_gate.proxy.exchange.forwarder import Forwarder
 from tailchat_gate.proxy.message.assertion import Assertions
 from tailchat_gate.proxy.static.handler import LocalFiles
+from tailchat_gate.serving.listening.tls import ServerTls
 from tailchat_gate.serving.process_state import ProcessState
-from tailchat_gate.serving.tls import ServerTls
 
 #: Seconds between two checks of whether a configuration's last request is done.
 SWEEP_SECONDS: Final = 0.5

@@ -13,11 +13,11 @@ from tailchat_gate.config.load import Source
 from tailchat_gate.config.model import Settings
 from tailchat_gate.proxy.sockets import raise_limit
 from tailchat_gate.serving.generations import Generation
+from tailchat_gate.serving.listening.tls import read_less
 from tailchat_gate.serving.reload import Reloader
 from tailchat_gate.serving.server import GateServer
 from tailchat_gate.serving.signals import Signals
 from tailchat_gate.serving.surroundings import Surroundings
-from tailchat_gate.serving.tls import read_less
 from tailchat_gate.serving.upgrade import Upgrader
 
 #: Parameters of glibc's mallopt(3).

@@ -48,9 +48,9 @@ from tailchat_gate.reasons import Reason
 from tailchat_gate.request.context import RequestIds
 from tailchat_gate.request.trace_context import TraceContexts
 from tailchat_gate.serving import process_gauges as families
+from tailchat_gate.serving.listening.tls import CertificateWatch
 from tailchat_gate.serving.reload_outcome import Reloads
 from tailchat_gate.serving.shared_rates import SharedRates
-from tailchat_gate.serving.tls import CertificateWatch
 from tailchat_gate.state.activity import StoredRefusals, TokenUse
 from tailchat_gate.state.bookkeeping import FaultKind, Health
 from tailchat_gate.state.memory import MemoryStore

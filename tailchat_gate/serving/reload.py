@@ -17,7 +17,7 @@ from tailchat_gate.config.load import (
 from tailchat_gate.config.model import Settings, changes, restart_problems
 from tailchat_gate.config.problems import Problem
 from tailchat_gate.observe.log import LOGGER_NAME, set_level
-from tailchat_gate.serving.listeners import StartError
+from tailchat_gate.serving.listening.listeners import StartError
 from tailchat_gate.serving.reload_outcome import Reloads
 from tailchat_gate.serving.systemd import ServiceManager
 

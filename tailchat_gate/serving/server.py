@@ -13,21 +13,21 @@ from tailchat_gate.config.load import Loaded, Source
 from tailchat_gate.config.model import Settings
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.proxy.client.server import ClientServer
-from tailchat_gate.serving.admin import admin_server
+from tailchat_gate.serving.admin.listener import admin_server
+from tailchat_gate.serving.admin.report import ProcessReport
 from tailchat_gate.serving.dashboard.drawn import DrawnPage
 from tailchat_gate.serving.dashboard.page import GateAdminPage
 from tailchat_gate.serving.dashboard.page_request import PageRenderer
 from tailchat_gate.serving.dashboard.processes import SingleProcess
 from tailchat_gate.serving.generations import Generation, Generations
-from tailchat_gate.serving.listeners import Binder, Listeners, StartError
-from tailchat_gate.serving.openings import Openings, OpeningTerms
+from tailchat_gate.serving.listening.listeners import Binder, Listeners, StartError
+from tailchat_gate.serving.listening.openings import Openings, OpeningTerms
+from tailchat_gate.serving.listening.tls import clients_of, memory_limit, tls_connections
 from tailchat_gate.serving.reload import Reloader, StoppingError
 from tailchat_gate.serving.reload_outcome import Reloads
-from tailchat_gate.serving.report import ProcessReport
 from tailchat_gate.serving.surroundings import Surroundings, no_surroundings
-from tailchat_gate.serving.tls import clients_of, memory_limit, tls_connections
 from tailchat_gate.serving.upgrade import NO_SUCCESSOR, UpgradeOutcome, Upgrader
-from tailchat_gate.serving.wiring import build
+from tailchat_gate.serving.wiring.build import build
 from tailchat_gate.state.places import unusable
 from tailchat_gate.state.store import StoreError
 

@@ -4,7 +4,7 @@ import sys
 from collections.abc import MutableMapping
 from typing import NamedTuple
 
-from tailchat_gate.serving.balance import Balance
+from tailchat_gate.serving.listening.balance import Balance
 from tailchat_gate.serving.systemd import (
     PassedSockets,
     ServiceManager,

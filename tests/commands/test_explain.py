@@ -24,7 +24,7 @@ from tailchat_gate.access.routes import explain_match
 from tailchat_gate.cli import main
 from tailchat_gate.identity.machine_tokens import hash_of, make_token
 from tailchat_gate.identity.oauth.responses import Profile
-from tailchat_gate.serving.config_parts import route_table
+from tailchat_gate.serving.wiring.config_parts import route_table
 
 #: What the commands print about a configuration: `$ tailchat-gate COMMAND`, the output, `exit N`.
 TRANSCRIPTS = sorted(CORPUS.glob("good/*.commands"))

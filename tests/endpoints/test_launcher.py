@@ -23,7 +23,7 @@ from tailchat_gate.demo.users import User
 from tailchat_gate.endpoints.launcher import drawn, make_tiles
 from tailchat_gate.identity.grants import Grant
 from tailchat_gate.pages.render import Pages
-from tailchat_gate.serving.wiring import build
+from tailchat_gate.serving.wiring.build import build
 
 HOSHINO, BOB = user_named("hoshino"), user_named("bob")
 Start = Callable[..., Any]

@@ -31,7 +31,7 @@ from storykit import Story
 from tailchat_gate.demo.faults import BROKEN, CLOSE, HTML, Rewrite
 from tailchat_gate.identity.recheck import RETRY_SECONDS
 from tailchat_gate.observe.log import AUDIT_LOGGER_NAME, LOGGER_NAME
-from tailchat_gate.serving.wiring import build
+from tailchat_gate.serving.wiring.build import build
 
 Start = Callable[..., Awaitable[Story]]
 WIKI = "wiki.test"

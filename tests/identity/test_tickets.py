@@ -35,7 +35,7 @@ from tailchat_gate.identity.stored_sessions import (
     StoredSession,
     StoredSessions,
 )
-from tailchat_gate.serving.wiring import build
+from tailchat_gate.serving.wiring.build import build
 from tailchat_gate.state.memory import MemoryStore
 
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:130.0) Gecko/20100101 Firefox/130.0"

@@ -24,7 +24,7 @@ from tailchat_gate.identity.sessions.session import Lifetimes, SessionCookie, Se
 from tailchat_gate.serving.generations import Generation
 from tailchat_gate.serving.process_state import ProcessState, spans_of
 from tailchat_gate.serving.server import GateServer
-from tailchat_gate.serving.wiring import build
+from tailchat_gate.serving.wiring.build import build
 from tailchat_gate.state.places import server_of
 
 SECRET = "q8Zr1XvK3mTn7PbY5wLd2HcJ9sGf4RtE6uAo0iQe"

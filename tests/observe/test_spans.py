@@ -416,7 +416,7 @@ LOOK = """
 import json, sys
 from gatekit import make_settings
 from tailchat_gate.serving.process_state import spans_of
-from tailchat_gate.serving.wiring import build
+from tailchat_gate.serving.wiring.build import build
 import tailchat_gate.cli, tailchat_gate.commands.serve, tailchat_gate.serving.process
 
 settings = make_settings(tracing={"sample": 1})

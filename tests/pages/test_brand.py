@@ -24,7 +24,7 @@ from tailchat_gate.pages.brand import (
 )
 from tailchat_gate.pages.catalogues import replaceable
 from tailchat_gate.pages.render import Pages
-from tailchat_gate.serving.config_parts import brand_of
+from tailchat_gate.serving.wiring.config_parts import brand_of
 
 replaceable()  # it reads files, so not within the event loop
 

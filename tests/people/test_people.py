@@ -23,7 +23,7 @@ from tailchat_gate.people.facts import DELETED, Facts, KnownPeople
 from tailchat_gate.people.watch import PeopleWatch
 from tailchat_gate.proxy.exchange.recorder import SESSION_OVER
 from tailchat_gate.reasons import KEPT_OUT
-from tailchat_gate.serving.wiring import build
+from tailchat_gate.serving.wiring.build import build
 
 LIST = "user/getUserInfoList"
 PAGE = {name.replace("-", "_"): value for name, value in NAVIGATION.items()}

@@ -32,7 +32,7 @@ from tailchat_gate.observe.sink import Sink, SinkFile
 from tailchat_gate.request.field_names import ORDER_HEADER
 from tailchat_gate.serving.reload import Reloader, StoppingError
 from tailchat_gate.serving.server import GateServer
-from tailchat_gate.serving.wiring import build
+from tailchat_gate.serving.wiring.build import build
 
 OTHER_SECRET = "w7Tn3LqYv9HsKd2RmXc5JzBf8GpVe4UaNi6QoWtE"
 

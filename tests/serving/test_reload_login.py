@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from storykit import Story, story, until_callback
 
 from tailchat_gate.demo.faults import Hang
-from tailchat_gate.serving.wiring import build
+from tailchat_gate.serving.wiring.build import build
 
 
 @pytest.fixture

@@ -15,37 +15,13 @@ from clikit import GATE, environ
 from gatekit import RawClient, RawUpstream, ask, request_bytes, until
 from parts import missing
 from process import free_port
-from processkit import END_SECONDS, GateProcess, gate_process
+from processkit import END_SECONDS, GateProcess, Manager, gate_process
 from reloadkit import file_text, sections
 
 from tailchat_gate.observe.text_lines import is_journal
 from tailchat_gate.serving.systemd import service_manager
 
 PUBLIC = [{"name": "tool", "allow": ["public"]}]
-
-
-class Manager:
-    """A service manager's socket, and what it was told: one dict for each message."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self.told: list[dict[str, str]] = []
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.socket.bind(f"\0{path[1:]}" if path.startswith("@") else path)
-        self.socket.setblocking(False)
-
-    def hear(self) -> list[dict[str, str]]:
-        """Read what was told since the last time; return all of it."""
-        while True:
-            try:
-                lines = self.socket.recv(4096).decode().split("\n")
-            except BlockingIOError:
-                return self.told
-            self.told.append({name: value for name, _, value in (x.partition("=") for x in lines)})
-
-    def states(self) -> list[str]:
-        """Return the first word of each message."""
-        return [next(iter(message)) for message in self.hear()]
 
 
 @pytest.fixture(params=["path", "abstract"])

@@ -21,7 +21,7 @@ from tailchat_gate.people.api import ApiResult, CannotTell, Refused, TailchatApi
 from tailchat_gate.people.bot import Bot
 from tailchat_gate.people.search import FoundAccount, read_account, search
 from tailchat_gate.proxy.upstream.resolver import Names, NamesResolver
-from tailchat_gate.serving.tailchat_parts import back_channel
+from tailchat_gate.serving.wiring.tailchat_parts import back_channel
 
 T = TypeVar("T")
 

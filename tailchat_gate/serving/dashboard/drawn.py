@@ -15,7 +15,6 @@ from tailchat_gate.pages.brand import Brand
 from tailchat_gate.people.slices import in_slices
 from tailchat_gate.request.target import query_pairs
 from tailchat_gate.responses.chosen_language import fitting
-from tailchat_gate.serving.config_parts import brand_of
 from tailchat_gate.serving.dashboard.doctor_run import DoctorRun
 from tailchat_gate.serving.dashboard.facts import SOON_SECONDS, Sampler, overview
 from tailchat_gate.serving.dashboard.orders import (
@@ -31,6 +30,7 @@ from tailchat_gate.serving.dashboard.page_request import PageAnswer, PageRequest
 from tailchat_gate.serving.dashboard.processes import ServingProcesses, Values
 from tailchat_gate.serving.dashboard.settings_shown import effective
 from tailchat_gate.serving.reload import Reloader
+from tailchat_gate.serving.wiring.config_parts import brand_of
 from tailchat_gate.syntax import READ_METHODS
 
 #: The message for an order without an answer: it may have been carried out or not.

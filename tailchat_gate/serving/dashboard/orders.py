@@ -15,7 +15,6 @@ from tailchat_gate.identity.revocation.state import ALL, Lock, Unlock
 from tailchat_gate.people.slices import in_slices
 from tailchat_gate.proxy.client.connection import ClientConnection
 from tailchat_gate.reasons import Reason
-from tailchat_gate.serving.config_parts import askable
 from tailchat_gate.serving.dashboard.page_request import Form
 from tailchat_gate.serving.dashboard.people_shown import grantable, under_way
 from tailchat_gate.serving.dashboard.typed_names import (
@@ -25,6 +24,7 @@ from tailchat_gate.serving.dashboard.typed_names import (
     resolve_target,
 )
 from tailchat_gate.serving.generations import Generation, Generations
+from tailchat_gate.serving.wiring.config_parts import askable
 
 #: Orders that give no rights, so everybody who reaches the page may give them. The page itself
 #: carries them out (drawn.py).

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from tailchat_gate.config.model import Server
 from tailchat_gate.proxy.sockets import Descriptors
-from tailchat_gate.serving.listeners import (
+from tailchat_gate.serving.listening.listeners import (
     ADMIN_BACKLOG,
     ADMIN_KEY,
     Binder,

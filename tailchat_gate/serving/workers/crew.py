@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, Final
 
 from tailchat_gate.observe.log import LOGGER_NAME
-from tailchat_gate.serving.listeners import StartError
+from tailchat_gate.serving.listening.listeners import StartError
 from tailchat_gate.serving.workers.channel import FIND_SECONDS, Message
 from tailchat_gate.serving.workers.spawned import Spawned, WorkerGoneError, WorkerSilentError
 

@@ -14,11 +14,11 @@ from tailchat_gate.config.load import ConfigError, Loaded, Source
 from tailchat_gate.config.model import Settings
 from tailchat_gate.config.problems import Problem
 from tailchat_gate.observe.log import LOGGER_NAME
-from tailchat_gate.serving.admin import admin_server
-from tailchat_gate.serving.balance import takes_none
+from tailchat_gate.serving.admin.listener import admin_server
 from tailchat_gate.serving.dashboard.drawn import DrawnPage
 from tailchat_gate.serving.dashboard.page import GateAdminPage
-from tailchat_gate.serving.listeners import Binder, StartError
+from tailchat_gate.serving.listening.balance import takes_none
+from tailchat_gate.serving.listening.listeners import Binder, StartError
 from tailchat_gate.serving.reload import Reloader, ReloadOutcome, StoppingError
 from tailchat_gate.serving.reload_outcome import Reloads
 from tailchat_gate.serving.surroundings import Surroundings

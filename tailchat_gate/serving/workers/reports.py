@@ -21,7 +21,7 @@ from tailchat_gate.observe.families import (
     to_plain,
 )
 from tailchat_gate.observe.metrics import ProcessMetrics
-from tailchat_gate.serving.admin_pages import Exposition
+from tailchat_gate.serving.admin.pages import Exposition
 from tailchat_gate.serving.reload_outcome import Reloads
 from tailchat_gate.serving.workers.answers import (
     counted,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tailchat_gate.config.load import Loaded, Source
 from tailchat_gate.proxy.sockets import raise_limit
-from tailchat_gate.serving.balance import takes_none
+from tailchat_gate.serving.listening.balance import takes_none
 from tailchat_gate.serving.process import live
 from tailchat_gate.serving.signals import Signals
 from tailchat_gate.serving.surroundings import Surroundings

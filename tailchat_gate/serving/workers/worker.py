@@ -16,9 +16,9 @@ from tailchat_gate.endpoints.admin import Operator
 from tailchat_gate.observe.log import LOGGER_NAME, set_level
 from tailchat_gate.observe.metrics import ProcessMetrics
 from tailchat_gate.observe.turns import others
-from tailchat_gate.serving.balance import Balance
 from tailchat_gate.serving.generations import Generation
-from tailchat_gate.serving.listeners import StartError
+from tailchat_gate.serving.listening.balance import Balance
+from tailchat_gate.serving.listening.listeners import StartError
 from tailchat_gate.serving.process import run_loop, serve
 from tailchat_gate.serving.reload import problems_of
 from tailchat_gate.serving.server import GateServer
@@ -26,7 +26,7 @@ from tailchat_gate.serving.signals import Signals
 from tailchat_gate.serving.surroundings import Surroundings
 from tailchat_gate.serving.systemd import PassedSockets, ServiceManager
 from tailchat_gate.serving.upgrade import Predecessor
-from tailchat_gate.serving.wiring import build
+from tailchat_gate.serving.wiring.build import build
 from tailchat_gate.serving.workers.answers import metrics_text
 from tailchat_gate.serving.workers.channel import FIND_SECONDS, Channel, Message, Questions
 from tailchat_gate.serving.workers.digests import MOVING, digest_of, read

@@ -34,7 +34,7 @@ from tailchat_gate.identity.revocation.state import Entry, Lock, SignedOut
 from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.proxy.client import server
 from tailchat_gate.proxy.message.websocket_frames import close_frame
-from tailchat_gate.serving.wiring import build
+from tailchat_gate.serving.wiring.build import build
 from tailchat_gate.state import bookkeeping
 
 pytestmark = pytest.mark.both_loops

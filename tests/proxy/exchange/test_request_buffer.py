@@ -28,7 +28,7 @@ from wirekit import CHUNKED, HOST, heard, reset
 
 from tailchat_gate.proxy.exchange.stored_body import BodyStore, StoredBody, check_space
 from tailchat_gate.proxy.sockets import Descriptors
-from tailchat_gate.serving.wiring import build
+from tailchat_gate.serving.wiring.build import build
 
 pytestmark = pytest.mark.both_loops
 

@@ -19,7 +19,7 @@ from reloadkit import file_text, sections
 from websocketkit import SWITCH, UPGRADE
 
 from tailchat_gate.request.client import ClientAddress
-from tailchat_gate.serving.acceptor import Acceptor, PlainTaker
+from tailchat_gate.serving.listening.acceptor import Acceptor, PlainTaker
 
 Start = Callable[..., Any]
 PUBLIC = ["public"]

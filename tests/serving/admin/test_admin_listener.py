@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tailchat_gate.commands.admin import exchange
 from tailchat_gate.config.values.address import UnixAddress
-from tailchat_gate.serving.wiring import build
+from tailchat_gate.serving.wiring.build import build
 
 NAMED = ["metrics.example.com", "*.svc.cluster.local"]
 LONG = "a" * 9000

@@ -3,7 +3,7 @@
 import pytest
 from gatekit import make_settings
 
-from tailchat_gate.serving.tls import tls_connections
+from tailchat_gate.serving.listening.tls import tls_connections
 from tailchat_gate.serving.workers.worker import share_of
 
 _LIMITS = {

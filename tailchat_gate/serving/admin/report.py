@@ -14,7 +14,7 @@ from tailchat_gate.observe.families import Collected, expose
 from tailchat_gate.observe.metrics import ProcessMetrics
 from tailchat_gate.proxy.exchange.upstream_pools import UpstreamPools
 from tailchat_gate.proxy.upstream.health import BackendHealth
-from tailchat_gate.serving.admin_pages import Exposition
+from tailchat_gate.serving.admin.pages import Exposition
 from tailchat_gate.serving.generations import Generations
 
 _WORDS: Final = MappingProxyType({True: "up", False: "down", None: "unknown"})

@@ -22,7 +22,7 @@ from tailchat_gate.request.proxy_header import (
     ProxyHeaderError,
     read_proxy_header,
 )
-from tailchat_gate.serving.tls import ServerTls
+from tailchat_gate.serving.listening.tls import ServerTls
 
 #: Openings that have taken this long are ended when another connection needs room.
 PATIENCE_SECONDS: Final = 1.0

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable, Iterator
 from typing import Any, Final, Protocol
 
-from tailchat_gate.serving.balance import Balance
+from tailchat_gate.serving.listening.balance import Balance
 
 #: How many connections are accepted in one iteration of the loop.
 _BATCH: Final = 32

@@ -18,7 +18,7 @@ from tailchat_gate.pages.admin_page import PAGES
 from tailchat_gate.reasons import RefusedError
 from tailchat_gate.request.target import Host, HostPatterns, cookie_fields, read_host
 from tailchat_gate.responses.chosen_language import chosen_language, switched
-from tailchat_gate.serving.admin_pages import AdminPages, Orders, Reports
+from tailchat_gate.serving.admin.pages import AdminPages, Orders, Reports
 from tailchat_gate.serving.dashboard.page import GateAdminPage
 from tailchat_gate.serving.reload import Reloader
 from tailchat_gate.serving.upgrade import Upgrader

@@ -13,7 +13,7 @@ from gatekit import RawUpstream, request_bytes, until
 from processkit import GateProcess, gate_process
 from tlsgatekit import Certificates, https_port, tls_client
 
-from tailchat_gate.serving.tls import (
+from tailchat_gate.serving.listening.tls import (
     ASYNCIO_BYTES,
     UVLOOP_BYTES,
     memory_limit,

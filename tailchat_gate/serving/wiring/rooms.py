@@ -50,15 +50,15 @@ from tailchat_gate.proxy.static.handler import LocalBackend, LocalFiles, StaticA
 from tailchat_gate.responses.answers import Answers
 from tailchat_gate.responses.refusals import AccessForm, Refusals
 from tailchat_gate.responses.writer import ResponseWriter
-from tailchat_gate.serving.config_parts import (
+from tailchat_gate.serving.process_state import ProcessState
+from tailchat_gate.serving.wiring.config_parts import (
     brand_of,
     cookie_names,
     hsts_value,
     request_headers,
     route_table,
 )
-from tailchat_gate.serving.process_state import ProcessState
-from tailchat_gate.serving.tailchat_parts import TailchatParts, secrets, wire_tailchat
+from tailchat_gate.serving.wiring.tailchat_parts import TailchatParts, secrets, wire_tailchat
 
 
 class AccessParts(NamedTuple):

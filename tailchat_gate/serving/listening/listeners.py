@@ -14,9 +14,9 @@ from tailchat_gate.config.tables.server import PUBLIC_ADDRESSES
 from tailchat_gate.config.values.address import UnixAddress, listen_address
 from tailchat_gate.proxy.client.server import ClientServer
 from tailchat_gate.proxy.sockets import peer_address
-from tailchat_gate.serving.acceptor import Acceptor, PlainTaker, Taker
-from tailchat_gate.serving.balance import Balance
-from tailchat_gate.serving.binding import (
+from tailchat_gate.serving.listening.acceptor import Acceptor, PlainTaker, Taker
+from tailchat_gate.serving.listening.balance import Balance
+from tailchat_gate.serving.listening.binding import (
     OWNER_ONLY,
     Rights,
     bind,
@@ -24,7 +24,7 @@ from tailchat_gate.serving.binding import (
     set_rights,
     takes_ipv4_elsewhere,
 )
-from tailchat_gate.serving.openings import MakeProtocol, Openings, OpeningWay
+from tailchat_gate.serving.listening.openings import MakeProtocol, Openings, OpeningWay
 from tailchat_gate.serving.systemd import PassedSockets
 
 #: asyncio must not delete the file of a socket of systemd's, which the next start needs.

@@ -32,10 +32,11 @@ from tailchat_gate.proxy.client.connection import Service, Timeouts
 from tailchat_gate.request.client import ClientResolver
 from tailchat_gate.request.head import RequestReader
 from tailchat_gate.responses.refusals import AccessForm
-from tailchat_gate.serving.config_parts import approvers, askable, request_limits
 from tailchat_gate.serving.generations import Generation
+from tailchat_gate.serving.listening.tls import server_tls
 from tailchat_gate.serving.process_state import ProcessState, process_state_of, trace_contexts
-from tailchat_gate.serving.rooms import (
+from tailchat_gate.serving.wiring.config_parts import approvers, askable, request_limits
+from tailchat_gate.serving.wiring.rooms import (
     AccessParts,
     IdentityParts,
     ProxyParts,
@@ -49,8 +50,7 @@ from tailchat_gate.serving.rooms import (
     wire_responses,
     wire_static,
 )
-from tailchat_gate.serving.tailchat_parts import secrets
-from tailchat_gate.serving.tls import server_tls
+from tailchat_gate.serving.wiring.tailchat_parts import secrets
 
 
 class Parts(NamedTuple):

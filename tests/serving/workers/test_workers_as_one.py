@@ -14,9 +14,8 @@ from urllib.parse import urlsplit
 from clikit import invoke, run
 from gatekit import RawClient, RawUpstream, Response, ask, request_bytes, until
 from process import free_port
-from processkit import END_SECONDS
+from processkit import END_SECONDS, Manager
 from storykit import CLIENT_ID, CLIENT_SECRET, HOSHINO, served, until_callback
-from test_systemd import Manager
 from visitor import NAVIGATION, Visitor
 from workerkit import Workers, workers
 

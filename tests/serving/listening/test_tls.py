@@ -22,7 +22,7 @@ from tlskit import Authority
 from websocketkit import MASK, SWITCH, UPGRADE
 
 from tailchat_gate.proxy.client import closing
-from tailchat_gate.serving import openings as openings_module
+from tailchat_gate.serving.listening import openings as openings_module
 
 pytestmark = pytest.mark.both_loops
 

@@ -8,8 +8,8 @@ from contextlib import ExitStack, asynccontextmanager
 import pytest
 from gatekit import until
 
-from tailchat_gate.serving.acceptor import Acceptor
-from tailchat_gate.serving.balance import Balance, takes_none
+from tailchat_gate.serving.listening.acceptor import Acceptor
+from tailchat_gate.serving.listening.balance import Balance, takes_none
 
 _COUNT = 32
 

@@ -1,0 +1,1 @@
+"""The admin listener, and what it says to programs."""
