@@ -1,6 +1,5 @@
 """Refreshes a session's tokens, so that only one process at a time uses a refresh token."""
 
-import asyncio
 import json
 from collections.abc import Callable
 from hashlib import sha256
@@ -14,6 +13,7 @@ from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.identity.stored_sessions import SessionVault
 from tailchat_gate.reasons import Reason
 from tailchat_gate.state.store import Outcome, Reservation, ReservationStatus, Store
+from tailchat_gate.state.waiting import reserve_or_wait
 from tailchat_gate.syntax import COMPACT
 
 #: The kind of these reservations, and how many are stored: one for each session and hour.
@@ -26,7 +26,6 @@ KEPT_SECONDS: Final = 3600.0
 OWNER_SECONDS: Final = 20.0
 #: Seconds after which its call counts as lost; until then the process may still write the outcome.
 LOST_SECONDS: Final = 60.0
-LOOK_SECONDS: Final = 0.25
 #: Seconds from the sign-in during which Tailchat surely returns the same refresh token. Tailchat
 #: replaces it after 9.8 of its 14 days, and ends the grant if the replaced one comes again.
 REUSED_SECONDS: Final = 7 * 86_400.0
@@ -83,14 +82,14 @@ class RefreshTokens:
             if (newer := self._newer(record)) is not None:
                 return newer
             key = _key(record, attempt)
-            found = await self._reserve(key)
-            if found.status is ReservationStatus.GRANTED:
+            reservation = await self._reserve(key)
+            if reservation.status is ReservationStatus.GRANTED:
                 return await self._use(key, record)
-            if found.status is not ReservationStatus.TAKEN:
+            if reservation.status is not ReservationStatus.TAKEN:
                 return await self._use_alone(key, record)
-            if found.outcome is not None:
-                return self._taken_over(record, found.outcome)
-            self._give_up(record, found)
+            if reservation.outcome is not None:
+                return self._taken_over(record, reservation.outcome)
+            self._give_up(record, reservation)
         raise _lost()
 
     def _newer(self, record: SessionRecord) -> SessionRecord | None:
@@ -102,25 +101,21 @@ class RefreshTokens:
 
     async def _reserve(self, key: str) -> Reservation:
         until = self._clock() + KEPT_SECONDS
-        found = await self._store.reserve(REFRESH, key, until=until, room=ROOM)
-        # A number of tries, because somebody may set the clock.
-        for _ in range(int(OWNER_SECONDS / LOOK_SECONDS)):
-            if found.status is not ReservationStatus.TAKEN or found.outcome is not None:
-                break
-            if self._clock() - found.reserved_at >= OWNER_SECONDS:
-                break
-            await asyncio.sleep(LOOK_SECONDS)
-            found = await self._store.find_reservation(REFRESH, key)
-            if found.status is ReservationStatus.GRANTED:
-                # The other process has released it, since its call did not reach Tailchat.
-                found = await self._store.reserve(REFRESH, key, until=until, room=ROOM)
-        return found
+        return await reserve_or_wait(
+            self._store,
+            REFRESH,
+            key,
+            until=until,
+            room=ROOM,
+            patience=OWNER_SECONDS,
+            clock=self._clock,
+        )
 
-    def _give_up(self, record: SessionRecord, found: Reservation) -> None:
+    def _give_up(self, record: SessionRecord, reservation: Reservation) -> None:
         """Raise LoginRefused unless a token whose use has no known outcome may be used again."""
         if is_reusable(record, self._clock()):
             return
-        if self._clock() - found.reserved_at < LOST_SECONDS:
+        if self._clock() - reservation.reserved_at < LOST_SECONDS:
             problem = "another process is refreshing the session and has not stored the outcome yet"
             raise LoginRefused(Reason.RECHECK_FAILED, {"call": "refresh", "problem": problem})
         raise _lost()

@@ -90,7 +90,7 @@ INSIDE: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "state": (
         ("places",),
         ("redis", "sqlite"),
-        ("activity", "bookkeeping", "memory", "rows"),
+        ("activity", "bookkeeping", "memory", "rows", "waiting"),
         ("store",),
     ),
     "proxy": (

@@ -36,6 +36,7 @@ from tailchat_gate.identity.oauth.responses import TokenSet
 from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.identity.token_refresh import OWNER_SECONDS, RefreshTokens
 from tailchat_gate.reasons import Reason
+from tailchat_gate.state import waiting
 from tailchat_gate.state.memory import MemoryStore
 from tailchat_gate.state.store import Reservation, ReservationStatus
 
@@ -80,7 +81,7 @@ class Room:
 @pytest.fixture
 async def room(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Room]:
     """Return a room in which the processes look for an outcome every few milliseconds."""
-    monkeypatch.setattr(module, "LOOK_SECONDS", 0.005)
+    monkeypatch.setattr(waiting, "LOOK_SECONDS", 0.005)
     tailchat = StandInTailchat(apps=[App("tc_1", "secret", ())], clock=clock)
     tailchat.faults.token = NEW_TOKENS
     async with AsyncExitStack() as stack:

@@ -9,10 +9,10 @@ from typing import Final, Generic, NamedTuple, TypeVar
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.reasons import Reason
 from tailchat_gate.state.store import Outcome, ReservationStatus, Store
+from tailchat_gate.state.waiting import reserve_or_wait
 
 #: Seconds to wait for another process that is redeeming the same login.
 PATIENCE: Final = 10.0
-_LOOK_SECONDS: Final = 0.25
 
 T = TypeVar("T")
 
@@ -77,18 +77,15 @@ class SharedRedemptions:
     async def _reserve(
         self, key: str, until: float, codec: Codec[T] | None
     ) -> Redeemed[T] | Redeemable:
-        reservation = await self._store.reserve(self._kind, key, until=until, room=self._room)
-        while reservation.status is ReservationStatus.TAKEN and reservation.outcome is None:
-            if not 0 <= self._clock() - reservation.reserved_at < PATIENCE:
-                break
-            # Another process is redeeming it.
-            await asyncio.sleep(_LOOK_SECONDS)
-            reservation = await self._store.find_reservation(self._kind, key)
-            if reservation.status is ReservationStatus.GRANTED:
-                # The other process released it.
-                reservation = await self._store.reserve(
-                    self._kind, key, until=until, room=self._room
-                )
+        reservation = await reserve_or_wait(
+            self._store,
+            self._kind,
+            key,
+            until=until,
+            room=self._room,
+            patience=PATIENCE,
+            clock=self._clock,
+        )
         if reservation.status is ReservationStatus.TAKEN:
             return _read(reservation.outcome, codec)
         return Redeemable(full=reservation.status is ReservationStatus.FULL)

@@ -27,6 +27,7 @@ from tailchat_gate.identity.oauth.redemptions import (
 from tailchat_gate.identity.oauth.shared_redemptions import Codec, SharedRedemptions
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.reasons import Reason
+from tailchat_gate.state import waiting
 from tailchat_gate.state.bookkeeping import Health
 from tailchat_gate.state.sqlite.store import SqliteStore
 from tailchat_gate.state.store import Store
@@ -102,7 +103,7 @@ async def test_another_process_waits_for_a_redemption_under_way(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A reload that comes to another process meanwhile gets the result when it is there."""
-    monkeypatch.setattr(shared_redemptions, "_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(waiting, "LOOK_SECONDS", 0.01)
     running = Redemption(at_once=False)
     here, there = await make(), await make()
     first = asyncio.create_task(_redeem(here, running))
