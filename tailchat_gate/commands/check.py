@@ -13,7 +13,6 @@ from tailchat_gate.commands.common import (
     EXIT_USAGE,
     Ended,
     config_option,
-    counted,
     print_json,
     refuse,
     tell,
@@ -24,6 +23,7 @@ from tailchat_gate.config.model import Settings
 from tailchat_gate.config.problems import Problem
 from tailchat_gate.config.report import Severity, as_json, github
 from tailchat_gate.config.state_directory import in_foreign_home
+from tailchat_gate.config.values.quantities import counted
 
 #: Exit code of --strict: the configuration is valid, and there are warnings.
 EXIT_WARNINGS: Final = 4

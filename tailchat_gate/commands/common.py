@@ -75,11 +75,6 @@ def print_table(table: Sequence[tuple[str, ...]]) -> None:
         click.echo("  ".join(cells).rstrip())
 
 
-def counted(number: int, noun: str) -> str:
-    """Return a number and a noun, whose plural is formed with an s."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
 def fit_for_a_terminal(text: str) -> str:
     """Replace the characters of a stranger's text that could control a terminal."""
     return "".join(char if char.isprintable() else "?" for char in text)

@@ -18,7 +18,6 @@ from tailchat_gate.commands.common import (
     EXIT_USAGE,
     colour,
     config_option,
-    counted,
     fit_for_a_terminal,
     json_option,
     print_json,
@@ -35,6 +34,7 @@ from tailchat_gate.config.load import (
 from tailchat_gate.config.problems import Problem
 from tailchat_gate.config.tables.process import State
 from tailchat_gate.config.values.address import TcpAddress, UnixAddress, listen_address
+from tailchat_gate.config.values.quantities import counted
 from tailchat_gate.diagnosis import machine, running
 from tailchat_gate.diagnosis.doctor import (
     SetUp,

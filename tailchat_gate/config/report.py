@@ -11,6 +11,7 @@ from typing import Final, Literal
 from tailchat_gate.config.keys import ENV_PREFIX
 from tailchat_gate.config.problems import Problem
 from tailchat_gate.config.values.identifier import SUB
+from tailchat_gate.config.values.quantities import counted
 
 _IDS: Final = (
     "people see their ID on the page /oauth2/userinfo, and `tailchat-gate refusals` lists the "
@@ -57,9 +58,8 @@ def plain(text: str, kind: str) -> str:
 def report(problems: Iterable[Problem], style: Style = plain) -> str:
     """Format problems for people, one paragraph each."""
     listed = tuple(problems)
-    count = "1 problem" if len(listed) == 1 else f"{len(listed)} problems"
     paragraphs = (paragraph(problem, "error", style) for problem in listed)
-    return "\n\n".join([f"{count} in the configuration", *paragraphs])
+    return "\n\n".join([f"{counted(len(listed), 'problem')} in the configuration", *paragraphs])
 
 
 def paragraph(problem: Problem, severity: Severity, style: Style = plain) -> str:

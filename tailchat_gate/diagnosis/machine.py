@@ -18,6 +18,7 @@ from tailchat_gate.config.state_directory import in_foreign_home, is_made, writa
 from tailchat_gate.config.tables.process import State
 from tailchat_gate.config.tables.server import PUBLIC_ADDRESSES
 from tailchat_gate.config.values.address import UnixAddress, listen_address
+from tailchat_gate.config.values.quantities import counted
 from tailchat_gate.diagnosis.statement import (
     STATE_SERVER,
     Statement,
@@ -136,8 +137,7 @@ async def configuration(
 ) -> AsyncIterator[Statement]:
     """Repeat the warnings of `check`, except those about secrets."""
     settings = loaded.settings
-    count = len(settings.route)
-    routes = "1 route" if count == 1 else f"{count} routes"
+    routes = counted(len(settings.route), "route")
     yield ok(CONFIGURATION, f"{name} is valid, with {routes}")
     for said in loaded.warnings:
         if said not in loaded.exposed:

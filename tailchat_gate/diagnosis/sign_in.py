@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from typing import Final, NamedTuple
 
 from tailchat_gate.config.model import Settings
+from tailchat_gate.config.values.quantities import counted
 from tailchat_gate.diagnosis.names import called_host
 from tailchat_gate.diagnosis.statement import (
     TAILCHAT,
@@ -108,8 +109,7 @@ async def groups(
     seen = await look(settings, api, bot)
     needs = TAILCHAT if seen.is_outage else ""
     if not seen.problem:
-        count = len(seen.views)
-        where = "1 group" if count == 1 else f"{count} groups"
+        where = counted(len(seen.views), "group")
         yield ok(BOT, f"the gate's bot is signed in, and in {where} of Tailchat")
     elif uses_groups or uses_panel:
         yield wrong(BOT, seen.problem, seen.remedy)._replace(needs=needs)

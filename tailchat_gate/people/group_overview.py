@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tailchat_gate.config.values.group import Group, MemberSource
+from tailchat_gate.config.values.quantities import counted
 from tailchat_gate.syntax import TAILCHAT_ID, UNFIT_FOR_A_LINE
 
 #: Permissions that allow giving roles: the second allows changing any role's permissions.
@@ -68,11 +69,11 @@ def read_views(data: object, bot: str) -> list[GroupView] | None:
 def lines_of(views: Collection[GroupView]) -> Iterator[str]:
     """Yield lines about the groups and their roles, each with its entry for [groups]."""
     for view in views:
-        yield f"{view.name}: {_count(view.people)}, owner {view.owner}"
+        yield f"{view.name}: {counted(len(view.people), 'member')}, owner {view.owner}"
         yield f'  "{MemberSource(view.id).entry}"'
         yield f"    let in by: {'; '.join(view.inviters)}"
         for role in view.roles:
-            yield f"  {role.name}: {_count(role.people)}"
+            yield f"  {role.name}: {counted(len(role.people), 'member')}"
             yield f'  "{MemberSource(view.id, role.id).entry}"'
         if view.roles:
             yield f"    roles given by: {'; '.join(view.role_givers)}"
@@ -185,10 +186,6 @@ def _id(value: object) -> str:
 def _name(value: object) -> str:
     text = UNFIT_FOR_A_LINE.sub(" ", value) if isinstance(value, str) else ""
     return text.strip()[:_LONGEST_NAME] or "(no name)"
-
-
-def _count(people: Collection[str]) -> str:
-    return "1 member" if len(people) == 1 else f"{len(people)} members"
 
 
 def _named(people: Collection[str]) -> str:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
+from tailchat_gate.config.values.quantities import counted
 from tailchat_gate.observe.log import AUDIT_LOGGER_NAME, LOGGER_NAME, Pace
 from tailchat_gate.observe.sink import REPEAT_SECONDS
 from tailchat_gate.people.api import Done, Raw
@@ -241,7 +242,7 @@ def _unlocked(details: Details) -> str:
 def _not_loaded(details: Details) -> str:
     problems = details.get("problems")
     count = len(problems) if isinstance(problems, list) else 0
-    why = "1 problem" if count == 1 else f"{count} problems"
+    why = counted(count, "problem")
     return f"A changed configuration was refused for {why}; the previous one stays."
 
 

@@ -28,8 +28,8 @@ from storykit import served
 from tailchat_browser import APP
 from tlskit import Authority
 
-from tailchat_gate.commands.common import counted
 from tailchat_gate.config.values.address import TcpAddress
+from tailchat_gate.config.values.quantities import counted
 from tailchat_gate.demo.tailchat import StandInTailchat
 from tailchat_gate.diagnosis.statement import (
     REPEATED,

@@ -10,10 +10,11 @@ from typing import Final, NamedTuple
 import click
 
 from tailchat_gate.commands import completed_names
-from tailchat_gate.commands.common import EXIT_USAGE, config_option, counted, fail
+from tailchat_gate.commands.common import EXIT_USAGE, config_option, fail
 from tailchat_gate.commands.people.locks import check_id
 from tailchat_gate.commands.state import OpenedStore, change, state_location, state_option
 from tailchat_gate.config.values.identifier import SUB
+from tailchat_gate.config.values.quantities import counted
 from tailchat_gate.identity.revocation.records import is_person, read_record
 from tailchat_gate.identity.revocation.state import ALL, Lock, Unlock
 from tailchat_gate.identity.stored_sessions import SESSION, StoredSession

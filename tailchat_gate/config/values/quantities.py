@@ -1,4 +1,4 @@
-"""Durations ("1h30m"), timestamps, sizes ("1MiB"), shares and rates ("600/minute")."""
+"""Durations ("1h30m"), timestamps, sizes ("1MiB"), shares, rates ("600/minute"), counts."""
 
 import re
 from datetime import UTC, date, datetime, time
@@ -105,6 +105,11 @@ def format_size(count: int) -> str:
     if not count:
         return "0"
     return next(f"{count // unit}{name}" for name, unit in _SIZE_UNITS if count % unit == 0)
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number and a noun, whose plural is formed with an s."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def read_share(value: object) -> float:
