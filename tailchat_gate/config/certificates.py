@@ -44,17 +44,17 @@ def wildcard_of(host: str) -> str:
 
 def facts_of(certificate: Certificate) -> CertificateFacts:
     """Read the first certificate of a PEM file. Raises OSError or ValueError."""
-    found = x509.load_pem_x509_certificate(Path(certificate.certificate).read_bytes())
+    loaded = x509.load_pem_x509_certificate(Path(certificate.certificate).read_bytes())
     try:
-        extension = found.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+        extension = loaded.extensions.get_extension_for_class(x509.SubjectAlternativeName)
         names = tuple(extension.value.get_values_for_type(x509.DNSName))
     except x509.ExtensionNotFound:
         names = ()
     return CertificateFacts(
         certificate.certificate,
         tuple(name.lower() for name in names),
-        found.not_valid_before_utc.timestamp(),
-        found.not_valid_after_utc.timestamp(),
+        loaded.not_valid_before_utc.timestamp(),
+        loaded.not_valid_after_utc.timestamp(),
     )
 
 
@@ -157,14 +157,16 @@ def certificate_expiries(settings: Settings) -> tuple[tuple[str, float], ...]:
 
     A file that cannot be read is left out: the part that uses the file reports it.
     """
-    found: dict[str, float] = {}
+    expiries: dict[str, float] = {}
     for path in dict.fromkeys(_of_others(settings)):
         try:
             certificates = x509.load_pem_x509_certificates(Path(path).read_bytes())
         except (OSError, ValueError):
             continue
-        found[path] = min(one.not_valid_after_utc.timestamp() for one in certificates)
-    return tuple(found.items())
+        expiries[path] = min(
+            certificate.not_valid_after_utc.timestamp() for certificate in certificates
+        )
+    return tuple(expiries.items())
 
 
 def _of_others(settings: Settings) -> Iterator[str]:

@@ -177,9 +177,9 @@ def _taken(
         f"the host {shown(route.host)}" if route.host else "every host"
     )
     for first, other in others.items():
-        found = list(judged(_taken_by(index, route, first, other, where)))
-        yield from found
-        if found and not route.methods:
+        clashes = list(judged(_taken_by(index, route, first, other, where)))
+        yield from clashes
+        if clashes and not route.methods:
             return
 
 
@@ -220,8 +220,8 @@ def _passed_of(
 ) -> Iterator[Conflict]:
     tools = tuple(_tools(route))
     for position, name in enumerate(route.pass_fields):
-        found = (setters.get((tool, header.folded(name))) for tool in tools)
-        setter = next((one for one in found if one is not None), None)
+        settings = (setters.get((tool, header.folded(name))) for tool in tools)
+        setter = next((setting for setting in settings if setting is not None), None)
         if setter is not None:
             wanted = f"a header that route[{setter}].headers does not set for the same tool"
             yield Conflict(("route", index, "pass_fields", position), shown(name), wanted)

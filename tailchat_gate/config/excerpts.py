@@ -83,19 +83,21 @@ class Excerpts:
         environment come first, those without a place last.
         """
         listed = tuple(problems)
-        self._hidden.update(one.key_path for one in listed if one.found in KINDS)
-        found = {self._located(one, at_key=one.key_path in at_keys): None for one in listed}
-        return tuple(sorted(found, key=_order))
+        self._hidden.update(problem.key_path for problem in listed if problem.found in KINDS)
+        located = {
+            self._located(problem, at_key=problem.key_path in at_keys): None for problem in listed
+        }
+        return tuple(sorted(located, key=_order))
 
     def warning(self, sentence: str) -> Problem:
         """Return a warning with its place; `sentence` begins with the key and a colon."""
-        key, _, said = sentence.partition(": ")
-        return self._located(Problem(self._named(key), said, ""))
+        key, _, text = sentence.partition(": ")
+        return self._located(Problem(self._named(key), text, ""))
 
     def of_valid(self, problems: Iterable[Problem]) -> tuple[Problem, ...]:
         """Return problems with their places, for values that are valid by themselves."""
         return self.all_of(
-            (replace(one, key_path=self._named(one.key_path)) for one in problems), ()
+            (replace(problem, key_path=self._named(problem.key_path)) for problem in problems), ()
         )
 
     def _named(self, key: str) -> str:
@@ -115,13 +117,13 @@ class Excerpts:
 
     def _excerpt(self, path: str, *, at_key: bool) -> Excerpt | None:
         first, *others = path.split(" and ")
-        found = next((one for one in _above(first) if one in self._known), None)
-        if found is None:
+        place = next((above for above in _above(first) if above in self._known), None)
+        if place is None:
             named = self._text and first.partition(".")[0].partition("[")[0] in names_in("")
             return Excerpt(str(self._path)) if named else None
-        span = self._known[found]
+        span = self._known[place]
         # A missing key has no place of its own: the header or key of its table is marked.
-        start, end = span.value if found == first and not at_key and not others else span.key
+        start, end = span.value if place == first and not at_key and not others else span.key
         return self._lined(start, end)
 
     @cached_property
@@ -206,7 +208,7 @@ class Excerpts:
     def _before_mistake(self, begin: int, at: int) -> Iterator[_Piece]:
         stop = _end_of_line(self._text, begin)
         scan = self._scanned
-        statements = [one for one in scan.statements if one.start <= at]
+        statements = [statement for statement in scan.statements if statement.start <= at]
         shown = begin
         is_here = bool(statements) and statements[-1].start >= begin
         if is_here and not self._text[begin : statements[-1].start].strip():
@@ -306,13 +308,17 @@ def _shown_at(pieces: tuple[_Piece, ...], offset: int, *, is_end: bool) -> int:
 
 def _visible(text: str) -> str:
     """Replace each character that could move a terminal's cursor, keeping the length."""
-    return "".join(one if one.isprintable() else " " if one == "\t" else "?" for one in text)
+    return "".join(
+        character if character.isprintable() else " " if character == "\t" else "?"
+        for character in text
+    )
 
 
 def _width(text: str) -> int:
     """Return how many columns a text takes on a terminal."""
     return sum(
-        0 if combining(one) else 2 if east_asian_width(one) in {"W", "F"} else 1 for one in text
+        0 if combining(character) else 2 if east_asian_width(character) in {"W", "F"} else 1
+        for character in text
     )
 
 

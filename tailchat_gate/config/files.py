@@ -195,18 +195,18 @@ def load_pair(context: ssl.SSLContext, certificate: str, key: str, names: tuple[
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(certificate)
     except ssl.SSLError:
         raise FileError(names[0], f"{certificate}: no certificate", _CERTIFICATE) from None
-    asked: list[str] = []
+    keys: list[str] = []
 
     def password() -> str:
         # Without a callback OpenSSL would ask on the terminal and wait.
-        asked.append(key)
+        keys.append(key)
         return ""
 
     try:
         context.load_cert_chain(certificate, key, password)
     except ssl.SSLError as refused:
         why = "no private key"
-        if asked:
+        if keys:
             why = "a private key with a password"
         elif refused.reason == "KEY_VALUES_MISMATCH":
             why = "the private key of another certificate"

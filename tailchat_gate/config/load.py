@@ -118,9 +118,10 @@ def excerpts_of(path: Path, loaded: Loaded) -> Excerpts:
         text = ""
     document = {
         "route": [
-            {"name": one.name, "host": one.host, "path": one.path} for one in loaded.settings.route
+            {"name": route.name, "host": route.host, "path": route.path}
+            for route in loaded.settings.route
         ],
-        "token": [{"name": one.name} for one in loaded.settings.token],
+        "token": [{"name": token.name} for token in loaded.settings.token],
     }
     return Excerpts(path, text, document, loaded.sources)
 
@@ -205,11 +206,11 @@ def file_states(paths: Iterable[Path]) -> FileStates:
 
 def _state_of(path: Path) -> FileState | None:
     try:
-        found = path.stat()
+        status = path.stat()
     except (OSError, ValueError):
         return None
     return FileState(
-        found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+        status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
     )
 
 

@@ -106,8 +106,8 @@ class Settings(Section):
             keeps_state=bool(self.state.path or self.state.url),
             workers=self.server.workers,
         )
-        if found := conflicts(compared):
-            raise ValueError("; ".join(f"{key_path(c.at)}: {c.expected}" for c in found))
+        if conflicting := conflicts(compared):
+            raise ValueError("; ".join(f"{key_path(c.at)}: {c.expected}" for c in conflicting))
         return self
 
 
@@ -120,12 +120,12 @@ LISTED: Final = frozenset(
 
 
 def _tables() -> dict[str, type[Section]]:
-    found: dict[str, type[Section]] = {}
+    tables: dict[str, type[Section]] = {}
     for name, field in Settings.model_fields.items():
         made = get_args(field.annotation)[0] if name in LISTED else field.annotation
         if isinstance(made, type) and issubclass(made, Section):
-            found[name] = made
-    return found
+            tables[name] = made
+    return tables
 
 
 #: The model of each table by its name, in the order of the file; [groups] has none.
@@ -158,14 +158,14 @@ def changes(old: Settings, new: Settings) -> tuple[str, ...]:
 
 def restart_problems(old: Settings, new: Settings) -> tuple[Problem, ...]:
     """Return a problem for each difference that needs a restart."""
-    found: list[Problem] = []
+    problems: list[Problem] = []
     for section, key in _READ_AT_START:
         before = getattr(getattr(old, section), key)
         if getattr(getattr(new, section), key) != before:
             wanted = f"{_shown(before)}, the value in force; another one needs a restart"
             now = _shown(getattr(getattr(new, section), key))
-            found.append(Problem(key_path((section, key)), now, wanted))
-    return tuple(found)
+            problems.append(Problem(key_path((section, key)), now, wanted))
+    return tuple(problems)
 
 
 def _shown(value: object) -> str:

@@ -163,8 +163,8 @@ class Scan:
             self._take(_TEXT)
             return True
         else:
-            found = self._take(_OTHER)
-            self._at = found.start() + len(found.group().rstrip())
+            match = self._take(_OTHER)
+            self._at = match.start() + len(match.group().rstrip())
             return True
         return False
 
@@ -197,11 +197,11 @@ class Scan:
 
     def _take(self, pattern: re.Pattern[str]) -> re.Match[str]:
         """Skip a match of the pattern and return it. Raises ValueError if there is none here."""
-        found = pattern.match(self._text, self._at)
-        if found is None:
+        match = pattern.match(self._text, self._at)
+        if match is None:
             raise ValueError(self._at)
-        self._at = found.end()
-        return found
+        self._at = match.end()
+        return match
 
     def _expect(self, text: str) -> None:
         if not self._text.startswith(text, self._at):

@@ -103,10 +103,10 @@ class Problem:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, found: Mapping[str, Any]) -> "Problem":
+    def from_json(cls, members: Mapping[str, Any]) -> "Problem":
         """Read the output of to_json."""
-        place = found.get("excerpt")
-        return cls(**{**found, "excerpt": Excerpt(**place) if place else None})
+        place = members.get("excerpt")
+        return cls(**{**members, "excerpt": Excerpt(**place) if place else None})
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,14 +245,14 @@ def partial(model: type[_Model], value: object, refused: ValidationError) -> _Mo
     #: Keys that need no value, not even their default, which may conflict with other keys.
     free: set[str] = set()
     while True:
-        found = _keys_of(refused)
-        free |= (found & wrong) | {
-            key for key in found & fields.keys() if fields[key].is_required()
+        refused_keys = _keys_of(refused)
+        free |= (refused_keys & wrong) | {
+            key for key in refused_keys & fields.keys() if fields[key].is_required()
         }
-        wrong |= found
+        wrong |= refused_keys
         try:
             made = _freed(model, free).model_validate(
-                {key: kept for key, kept in value.items() if key not in wrong}
+                {key: item for key, item in value.items() if key not in wrong}
             )
         except ValidationError as again:
             if _keys_of(again) <= free:
@@ -275,10 +275,10 @@ def _freed(model: type[BaseModel], keys: Iterable[str]) -> type[BaseModel]:
     return create_model(f"Partial{model.__name__}", __base__=(_Partial, model), **free)
 
 
-def judged(found: Iterable[_Item]) -> Iterator[_Item]:
+def judged(items: Iterable[_Item]) -> Iterator[_Item]:
     """Yield the findings of a check, until it reads a key that has a problem of its own."""
     try:
-        yield from found
+        yield from items
     except UnreadKeyError:
         return
 

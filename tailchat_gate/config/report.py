@@ -46,7 +46,7 @@ def hint_for(problem: Problem) -> str:
     key = problem.key_path
     if key.startswith(ENV_PREFIX):
         key = key.removeprefix(ENV_PREFIX).lower().replace("__", ".")
-    return next((said for known, said in _COMMANDS.items() if known.fullmatch(key)), "")
+    return next((hint for known, hint in _COMMANDS.items() if known.fullmatch(key)), "")
 
 
 def plain(text: str, kind: str) -> str:

@@ -101,7 +101,7 @@ def validated(draft: Draft) -> Settings | None:
     hosts = _hosts_of(parts["server"], rows["route"].values())
     draft.warnings.extend(certificate_warnings(parts["server"], hosts))
     draft.note_exposed(*exposed_certificate_keys(parts["server"]))
-    lists = {name: tuple(found.values()) for name, found in rows.items()}
+    lists = {name: tuple(rows_of_table.values()) for name, rows_of_table in rows.items()}
     # Everything is checked already: validating again would check each rule twice.
     return Settings.model_construct(None, **parts, **lists, groups=groups)
 
@@ -174,11 +174,11 @@ def _refuse_conflicts(
 
 def _with_partial(section: str, made: Mapping[int, _Model], draft: Draft) -> dict[int, _Model]:
     """Return the tables of a list in their order, including the partly readable ones."""
-    found: dict[int, Any] = dict(made)
+    models: dict[int, Any] = dict(made)
     for at, part in draft.partial.items():
         if at[0] == section and isinstance(at[-1], int):
-            found[at[-1]] = part
-    return dict(sorted(found.items()))
+            models[at[-1]] = part
+    return dict(sorted(models.items()))
 
 
 def _model(model: type[_Model], at: Location, value: object, draft: Draft) -> _Model | None:
@@ -270,8 +270,8 @@ def _inner(at: Location, model: type[BaseModel] | None) -> type[BaseModel] | Non
         return None
     field = model.model_fields.get(str(below[0]))
     kinds = get_args(field.annotation) if field is not None else ()
-    found = (kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))
-    return next(found, None)
+    models = (kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))
+    return next(models, None)
 
 
 def _example(model: type[BaseModel], at: Location) -> object:

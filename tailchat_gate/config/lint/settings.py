@@ -160,7 +160,7 @@ def _other_origins(route: RouteSettings) -> Iterator[tuple[str, str]]:
         if NO_ORIGIN in route.origins:
             yield "origins", f"any page can make itself one without an origin, and then {warning}"
     if ANY_ORIGIN not in route.origins:
-        of_sites = [one for one in route.origins if one.startswith("http")]
+        of_sites = [origin for origin in route.origins if origin.startswith("http")]
         for origin in filter(addresses.travels_in_clear, of_sites):
             warning = f"{origin} is http, so anyone on its network path can change its pages"
             yield "origins", warning

@@ -297,8 +297,8 @@ def _read_group(value: object, read: ValidatorFunctionWrapHandler) -> group.Grou
     if isinstance(value, Mapping):
         made = _LimitedGroup.model_validate(value)
         return group.Group(made.members, made.max)
-    found: group.Group = read(value)
-    return found
+    result: group.Group = read(value)
+    return result
 
 
 _MEMBERS: dict[str, Any] = {"type": "array", "items": matching(group.MEMBER_ENTRY)}

@@ -30,7 +30,7 @@ Texts = Annotated[
     Mapping[Annotated[str, AfterValidator(brand.text_language)], _OfLanguage],
     AfterValidator(brand.frozen_texts),
     PlainSerializer(
-        lambda texts: {one: dict(table) for one, table in texts.items()}, when_used="json"
+        lambda texts: {language: dict(table) for language, table in texts.items()}, when_used="json"
     ),
     WithJsonSchema({"type": "object", "additionalProperties": {"type": "object"}}),
 ]

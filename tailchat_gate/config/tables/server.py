@@ -255,7 +255,7 @@ class Server(Section):
     @classmethod
     def _own_address(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         taken = {info.data.get("admin_listen", ""), *_public(info)}
-        if twice := [one for one in value if one in taken and not one.endswith(":0")]:
+        if twice := [listen for listen in value if listen in taken and not listen.endswith(":0")]:
             raise ValueError(f"addresses of its own; {twice[0]} is another listener's")
         if value and not _is_https(info):
             raise ValueError("the key left out, or a server.public_url with https")
@@ -299,7 +299,9 @@ class Server(Section):
     @classmethod
     def _no_way_past(cls, value: str, info: ValidationInfo) -> str:
         """Refuse a required client certificate beside an address without TLS that others reach."""
-        past = [one for one in info.data.get("listen") or () if not address.stays_here(one)]
+        past = [
+            listen for listen in info.data.get("listen") or () if not address.stays_here(listen)
+        ]
         if value == "required" and info.data.get("client_ca") is not None and past:
             raise ValueError(
                 f'"optional", or server.listen without {past[0]}, where everybody could connect '
@@ -320,7 +322,7 @@ class Server(Section):
 
 def _public(info: ValidationInfo) -> list[str]:
     """Return the valid addresses where visitors connect, of the keys read so far."""
-    return [one for key in PUBLIC_ADDRESSES for one in info.data.get(key) or ()]
+    return [listen for key in PUBLIC_ADDRESSES for listen in info.data.get(key) or ()]
 
 
 def _is_https(info: ValidationInfo) -> bool:

@@ -190,16 +190,16 @@ def upstreams(value: object) -> str | tuple[str, ...]:
         return upstream(value)
     if not isinstance(value, list | tuple) or not 0 < len(value) <= MOST_BACKENDS:
         raise ValueError(f"{UPSTREAM}, or a list of 1 to {MOST_BACKENDS} addresses of one tool")
-    found = tuple(upstream(one) if isinstance(one, str) else "" for one in value)
-    if len(found) == 1 and found[0]:
-        return found[0]
-    if any(not isinstance(read, HttpAddress | UnixAddress) for read in map(_read, found)):
+    addresses = tuple(upstream(item) if isinstance(item, str) else "" for item in value)
+    if len(addresses) == 1 and addresses[0]:
+        return addresses[0]
+    if any(not isinstance(read, HttpAddress | UnixAddress) for read in map(_read, addresses)):
         raise ValueError("a list with addresses of tools only, http:, https: or unix:")
-    if len({tool_of(upstream_address(one)) for one in found}) < len(found):
+    if len({tool_of(upstream_address(address)) for address in addresses}) < len(addresses):
         raise ValueError("each backend once")
-    if len({one.startswith("https:") for one in found}) > 1:
+    if len({address.startswith("https:") for address in addresses}) > 1:
         raise ValueError("backends that all speak https, or none")
-    return found
+    return addresses
 
 
 def _read(text: str) -> Upstream | None:

@@ -70,12 +70,12 @@ def own_text(value: str) -> str:
 
 def with_placeholders(texts: Mapping[str, str]) -> Mapping[str, str]:
     """Check that each text has the placeholders of the one it replaces; raises ValueError."""
-    for name, found in texts.items():
+    for name, text in texts.items():
         wanted = replaceable()[name]
-        bare = found
-        for place in placeholders(found):
+        bare = text
+        for place in placeholders(text):
             bare = bare.replace(place, "")
-        if placeholders(found) != wanted or not {"{", "}"}.isdisjoint(bare):
+        if placeholders(text) != wanted or not {"{", "}"}.isdisjoint(bare):
             with_what = f"with {' and '.join(sorted(wanted))}" if wanted else "without braces"
             raise ValueError(f"for {name} a text {with_what}, and no other braces")
     return MappingProxyType(dict(texts))
@@ -131,11 +131,11 @@ def _readable(text: str, grounds: tuple[str, ...], towards: Colour, scheme: str)
         return text
     if len(text) != len("#rrggbb") or text[0] != "#" or not set(text[1:]) <= set(hexdigits):
         raise ValueError(COLOUR)
-    found = least_contrast(text, grounds)
-    if found < ENOUGH:
+    contrast = least_contrast(text, grounds)
+    if contrast < ENOUGH:
         nearest = readable_shade(text, grounds, towards)
         raise ValueError(
             f"a colour with a contrast of at least {ENOUGH} to the {scheme} pages (WCAG 2.2 AA), "
-            f'such as "{nearest}"; this one has {found:.1f}'
+            f'such as "{nearest}"; this one has {contrast:.1f}'
         )
     return text.lower()

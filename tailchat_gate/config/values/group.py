@@ -80,8 +80,8 @@ class Group(tuple[str, ...]):  # noqa: SLOT001 - a tuple of any length cannot ha
     @property
     def sources(self) -> tuple[MemberSource, ...]:
         """The groups and roles of Tailchat."""
-        found = map(read_source, self)
-        return tuple(source for source in found if source is not None)
+        read = map(read_source, self)
+        return tuple(source for source in read if source is not None)
 
 
 def read_source(text: str) -> MemberSource | None:

@@ -65,7 +65,7 @@ def redis_address(text: str) -> RedisAddress:
         raise ValueError(_EXPECTED)
     scheme, _, rest = text.partition("://")
     kind = scheme.partition("+")[2]
-    if scheme in {f"{one}+{kind}" for one in ("redis", "rediss")} and kind in _SEVERAL:
+    if scheme in {f"{base}+{kind}" for base in ("redis", "rediss")} and kind in _SEVERAL:
         return _several(kind, rest, tls=scheme.startswith("rediss"))
     # Other programs write several servers in other ways: say how to write them here.
     if "sentinel" in scheme:
@@ -146,18 +146,18 @@ def _several(kind: str, rest: str, *, tls: bool) -> RedisAddress:
 
 
 def _hosts(names: str, port: int, expected: str) -> tuple[Host, ...]:
-    found: list[Host] = []
+    hosts: list[Host] = []
     for name in names.split(","):
         try:
             parts = urlsplit(f"redis://{name}")
-            found.append((parts.hostname or "", parts.port or port))
+            hosts.append((parts.hostname or "", parts.port or port))
         except ValueError:
             raise ValueError(expected) from None
         if not parts.hostname or parts.netloc != name:
             raise ValueError(expected)
-    if len(found) > _MOST_HOSTS or len(set(found)) < len(found):
+    if len(hosts) > _MOST_HOSTS or len(set(hosts)) < len(hosts):
         raise ValueError(expected)
-    return tuple(found)
+    return tuple(hosts)
 
 
 def _options(query: str, expected: str) -> dict[str, str]:

@@ -158,10 +158,10 @@ def secure_origin(text: str) -> str:
 
     Raises ValueError, whose text says what is accepted.
     """
-    found = origin(text)
-    if not is_secure(found):
+    read = origin(text)
+    if not is_secure(read):
         raise ValueError(f"{ORIGIN} with https: a frame needs cookies that only https may carry")
-    return found
+    return read
 
 
 def is_secure(text: str) -> bool:
@@ -275,10 +275,10 @@ def proxy_for(setting: str, url: str) -> str:
     """
     if setting != ENVIRONMENT:
         return setting
-    found = parse_url(url, "")
-    if proxy_bypass(found.authority):
+    parsed = parse_url(url, "")
+    if proxy_bypass(parsed.authority):
         return ""
-    chosen = getproxies().get(found.scheme, "")
+    chosen = getproxies().get(parsed.scheme, "")
     if chosen and "://" not in chosen:
         chosen = f"http://{chosen}"
     return chosen if chosen.lower().startswith("http://") else ""
