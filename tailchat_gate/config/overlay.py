@@ -56,7 +56,7 @@ def assigned(environ: Mapping[str, str]) -> Assigned:
 
     No value of a variable appears in a problem.
     """
-    found = Assigned()
+    result = Assigned()
     known = {key.env: key for key in all_keys() if key.env}
     for name in sorted(environ):
         text = environ[name]
@@ -65,15 +65,15 @@ def assigned(environ: Mapping[str, str]) -> Assigned:
         key = known.get(name)
         if key is None:
             wanted = "a variable that the gate knows" + did_you_mean(name, [*known, CONFIG_ENV])
-            found.problems.append(Problem(name, "an unknown variable", wanted))
+            result.problems.append(Problem(name, "an unknown variable", wanted))
             continue
-        found.names[key.path] = name
+        result.names[key.path] = name
         try:
-            found.values[key.path] = _value(key, text)
+            result.values[key.path] = _value(key, text)
         except NoLiteralError as wrong:
             kind = f"text that is neither TOML nor JSON{wrong.where}"
-            found.problems.append(Problem(name, kind, str(wrong)))
-    return found
+            result.problems.append(Problem(name, kind, str(wrong)))
+    return result
 
 
 def overlay(set_there: Assigned, draft: Draft) -> None:

@@ -147,7 +147,7 @@ def pieces(text: str) -> tuple[tuple[str, str], ...]:
     """
     if len(text) > _LONGEST or not _TEXT.fullmatch(text):
         raise ValueError(f"{TEMPLATE}; not empty, no white space at its ends")
-    found: list[tuple[str, str]] = []
+    parts: list[tuple[str, str]] = []
     position = 0
     while position < len(text):
         piece = _PIECE.match(text, position)
@@ -155,13 +155,13 @@ def pieces(text: str) -> tuple[tuple[str, str], ...]:
             raise ValueError(TEMPLATE)
         position = piece.end()
         if piece[2]:
-            found.append(("field", piece[2]))
+            parts.append(("field", piece[2]))
             continue
         literal = piece[1][0] if piece[1] else piece[3]
-        if found and found[-1][0] == "text":
-            literal = found.pop()[1] + literal
-        found.append(("text", literal))
-    return tuple(found)
+        if parts and parts[-1][0] == "text":
+            literal = parts.pop()[1] + literal
+        parts.append(("text", literal))
+    return tuple(parts)
 
 
 def protocol(text: str) -> str:
