@@ -135,7 +135,7 @@ def ordered(
 
 def _unanswered(where: Where, error: Exception, option: str) -> str:
     """Say why no gate answers, and what to do; `option` is the one that names another gate."""
-    said = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    cause = (error.strerror if isinstance(error, OSError) else None) or str(error)
     names = "file" if option == "--config" else "address"
     step = f"start the gate, or name the {names} of the one that runs with {option}"
     if isinstance(error, PermissionError):
@@ -144,7 +144,7 @@ def _unanswered(where: Where, error: Exception, option: str) -> str:
         step = f"the socket is left over from a gate that has ended; {step}"
     elif isinstance(error, TimeoutError):
         step = "the gate is busy or hangs: look at its log"
-    return f"no gate answers at {where}: {said}; {step}"
+    return f"no gate answers at {where}: {cause}; {step}"
 
 
 def _order(where: Where, order: str, seconds: float) -> tuple[bool, dict[str, Any]]:
@@ -224,10 +224,10 @@ def _healthy(body: bytes) -> str:
 
 def _refusals(body: bytes) -> list[dict[str, Any]]:
     answer = json.loads(body)
-    found = answer.get("refusals") if isinstance(answer, dict) else None
-    if not isinstance(found, list):
+    listed = answer.get("refusals") if isinstance(answer, dict) else None
+    if not isinstance(listed, list):
         raise ValueError(_NO_GATE)  # noqa: TRY004 - about received bytes
-    return found
+    return listed
 
 
 @click.command()
@@ -242,16 +242,18 @@ def health(config: Path) -> None:
 @json_option
 def refusals(config: Path, *, as_json: bool) -> None:
     """List the people and machines that were last refused a tool, the latest first."""
-    found = admin_page(config, "/refusals", _refusals)
+    people = admin_page(config, "/refusals", _refusals)
     if as_json:
-        click.echo(json.dumps({"refusals": found}))
+        click.echo(json.dumps({"refusals": people}))
         return
-    if not found:
+    if not people:
         click.echo("nobody was refused in the last 30 days")
-    for one in found:
+    for person in people:
         # A machine has neither a nickname nor a discriminator.
-        named = one["nickname"] or one["discriminator"]
-        who = fit_for_a_terminal(f"  {one['nickname']}#{one['discriminator']}") if named else ""
-        times = "once" if one["count"] == 1 else f"{one['count']} times"
-        click.echo(f"{one['last']}  {one['sub']}{who}")
-        click.echo(f"    {one['route']}: {one['reason']}, {times}")
+        named = person["nickname"] or person["discriminator"]
+        who = (
+            fit_for_a_terminal(f"  {person['nickname']}#{person['discriminator']}") if named else ""
+        )
+        times = "once" if person["count"] == 1 else f"{person['count']} times"
+        click.echo(f"{person['last']}  {person['sub']}{who}")
+        click.echo(f"    {person['route']}: {person['reason']}, {times}")

@@ -78,20 +78,20 @@ def check(*, config: Path, online: bool, strict: bool, form: str) -> None:
     name = source.heading()
     if problems:
         _refuse(name, problems, form)
-    found = _findings(config, loaded, name, online=online)
-    _SHOWN[form](name, found)
-    if not found.starts:
+    findings = _findings(config, loaded, name, online=online)
+    _SHOWN[form](name, findings)
+    if not findings.starts:
         raise Ended(_NOT_HERE, EXIT_FAILED)
-    if found.errors:
+    if findings.errors:
         raise Ended(_NOBODY, EXIT_FAILED)
-    if strict and found.warnings:
+    if strict and findings.warnings:
         raise Ended("there are warnings", EXIT_WARNINGS)
 
 
 def _refuse(name: str, problems: Sequence[Problem], form: str) -> None:
     match form:
         case "json":
-            rows = [as_json(one, "error") for one in problems]
+            rows = [as_json(problem, "error") for problem in problems]
             print_json({**_document(name, None), "problems": rows})
         case "github":
             _print_commands("error", problems)
@@ -106,11 +106,11 @@ def _findings(config: Path, loaded: Loaded, name: str, *, online: bool) -> _Find
 
     # A file that is missing here may exist on the gate's machine; a wrong one is wrong everywhere.
     stops = list(obstacles(settings))
-    errors, said = _online(loaded, name) if online else ((), ())
+    errors, statements = _online(loaded, name) if online else ((), ())
     further = (
         *of_examples(settings),
         *_foreign(settings),
-        *said,
+        *statements,
         *(f"{key}: {problem}; the gate does not start with that" for key, problem, _ in stops),
     )
     return _Findings(
@@ -118,7 +118,7 @@ def _findings(config: Path, loaded: Loaded, name: str, *, online: bool) -> _Find
         locate(config, loaded, errors),
         (*loaded.located, *locate(config, loaded, further)),
         locate(config, loaded, beside_the_gate(settings)),
-        starts=all(one.missing for one in stops),
+        starts=all(stop.missing for stop in stops),
     )
 
 
@@ -130,9 +130,11 @@ def _online(loaded: Loaded, name: str) -> tuple[tuple[str, ...], tuple[str, ...]
         ends_sign_ins,
     )
 
-    found = [said for said in ask_tailchat(loaded, name) if said.needs_attention]
-    errors = tuple(as_sentence(said) for said in found if ends_sign_ins(said))
-    return errors, tuple(as_sentence(said) for said in found if not ends_sign_ins(said))
+    troubling = [statement for statement in ask_tailchat(loaded, name) if statement.needs_attention]
+    errors = tuple(as_sentence(statement) for statement in troubling if ends_sign_ins(statement))
+    return errors, tuple(
+        as_sentence(statement) for statement in troubling if not ends_sign_ins(statement)
+    )
 
 
 def _foreign(settings: Settings) -> Iterator[str]:
@@ -141,43 +143,43 @@ def _foreign(settings: Settings) -> Iterator[str]:
         yield f"state.path: {warning}"
 
 
-def _as_text(name: str, found: _Findings) -> None:
-    tell("note", found.notes)
-    tell("warning", found.warnings)
-    tell("error", found.errors)
-    settings = found.settings
-    state = "good" if found.starts and not found.errors else "valid by itself"
+def _as_text(name: str, findings: _Findings) -> None:
+    tell("note", findings.notes)
+    tell("warning", findings.warnings)
+    tell("error", findings.errors)
+    settings = findings.settings
+    state = "good" if findings.starts and not findings.errors else "valid by itself"
     click.echo(f"{name}: {state}, {counted(len(settings.route), 'route')}")
     for route in settings.route:
         click.echo(f"  {route.name}: {', '.join(route.allow)}")
     click.echo(f"redirect_uri to register in Tailchat: {settings.redirect_uri}")
-    if not found.starts:
+    if not findings.starts:
         click.echo(_NOT_HERE, err=True)
-    if found.errors:
+    if findings.errors:
         click.echo(_NOBODY, err=True)
 
 
-def _as_json(name: str, found: _Findings) -> None:
-    rows = [as_json(one, "error") for one in found.errors]
-    rows += [as_json(one, "note") for one in found.notes]
-    rows += [as_json(one, "warning") for one in found.warnings]
-    print_json({**_document(name, found), "problems": rows})
+def _as_json(name: str, findings: _Findings) -> None:
+    rows = [as_json(problem, "error") for problem in findings.errors]
+    rows += [as_json(problem, "note") for problem in findings.notes]
+    rows += [as_json(problem, "warning") for problem in findings.warnings]
+    print_json({**_document(name, findings), "problems": rows})
 
 
-def _document(name: str, found: _Findings | None) -> dict[str, Any]:
+def _document(name: str, findings: _Findings | None) -> dict[str, Any]:
     return {
         "file": name,
-        "valid": found is not None,
-        "starts": found is not None and found.starts,
-        "routes": len(found.settings.route) if found else None,
-        "redirect_uri": found.settings.redirect_uri if found else None,
+        "valid": findings is not None,
+        "starts": findings is not None and findings.starts,
+        "routes": len(findings.settings.route) if findings else None,
+        "redirect_uri": findings.settings.redirect_uri if findings else None,
     }
 
 
-def _as_commands(_name: str, found: _Findings) -> None:
-    _print_commands("note", found.notes)
-    _print_commands("warning", found.warnings)
-    _print_commands("error", found.errors)
+def _as_commands(_name: str, findings: _Findings) -> None:
+    _print_commands("note", findings.notes)
+    _print_commands("warning", findings.warnings)
+    _print_commands("error", findings.errors)
 
 
 def _print_commands(severity: Severity, problems: Sequence[Problem]) -> None:

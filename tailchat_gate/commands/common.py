@@ -148,12 +148,15 @@ def toml(value: object) -> str:
     escapes these as two surrogates, which TOML does not know.
     """
     if isinstance(value, dict):
-        pairs = (f"{toml(name)} = {toml(one)}" for name, one in value.items())
+        pairs = (f"{toml(name)} = {toml(item)}" for name, item in value.items())
         return f"{{ {', '.join(pairs)} }}"
     if isinstance(value, list):
         return f"[{', '.join(map(toml, value))}]"
     written = json.dumps(value, ensure_ascii=False)
-    return "".join(one if " " <= one <= "~" else f"\\U{ord(one):08x}" for one in written)
+    return "".join(
+        character if " " <= character <= "~" else f"\\U{ord(character):08x}"
+        for character in written
+    )
 
 
 def fail(message: str, code: int) -> NoReturn:

@@ -84,8 +84,8 @@ class _Bash(BashComplete):
 
     def complete(self) -> str:
         """Return the completions, one on each line; bash completes files itself."""
-        found = self.get_completions(*self.get_completion_args())
-        return "\n".join(self.format_completion(item) for item in found if item.type == "plain")
+        items = self.get_completions(*self.get_completion_args())
+        return "\n".join(self.format_completion(item) for item in items if item.type == "plain")
 
     def format_completion(self, item: CompletionItem) -> str:
         """Return the part of a completion after the last colon: bash replaces only that part."""
@@ -113,7 +113,7 @@ def completion(context: click.Context, shell: str) -> None:
     zsh, in ~/.zshrc:      eval "$(tailchat-gate completion zsh)"
     fish, in config.fish:  tailchat-gate completion fish | source
     """  # noqa: D301 - \b is click's mark for a paragraph that it must not wrap
-    found = get_completion_class(shell)
-    if found is not None:
+    shell_class = get_completion_class(shell)
+    if shell_class is not None:
         program = context.find_root().command
-        click.echo(found(program, {}, _PROGRAM, VARIABLE).source())
+        click.echo(shell_class(program, {}, _PROGRAM, VARIABLE).source())

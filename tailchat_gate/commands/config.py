@@ -36,11 +36,11 @@ def routes(config: Path, *, as_json: bool) -> None:
     from tailchat_gate.serving.wiring.config_parts import route_table  # noqa: PLC0415 - `schema` needs no table
 
     settings = loaded_from(config).settings
-    found = [route.settings for route in route_table(settings).in_order]
+    in_order = [route.settings for route in route_table(settings).in_order]
     if as_json:
-        print_json({"routes": list(map(_row, found)), "deny": list(settings.access.deny)})
+        print_json({"routes": list(map(_row, in_order)), "deny": list(settings.access.deny)})
         return
-    print_table([_HEADINGS, *map(_cells, found)])
+    print_table([_HEADINGS, *map(_cells, in_order)])
     if settings.access.deny:
         click.echo(f"\nDenied on all of them: {', '.join(settings.access.deny)}")
 

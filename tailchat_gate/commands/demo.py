@@ -271,8 +271,8 @@ def _usable(port: int, host: str = _LOOPBACK) -> int:
             raise DemoError(
                 f"port {port} of {host} cannot be used ({error.strerror}); --port 0 takes any"
             ) from None
-        found: int = probe.getsockname()[1]
-        return found
+        free: int = probe.getsockname()[1]
+        return free
 
 
 @asynccontextmanager
@@ -327,5 +327,5 @@ class _SentenceFormatter(logging.Formatter):
             further = (f"{name}={value}" for name, value in details.items() if name != "event")
             level = "" if event else f"{record.levelname.lower()}: "
             return f"{level}{event or record.getMessage()} {' '.join(further)}".rstrip()
-        members = {name: self._names.get(str(one), one) for name, one in details.items()}
+        members = {name: self._names.get(str(value), value) for name, value in details.items()}
         return _SENTENCES[event].format_map({"why": "", "by": "", **members})

@@ -90,9 +90,9 @@ def doctor(config: Path, *, as_json: bool) -> None:
     except ConfigError as error:
         _print([*map(_of_problem, error.problems), *_despite(config)], as_json=as_json)
         sys.exit(EXIT_USAGE)
-    found = _examine(loaded, named(config, os.environ))
-    _print(found, as_json=as_json)
-    if any(statement.mark is Mark.WRONG for statement in found):
+    statements = _examine(loaded, named(config, os.environ))
+    _print(statements, as_json=as_json)
+    if any(statement.mark is Mark.WRONG for statement in statements):
         sys.exit(EXIT_FAILED)
 
 
@@ -120,8 +120,8 @@ def _examine(loaded: Loaded, file: str) -> list[Statement]:
                 *tailchat_checks(set_up),
                 *network_checks(set_up),
             )
-            found = await run_checks(checks)
-        return joined(found + await run_checks((_store(settings.state),)))
+            statements = await run_checks(checks)
+        return joined(statements + await run_checks((_store(settings.state),)))
 
     with quiet():
         return asyncio.run(run())
@@ -136,13 +136,13 @@ def _despite(config: Path) -> list[Statement]:
         return []
 
     async def run() -> list[Statement]:
-        found = await _running_gate(where)
-        checks = [Check(running.GATE, partial(running.gate, str(where or ""), found, file))]
-        if found.status is not None:
-            descriptors = partial(machine.descriptors, found.descriptors)
+        gate = await _running_gate(where)
+        checks = [Check(running.GATE, partial(running.gate, str(where or ""), gate, file))]
+        if gate.status is not None:
+            descriptors = partial(machine.descriptors, gate.descriptors)
             checks.append(Check(machine.DESCRIPTORS, descriptors))
-        said = await run_checks(checks)
-        return joined(said + await run_checks((_store(state),) if state is not None else ()))
+        statements = await run_checks(checks)
+        return joined(statements + await run_checks((_store(state),) if state is not None else ()))
 
     with quiet():
         return asyncio.run(run())
@@ -190,25 +190,36 @@ async def _running_gate(where: TcpAddress | UnixAddress | None) -> running.Runni
     return await running.look(ask)
 
 
-def _of_problem(one: Problem) -> Statement:
-    text = f"{one.key_path}: found {one.found}"
-    return wrong(machine.CONFIGURATION, text, f"expected {one.expected}")
+def _of_problem(problem: Problem) -> Statement:
+    text = f"{problem.key_path}: found {problem.found}"
+    return wrong(machine.CONFIGURATION, text, f"expected {problem.expected}")
 
 
-def _print(found: Sequence[Statement], *, as_json: bool) -> None:
+def _print(statements: Sequence[Statement], *, as_json: bool) -> None:
     if as_json:
         rows = [
-            {"check": one.name, "mark": one.mark, "text": one.text, "next": one.remedy}
-            for one in found
+            {
+                "check": statement.name,
+                "mark": statement.mark,
+                "text": statement.text,
+                "next": statement.remedy,
+            }
+            for statement in statements
         ]
-        print_json({"ok": all(one.mark is not Mark.WRONG for one in found), "checks": rows})
+        passed = all(statement.mark is not Mark.WRONG for statement in statements)
+        print_json({"ok": passed, "checks": rows})
         return
-    for one in found:
-        mark = click.style(f"{one.mark:<{_MARK_WIDTH}}", fg=_COLOURS[one.mark])
-        click.echo(f"{mark}{one.name:<{_NAME_WIDTH}}{fit_for_a_terminal(one.text)}", color=colour())
-        if one.remedy and one.mark is not Mark.OK:
-            click.echo(f"{'':<{_MARK_WIDTH + _NAME_WIDTH}}-> {fit_for_a_terminal(one.remedy)}")
-    count = {mark: sum(one.mark is mark for one in found) for mark in Mark}
+    for statement in statements:
+        mark = click.style(f"{statement.mark:<{_MARK_WIDTH}}", fg=_COLOURS[statement.mark])
+        click.echo(
+            f"{mark}{statement.name:<{_NAME_WIDTH}}{fit_for_a_terminal(statement.text)}",
+            color=colour(),
+        )
+        if statement.remedy and statement.mark is not Mark.OK:
+            click.echo(
+                f"{'':<{_MARK_WIDTH + _NAME_WIDTH}}-> {fit_for_a_terminal(statement.remedy)}"
+            )
+    count = {mark: sum(statement.mark is mark for statement in statements) for mark in Mark}
     warnings = counted(count[Mark.WARNING], "warning")
     others = f"{count[Mark.UNKNOWN]} unknown, {count[Mark.OK]} ok"
     click.echo(f"{count[Mark.WRONG]} wrong, {warnings}, {others}")

@@ -185,6 +185,6 @@ def _document(lines: list[str], remedies: Sequence[Remedy], *, allowed: bool) ->
     return {
         "allowed": allowed,
         "steps": [{"what": what, "text": text.strip()} for what, _, text in steps],
-        "lets_in": [{"table": one.table or None, "line": one.line} for one in remedies],
+        "lets_in": [{"table": remedy.table or None, "line": remedy.line} for remedy in remedies],
         "sent": lines[end + 1 :],
     }

@@ -201,15 +201,15 @@ def new_files(places: Places, answers: FirstAnswers) -> list[NewFile]:
         upstream=toml(answers.upstream),
         **names,
     )
-    found = [
+    files = [
         NewFile(places.session_secret, f"{new_secret()}\n", mode),
         NewFile(places.client_secret, answers.client_secret, mode),
         NewFile(places.config, config, 0o644 if places.docker else 0o600),
     ]
     if places.docker:
         compose = _COMPOSE.format(version=__version__)
-        found.append(NewFile(places.compose, compose, 0o644))
-    return found
+        files.append(NewFile(places.compose, compose, 0o644))
+    return files
 
 
 def write_all(files: Sequence[NewFile]) -> None:
@@ -245,12 +245,12 @@ def _closed_to_others(folder: Path) -> None:
 
     Nothing else keeps other users of this machine from the secrets of a container.
     """
-    found = folder.stat()
-    if folder.is_symlink() or found.st_mode & 0o077:
+    status = folder.stat()
+    if folder.is_symlink() or status.st_mode & 0o077:
         raise PermissionError(
             errno.EPERM, "other users can enter it; set its mode to 0700", str(folder)
         )
-    if found.st_uid != os.geteuid():
+    if status.st_uid != os.geteuid():
         raise PermissionError(
             errno.EPERM, "belongs to another user, who could read the secrets", str(folder)
         )

@@ -41,11 +41,11 @@ def _question(annotation: Any) -> Callable[[str], str]:  # noqa: ANN401 - an ann
 
     def read(text: str) -> str:
         try:
-            found = adapter.validate_python(text.strip())
+            value = adapter.validate_python(text.strip())
         except ValidationError as wrong:
             why = wrong.errors(include_input=False)[0]["msg"].removeprefix("Value error, ")
         else:
-            return found.get_secret_value() if isinstance(found, SecretStr) else found
+            return value.get_secret_value() if isinstance(value, SecretStr) else value
         raise click.BadParameter(f"expected {why}")
 
     return read
@@ -76,8 +76,8 @@ def _secret_in(_context: click.Context, _parameter: click.Parameter, path: Path 
         return ""
     try:
         with path.open("rb") as file:
-            found = file.read(_LONGEST_SECRET + 1)
-            text = found.decode() if len(found) <= _LONGEST_SECRET else ""
+            content = file.read(_LONGEST_SECRET + 1)
+            text = content.decode() if len(content) <= _LONGEST_SECRET else ""
     except OSError as error:
         raise click.BadParameter(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError:
@@ -245,11 +245,11 @@ def _prompt(
 
 def _with_app(answers: FirstAnswers) -> FirstAnswers:
     """Ask for the client id and the secret of the app, where they are not known."""
-    found = answers.client_id or _ask_later("Client id of the app", _CLIENT_ID)
+    client_id = answers.client_id or _ask_later("Client id of the app", _CLIENT_ID)
     secret = answers.client_secret or _ask_later(
         "Client secret of the app, not shown here", _CLIENT_SECRET, hide=True
     )
-    return replace(answers, client_id=found, client_secret=secret)
+    return replace(answers, client_id=client_id, client_secret=secret)
 
 
 def _write(places: Places, answers: FirstAnswers, *, asks: bool) -> Places:
@@ -259,10 +259,10 @@ def _write(places: Places, answers: FirstAnswers, *, asks: bool) -> Places:
             files = new_files(places, answers)
             write_all(files)
         except OSError as error:
-            said = _of_error(error)
+            problem = _of_error(error)
             if not asks:
-                fail(said, EXIT_FAILED)
-            click.echo(said, err=True)
+                fail(problem, EXIT_FAILED)
+            click.echo(problem, err=True)
             places = replace(places, folder=Path(_prompt("Another directory", _directory(places))))
             continue
         for file in files:

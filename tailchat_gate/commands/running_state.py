@@ -40,12 +40,12 @@ def _used_by_running(config: Path) -> str | None:
         if where is None:
             return None
         status, body = exchange(where, "GET", "/status", seconds=_SECONDS)
-        found = json.loads(body)["configuration"] if status == HTTPStatus.OK else {}
+        configuration = json.loads(body)["configuration"] if status == HTTPStatus.OK else {}
     except (OSError, ValueError, LookupError, TypeError, http.client.HTTPException):
         return None
-    if not isinstance(found, dict) or not _is_same(found.get("file"), config):
+    if not isinstance(configuration, dict) or not _is_same(configuration.get("file"), config):
         return None
-    used = found.get("state_path")
+    used = configuration.get("state_path")
     return used if isinstance(used, str) else None
 
 
@@ -59,8 +59,8 @@ def command_despite(config: Path) -> str:
         return f"the running gate keeps its state in {fit_for_a_terminal(used) or 'memory alone'}"
     command = shlex.join(["tailchat-gate", *sys.argv[1:]])
     if used is None:
-        said = 'the line "the gate is open" in its log names that directory as `state`'
-        return f"--state names the directory itself: {command} --state DIRECTORY; {said}"
+        clue = 'the line "the gate is open" in its log names that directory as `state`'
+        return f"--state names the directory itself: {command} --state DIRECTORY; {clue}"
     directory = shlex.quote(fit_for_a_terminal(used))
     return (
         "--state names the directory itself; where the running gate says that it is:\n"

@@ -118,8 +118,8 @@ def _run(
 
 
 def _warn(loaded: Loaded) -> None:
-    for found in loaded.located:
-        _log.warning(str(found))
+    for problem in loaded.located:
+        _log.warning(str(problem))
     if warning := in_foreign_home(loaded.settings.state.path, os.environ):
         _log.warning(f"state.path: {warning}")
 

@@ -116,7 +116,7 @@ def read_store(directory: Path) -> Stored:
     """Read the store in a directory, without an event loop. Raises StoreError."""
     kind = revocations(time.time)
     kinds = (kind, Grants.kind, AccessRequests.kind, StoredMembers.kind, StoredSessions.kind)
-    engine = Engine(Files(directory), time.time, {one.name: one for one in kinds})
+    engine = Engine(Files(directory), time.time, {kind.name: kind for kind in kinds})
     with as_owner(directory):
         loaded = engine.open(create=False)
         engine.close()
@@ -128,12 +128,12 @@ def read_store(directory: Path) -> Stored:
 def _read_server(place: RedisPlace) -> Stored:
     """Read the store on a Redis server. Raises StoreError."""
     try:
-        found = asyncio.run(peek_at(place))
+        server = asyncio.run(peek_at(place))
     except StoreFault as fault:
         raise StoreError(str(fault)) from None
-    if found.lost:
+    if server.lost:
         _warn(FaultKind.DAMAGED, f"{place}: records are missing or damaged")
-    return _stored_in([record for _, record in found.rows])
+    return _stored_in([record for _, record in server.rows])
 
 
 def _stored_in(records: Sequence[Record]) -> Stored:
@@ -145,8 +145,8 @@ def _stored_in(records: Sequence[Record]) -> Stored:
         grant = Grant.from_record(record) if record.kind == GRANT else None
         if grant is not None:
             stored.grants.apply(grant)
-    asked = [record for record in records if record.kind == REQUEST]
-    stored.requests.take(Changes(asked, complete=True))
+    requests = [record for record in records if record.kind == REQUEST]
+    stored.requests.take(Changes(requests, complete=True))
     sessions = [record for record in records if record.kind == SESSION]
     stored.sessions.take(Changes(sessions, complete=True))
     for source, known in read_records(record for record in records if record.kind == MEMBERS):
@@ -222,15 +222,15 @@ def state_location(config: Path, state: Path | None) -> StateLocation:
         tokens = frozenset(token.name for token in settings.token)
         routes = {route.name: route for route in settings.route}
         return StateLocation(place, settings.session.lifetime, tokens, routes)
-    found, name = _place_despite(config), named(config, os.environ)
-    if found is None:
+    known, name = _place_despite(config), named(config, os.environ)
+    if known is None:
         refuse(name, problems, command_despite(config))
-    if not found:
+    if not known:
         fail(_EMPTY, EXIT_USAGE)
-    warning = f"{name} has problems, which `tailchat-gate check` lists; the state is in {found}"
+    warning = f"{name} has problems, which `tailchat-gate check` lists; the state is in {known}"
     click.echo(f"warning: {warning}", err=True)
-    check_running(config, str(found))
-    return StateLocation(Path(found) if isinstance(found, str) else found)
+    check_running(config, str(known))
+    return StateLocation(Path(known) if isinstance(known, str) else known)
 
 
 def _place_despite(config: Path) -> RedisPlace | str | None:
@@ -290,8 +290,8 @@ def change(place: Place, work: Callable[[OpenedStore], Awaitable[T]]) -> T:
     except (StoreError, StoreFault) as error:
         fail(f"[state] {_key(place)}: {error}{_step(error, place)}", EXIT_FAILED)
     except OSError as error:
-        said = error.strerror or error
-        fail(f"[state] {_key(place)}: {place}: {said}{_step(error, place)}", EXIT_FAILED)
+        cause = error.strerror or error
+        fail(f"[state] {_key(place)}: {place}: {cause}{_step(error, place)}", EXIT_FAILED)
 
 
 def read_or_warn(settings: Settings) -> Stored:

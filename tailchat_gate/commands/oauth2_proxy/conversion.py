@@ -165,24 +165,24 @@ class Import:
             yield "admin_listen", f"127.0.0.1:{metrics.rpartition(':')[2]}"
 
     def _session(self) -> Table:
-        found: Table = {}
+        session: Table = {}
         for name, key in (("cookie_expire", "lifetime"), ("cookie_refresh", "recheck")):
             seconds = self._seconds(name)
             if seconds:
-                found[key] = format_duration(seconds)
-        return found
+                session[key] = format_duration(seconds)
+        return session
 
     def _routes(self) -> Iterator[Table]:
         seen: set[str] = set()
         for number, upstream in enumerate(self._list("upstreams"), 1):
-            found = _upstream(upstream)
-            if found is None:
+            tool = _upstream(upstream)
+            if tool is None:
                 self._say("upstreams", f"{shown(upstream)} is no address that the gate can read")
-            elif found[0] in seen:
-                self._say("upstreams", f"{shown(upstream)}: another has the path {found[0]}")
+            elif tool[0] in seen:
+                self._say("upstreams", f"{shown(upstream)}: another has the path {tool[0]}")
             else:
-                seen.add(found[0])
-                yield self._route(f"tool-{number}", *found)
+                seen.add(tool[0])
+                yield self._route(f"tool-{number}", *tool)
         if not seen:
             self._say("upstreams", "none: add a route, here is one that answers 404")
             yield self._route("tool", "/", "static:404")
@@ -213,10 +213,10 @@ class Import:
         public: dict[str, set[str] | None] = {}
         for name in ("skip_auth_regex", "skip_auth_routes"):
             for expression in self._list(name):
-                found = self._public_path(name, expression)
-                if found is None:
+                opening = self._public_path(name, expression)
+                if opening is None:
                     continue
-                path, method = found
+                path, method = opening
                 known = public.setdefault(path, set())
                 public[path] = None if known is None or not method else known | {method}
         for number, (path, methods) in enumerate(sorted(public.items()), 1):
@@ -246,8 +246,8 @@ class Import:
     # Values.
 
     def _list(self, name: str) -> list[str]:
-        found = self._old.get(name, [])
-        values = found if isinstance(found, list) else [found]
+        option = self._old.get(name, [])
+        values = option if isinstance(option, list) else [option]
         return [value for value in values if isinstance(value, str)]
 
     def _seconds(self, name: str) -> int:
@@ -308,7 +308,7 @@ def _opened(name: str, path: str, methods: set[str] | None, tools: list[Table]) 
     behind = [tool for tool in tools if _is_below(path, tool["path"])]
     if not behind:
         return
-    tool = max(behind, key=lambda one: len(one["path"]))
+    tool = max(behind, key=lambda table: len(table["path"]))
     own = {"name", "path", "allow", "headers", "upstream"}
     same = {key: value for key, value in tool.items() if key not in own}
     opened: Table = {"name": name, "path": path}

@@ -36,24 +36,24 @@ def confirmed_target(text: str, config: Path) -> str:
         settings = load(config, os.environ).settings
     except ConfigError:
         fail("to look a name up takes a valid configuration: write sub:ID instead", EXIT_USAGE)
-    found = find_person(settings, text)
-    about = f"{text} is {SUB}{found.sub}{found.since}"
+    person = find_person(settings, text)
+    about = f"{text} is {SUB}{person.sub}{person.since}"
     if not sys.stdin.isatty():
         why = "two people can share a name, and without a terminal nobody can confirm it"
-        fail(f"{about}; {why}: write {SUB}{found.sub} instead", EXIT_USAGE)
+        fail(f"{about}; {why}: write {SUB}{person.sub} instead", EXIT_USAGE)
     if not click.confirm(f"{about}. Is that who you mean?", err=True):
         fail("nothing was changed", EXIT_FAILED)
-    return f"{SUB}{found.sub}"
+    return f"{SUB}{person.sub}"
 
 
 def known_person(settings: Settings, name: str) -> str:
     """Look a name up in Tailchat; print and return the sub."""
-    found = find_person(settings, name)
-    click.echo(f"{name} is {found.sub}{found.since}", err=True)
-    if found.refusal is not None:
-        warning = f"the gate refuses this account on every route: {found.refusal}"
+    person = find_person(settings, name)
+    click.echo(f"{name} is {person.sub}{person.since}", err=True)
+    if person.refusal is not None:
+        warning = f"the gate refuses this account on every route: {person.refusal}"
         click.echo(f"warning: {warning}", err=True)
-    return found.sub
+    return person.sub
 
 
 def find_person(settings: Settings, name: str) -> FoundAccount:
@@ -72,10 +72,10 @@ def find_person(settings: Settings, name: str) -> FoundAccount:
         fail(f"the gate's bot cannot ask Tailchat who {name} is: {why}; write sub:ID", EXIT_FAILED)
     if result.data is None:
         fail(f"nobody in Tailchat has the name {name}; check its capital letters", EXIT_FAILED)
-    found = read_account(settings, name, result)
-    if found is None:
+    person = read_account(settings, name, result)
+    if person is None:
         fail(f"Tailchat's answer about {name} cannot be read: write sub:ID", EXIT_FAILED)
-    return found
+    return person
 
 
 @contextmanager

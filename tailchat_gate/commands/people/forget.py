@@ -69,7 +69,7 @@ def forget(
         members = without(opened.members.records, sub)
         if not only_list:
             erased = [item.record for item in items if in_force or not item.in_force]
-            keys = [(one.kind, one.key) for one in erased]
+            keys = [(record.kind, record.key) for record in erased]
             keys += [(MEMBERS, key) for key in members.deleted]
             body = ALL_OF_IT if in_force else ALL_BUT_IN_FORCE
             notice = Record(ERASURE, sub, body, "", int(time.time()) + ERASURE_SECONDS)
@@ -78,25 +78,25 @@ def forget(
             await opened.store.erase(keys, sub, notice)
         return items, outcomes, members.entries
 
-    found, outcomes, entries = change(place, work)
+    items, outcomes, entries = change(place, work)
     for entry in entries:
         click.echo(f"{'' if only_list else 'erased: '}a member, as Tailchat said: {entry}")
-    if not (entries or found or outcomes):
+    if not (entries or items or outcomes):
         # With nothing found, the ID may be mistyped.
         check_id(target)
-    if not entries or found or outcomes:
-        _show(target, found, outcomes, erased=not only_list, in_force=in_force)
+    if not entries or items or outcomes:
+        _show(target, items, outcomes, erased=not only_list, in_force=in_force)
 
 
-def _show(target: str, found: list[_Item], outcomes: int, *, erased: bool, in_force: bool) -> None:
-    for item in found:
+def _show(target: str, items: list[_Item], outcomes: int, *, erased: bool, in_force: bool) -> None:
+    for item in items:
         done = "erased" if in_force or not item.in_force else "kept, still in force"
         click.echo(f"{done + ': ' if erased else ''}{item.text}")
     if outcomes:
         click.echo(
             f"{'erased: ' if erased else ''}{counted(outcomes, 'sign-in')} of the last minute"
         )
-    if not found and not outcomes:
+    if not items and not outcomes:
         click.echo(f"nothing is stored about {target}")
 
 

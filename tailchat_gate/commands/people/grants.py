@@ -91,7 +91,7 @@ def revoke(*, person: str, route: str, config: Path, state: Path | None) -> None
     person = person_meant(person, config)
     place = state_location(config, state).place
     sub = person.removeprefix(SUB)
-    known = {found.route: found for found in read_or_end(place).grants.of(sub)}
+    known = {granted.route: granted for granted in read_or_end(place).grants.of(sub)}
     if route not in known:
         check_id(person)
         listed = "`tailchat-gate grants` lists who has one"
@@ -106,17 +106,17 @@ def revoke(*, person: str, route: str, config: Path, state: Path | None) -> None
 @json_option
 def grants(*, as_json: bool, config: Path, state: Path | None) -> None:
     """List the grants in force."""
-    found = read_or_end(state_location(config, state).place).grants.in_force
+    in_force = read_or_end(state_location(config, state).place).grants.in_force
     print_list(
-        found,
-        lambda one: (SUB + one.sub, one.route, end_text(one.until), one.reason),
-        lambda one: {
-            "sub": one.sub,
-            "route": one.route,
-            "granted_at": one.at,
-            "until": one.until,
-            "reason": one.reason,
-            "by": one.by,
+        in_force,
+        lambda granted: (SUB + granted.sub, granted.route, end_text(granted.until), granted.reason),
+        lambda granted: {
+            "sub": granted.sub,
+            "route": granted.route,
+            "granted_at": granted.at,
+            "until": granted.until,
+            "reason": granted.reason,
+            "by": granted.by,
         },
         nothing="nobody has a grant",
         as_json=as_json,
@@ -132,23 +132,23 @@ def requests(*, as_json: bool, config: Path, state: Path | None) -> None:
 
     Approvers decide on the page /oauth2/approvals; `grant` lets a person in as well.
     """
-    found = read_or_end(state_location(config, state).place).requests.open
+    open_requests = read_or_end(state_location(config, state).place).requests.open
     print_list(
-        found,
+        open_requests,
         # Strangers choose names and reasons, which may contain control characters.
-        lambda one: (
-            SUB + one.sub,
-            one.route,
-            ascii(f"{one.nickname}#{one.discriminator}"),
-            ascii(one.reason) if one.reason else "",
+        lambda request: (
+            SUB + request.sub,
+            request.route,
+            ascii(f"{request.nickname}#{request.discriminator}"),
+            ascii(request.reason) if request.reason else "",
         ),
-        lambda one: {
-            "sub": one.sub,
-            "nickname": one.nickname,
-            "discriminator": one.discriminator,
-            "route": one.route,
-            "reason": one.reason,
-            "asked_at": one.at,
+        lambda request: {
+            "sub": request.sub,
+            "nickname": request.nickname,
+            "discriminator": request.discriminator,
+            "route": request.route,
+            "reason": request.reason,
+            "asked_at": request.at,
         },
         nothing="nobody asks for access",
         as_json=as_json,
@@ -172,8 +172,8 @@ def _check_route(location: StateLocation, route: str) -> None:
         click.echo(f"warning: {route} already lets in everybody who is signed in", err=True)
 
 
-def _put(place: Place, found: Grant) -> None:
+def _put(place: Place, entry: Grant) -> None:
     async def write(opened: OpenedStore) -> None:
-        await opened.grants.put(found)
+        await opened.grants.put(entry)
 
     change(place, write)

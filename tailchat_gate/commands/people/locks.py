@@ -135,7 +135,7 @@ def unlock(target: str, config: Path, state: Path | None) -> None:
     target = person_meant(target, config)
     location = state_location(config, state)
     place = location.place
-    if target not in {found.target for found in read_or_end(place).revocation.locks}:
+    if target not in {entry.target for entry in read_or_end(place).revocation.locks}:
         check_id(target)
         _warn_of_unknown(target, location.tokens)
         fail(f"{target} is not locked; `tailchat-gate locks` lists who is", EXIT_FAILED)
@@ -165,15 +165,15 @@ def sign_out(target: str, config: Path, state: Path | None) -> None:
 @json_option
 def locks(*, as_json: bool, config: Path, state: Path | None) -> None:
     """List the locks in force."""
-    found = read_or_end(state_location(config, state).place).revocation.locks
+    in_force = read_or_end(state_location(config, state).place).revocation.locks
     print_list(
-        found,
-        lambda one: (one.target, end_text(one.until), one.message),
-        lambda one: {
-            "target": one.target,
-            "locked_at": one.at,
-            "until": one.until,
-            "message": one.message,
+        in_force,
+        lambda entry: (entry.target, end_text(entry.until), entry.message),
+        lambda entry: {
+            "target": entry.target,
+            "locked_at": entry.at,
+            "until": entry.until,
+            "message": entry.message,
         },
         nothing="nobody is locked out",
         as_json=as_json,

@@ -58,22 +58,22 @@ def sessions(
             fail('expected nothing, one person, or "end" and the ID of a session', EXIT_USAGE)
 
 
-def _list(found: list[StoredSession], *, as_json: bool) -> None:
+def _list(stored: list[StoredSession], *, as_json: bool) -> None:
     print_list(
-        found,
-        lambda one: (
-            one.sid,
-            SUB + one.sub,
-            f"since {format_timestamp(one.began)}, used {format_timestamp(one.seen)}",
-            one.browser,
+        stored,
+        lambda session: (
+            session.sid,
+            SUB + session.sub,
+            f"since {format_timestamp(session.began)}, used {format_timestamp(session.seen)}",
+            session.browser,
         ),
-        lambda one: {
-            "id": one.sid,
-            "sub": one.sub,
-            "browser": one.browser,
-            "signed_in_at": one.began,
-            "seen_at": one.seen,
-            "until": one.until,
+        lambda session: {
+            "id": session.sid,
+            "sub": session.sub,
+            "browser": session.browser,
+            "signed_in_at": session.began,
+            "seen_at": session.seen,
+            "until": session.until,
         },
         nothing="no session is in the store; without session.store = true sessions are in cookies, "
         "which cannot be listed: `sign-out` ends all sessions of a person",
@@ -83,14 +83,14 @@ def _list(found: list[StoredSession], *, as_json: bool) -> None:
 
 def _end(place: Place, sid: str) -> None:
     async def work(opened: OpenedStore) -> StoredSession | None:
-        found = opened.sessions.get(sid)
-        if found is not None:
-            entry = EndedSession(sid, found.sub, int(time.time()), found.until)
+        session = opened.sessions.get(sid)
+        if session is not None:
+            entry = EndedSession(sid, session.sub, int(time.time()), session.until)
             opened.revocation.apply(entry)
-            await opened.store.put((to_record(entry), found.ended().to_record()))
-        return found
+            await opened.store.put((to_record(entry), session.ended().to_record()))
+        return session
 
-    found = change(place, work)
-    if found is None:
+    ended = change(place, work)
+    if ended is None:
         fail(f"no session in the store has the ID {sid}", EXIT_FAILED)
-    click.echo(f"ended: {sid} of {SUB}{found.sub}")
+    click.echo(f"ended: {sid} of {SUB}{ended.sub}")
