@@ -60,10 +60,10 @@ def render(
 def _cleaned(value: object) -> Generator[None, None, object]:
     """Do the same as `clean`, yielding after each entry of a list."""
     if isinstance(value, dict):
-        found: dict[object, object] = {}
+        cleaned: dict[object, object] = {}
         for name, item in value.items():
-            found[clean(name)] = yield from _cleaned(item)
-        return found
+            cleaned[clean(name)] = yield from _cleaned(item)
+        return cleaned
     if not isinstance(value, list):
         return clean(value)
     items: list[object] = []

@@ -21,9 +21,9 @@ _NAME: Final = "Tailchat Gate"
 _HOVER: Final = 0.15
 
 
-def contrast(one: str, other: str) -> float:
+def contrast(first: str, second: str) -> float:
     """Return the contrast ratio of two colours #rrggbb, from 1 to 21."""
-    low, high = sorted((_luminance(_numbers(one)), _luminance(_numbers(other))))
+    low, high = sorted((_luminance(_numbers(first)), _luminance(_numbers(second))))
     return (high + 0.05) / (low + 0.05)
 
 

@@ -49,13 +49,16 @@ def catalogues(folder: str) -> Mapping[str, Mapping[str, Any]]:
 @cache
 def listed() -> tuple[LanguageChoice, ...]:
     """Return the languages for the switch."""
-    found = catalogues("locales")
-    return tuple(LanguageChoice(one, found[one]["tag"], found[one]["name"]) for one in LANGUAGES)
+    by_language = catalogues("locales")
+    return tuple(
+        LanguageChoice(language, by_language[language]["tag"], by_language[language]["name"])
+        for language in LANGUAGES
+    )
 
 
 def names() -> Mapping[str, str]:
     """Return the names of the languages, each in that language, by their tags."""
-    return {one.tag: one.name for one in listed()}
+    return {language.tag: language.name for language in listed()}
 
 
 @cache
@@ -64,7 +67,7 @@ def replaceable() -> Mapping[str, frozenset[str]]:
 
     The keys of all languages are joined, since languages differ in their plural forms.
     """
-    texts = (one for found in catalogues("locales").values() for one in _flat(found))
+    texts = (text for catalogue in catalogues("locales").values() for text in _flat(catalogue))
     return MappingProxyType(
         {key: placeholders(text) for key, text in texts if key not in _OF_LANGUAGE}
     )
@@ -77,11 +80,11 @@ def placeholders(text: str) -> frozenset[str]:
 
 def with_texts(catalogue: Mapping[str, Any], texts: Texts) -> Mapping[str, Any]:
     """Return a copy of a catalogue in which `texts` replace others, by their dotted keys."""
-    found = dict(catalogue)
+    replaced = dict(catalogue)
     for key, text in texts.items():
         name, _, rest = key.partition(".")
-        found[name] = with_texts(found[name], {rest: text}) if rest else text
-    return found
+        replaced[name] = with_texts(replaced[name], {rest: text}) if rest else text
+    return replaced
 
 
 def _flat(table: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:

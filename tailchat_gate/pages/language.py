@@ -88,11 +88,11 @@ def choose_language(accept_language: str) -> str:
     """
     best, most = ENGLISH, 0.0
     for element in _elements(accept_language):
-        found = _RANGE.fullmatch(element)
-        if found is None:
+        match = _RANGE.fullmatch(element)
+        if match is None:
             continue
-        weight = float(found["weight"] or 1)
-        language = _look_up(found["range"].lower()) if weight > most else None
+        weight = float(match["weight"] or 1)
+        language = _look_up(match["range"].lower()) if weight > most else None
         if language is not None:
             best, most = language, weight
     return best

@@ -36,13 +36,13 @@ def lines(upper: Sequence[float], lower: Sequence[float], label: str) -> Markup:
     """Return two lines on one scale."""
     width, height = _LARGE
     most = max((*upper, *lower), default=0)
-    found = [
+    shapes = [
         Markup('<polyline class="{}" points="{}"/>').format(
             name, _line(values, most, width, height)
         )
         for name, values in (("upper", upper), ("lower", lower))
     ]
-    return _svg("plot", _LARGE, label, Markup("").join(found))
+    return _svg("plot", _LARGE, label, Markup("").join(shapes))
 
 
 def _svg(name: str, size: tuple[int, int], label: str, content: Markup) -> Markup:

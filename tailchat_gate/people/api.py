@@ -170,9 +170,9 @@ class TailchatApi:
         except LoginRefused as refused:
             return CannotTell(refused.reason, refused.detail.get("problem", ""))
         if answer.status == HTTPStatus.TOO_MANY_REQUESTS:
-            found = busy(action, answer.retry_after)
-            self._rests_until = self._clock() + int(found.detail["retry_after"])
-            return CannotTell(found.reason, "it asked for fewer calls")
+            refusal = busy(action, answer.retry_after)
+            self._rests_until = self._clock() + int(refusal.detail["retry_after"])
+            return CannotTell(refusal.reason, "it asked for fewer calls")
         secrets = [token or "", *(str(body.get(name, "")) for name in _SECRETS)]
         return read(answer, [secret for secret in secrets if secret])
 
@@ -186,9 +186,9 @@ def _outcome(result: ApiResult | RawResult) -> str:
 def _unread(answer: Answer, secrets: list[str]) -> RawResult:
     if answer.status == HTTPStatus.OK:
         return Raw(answer.body)
-    found = _read(answer, secrets)
-    assert not isinstance(found, Done)  # noqa: S101 - only 200 is done
-    return found
+    result = _read(answer, secrets)
+    assert not isinstance(result, Done)  # noqa: S101 - only 200 is done
+    return result
 
 
 def _read(answer: Answer, secrets: list[str]) -> ApiResult:

@@ -61,12 +61,12 @@ async def has_public_key(api: TailchatApi, now: float) -> bool | CannotTell:
     ]
     signed = ".".join(parts)
     signature = hmac.new(PUBLIC_KEY, signed.encode("ascii"), hashlib.sha256).digest()
-    found = await api.call(_CHECK, {"token": f"{signed}.{base64url(signature)}"})
-    if isinstance(found, Done) and isinstance(found.data, bool):
-        return found.data
-    if isinstance(found, CannotTell):
-        return found
-    status = "" if isinstance(found, Done) else f"status {found.status}, "
+    result = await api.call(_CHECK, {"token": f"{signed}.{base64url(signature)}"})
+    if isinstance(result, Done) and isinstance(result.data, bool):
+        return result.data
+    if isinstance(result, CannotTell):
+        return result
+    status = "" if isinstance(result, Done) else f"status {result.status}, "
     return CannotTell(Reason.TAILCHAT_BROKEN, f"{status}no answer about its key")
 
 
@@ -182,26 +182,26 @@ class Bot:
                 return token
             if now < self._retry_at and self._refusal is not None:
                 return self._refusal
-            found = await self._sign_in(token)
-            if isinstance(found, Done) and self._take(found.data):
+            result = await self._sign_in(token)
+            if isinstance(result, Done) and self._take(result.data):
                 return self._token or ""
-            if isinstance(found, Done):
-                found = CannotTell(Reason.TAILCHAT_BROKEN, "a sign-in without a token")
-            self._failed(found)
+            if isinstance(result, Done):
+                result = CannotTell(Reason.TAILCHAT_BROKEN, "a sign-in without a token")
+            self._failed(result)
             # Use the old token for as long as Tailchat accepts it.
-            return found if token is None or token == instead_of else token
+            return result if token is None or token == instead_of else token
 
     async def _sign_in(self, old: str | None) -> ApiResult:
         secret = self._client_secret.get_secret_value()
         # Tailchat requires this digest; MD5 does no harm here, since it stands for the secret.
         digest = hashlib.md5((self._client_id + secret).encode(), usedforsecurity=False)
         body = {"appId": self._client_id, "token": digest.hexdigest()}
-        found = await self._api.call(_LOGIN, body)
-        if isinstance(found, Refused) and found.type == _NO_TOKEN and old is not None:
+        result = await self._api.call(_LOGIN, body)
+        if isinstance(result, Refused) and result.type == _NO_TOKEN and old is not None:
             # Tailchat: if only core was restarted, it requires a token for the sign-in until
             # openapi is restarted too; any valid token will do.
-            found = await self._api.call(_LOGIN, body, old)
-        return found
+            result = await self._api.call(_LOGIN, body, old)
+        return result
 
     def _take(self, data: object) -> bool:
         members = data if isinstance(data, dict) else {}
@@ -217,18 +217,18 @@ class Bot:
         self.problem = self.remedy = ""
         return True
 
-    def _failed(self, found: Refused | CannotTell) -> None:
-        if isinstance(found, Refused) and found.status != HTTPStatus.UNAUTHORIZED:
-            self._retry_at, self._refusal = self._clock() + RETRY_SECONDS, found
-            problem = f"{found.status} {found.message or found.name}"
+    def _failed(self, result: Refused | CannotTell) -> None:
+        if isinstance(result, Refused) and result.status != HTTPStatus.UNAUTHORIZED:
+            self._retry_at, self._refusal = self._clock() + RETRY_SECONDS, result
+            problem = f"{result.status} {result.message or result.name}"
             remedy = (
                 "switch on the bot in Tailchat's settings of the app"
-                if _CAPABILITY in found.message
+                if _CAPABILITY in result.message
                 else "compare client_id and client_secret with the app's; Tailchat remembers a "
                 "refused sign-in for an hour"
             )
         else:
-            problem = found.problem if isinstance(found, CannotTell) else f"401 {found.type}"
+            problem = result.problem if isinstance(result, CannotTell) else f"401 {result.type}"
             remedy = "check that Tailchat runs; if only core was restarted, restart openapi too"
         if problem != self.problem:
             self.problem, self.remedy = problem, remedy

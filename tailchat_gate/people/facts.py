@@ -62,14 +62,14 @@ def read_people(
     """
     if not isinstance(data, list) or len(data) != len(subs):
         return None
-    found: dict[str, Account] = {}
+    accounts: dict[str, Account] = {}
     for sub, record in zip(subs, data, strict=True):
         facts = (
             DELETED if record is None else _read(sub, record, api_url, keeps_emails=keeps_emails)
         )
         if facts is not None:
-            found[sub] = facts
-    return found
+            accounts[sub] = facts
+    return accounts
 
 
 def _read(sub: str, record: object, api_url: str, *, keeps_emails: bool) -> Facts | None:

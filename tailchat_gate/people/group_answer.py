@@ -111,21 +111,21 @@ class _Reader:
 
     def _group(self) -> Steps:
         members = _Members(self._known)
-        found: dict[str, object] = {}
+        parts: dict[str, object] = {}
 
         def part(key: str) -> Steps:
             if key == "members":
                 yield from self._members(members)
             else:
-                found[key] = yield from self._value(0)
+                parts[key] = yield from self._value(0)
             return None
 
         yield from self._object(part)
-        name = found.get("_id")
+        name = parts.get("_id")
         if not isinstance(name, str):
             raise UnreadableError("a group without _id")
         if name in self._wanted:
-            self.groups[name] = _group_of(members, found.get("roles"), found.get("panels"))
+            self.groups[name] = _group_of(members, parts.get("roles"), parts.get("panels"))
         return None
 
     def _members(self, members: _Members) -> Steps:
@@ -149,11 +149,11 @@ class _Reader:
             return []
         piece = self._body[self._at : cut + 1].decode("latin-1")
         try:
-            found: list[object] = json.loads(f"[{piece}]")
+            values: list[object] = json.loads(f"[{piece}]")
         except (ValueError, RecursionError):
             return []
         self._at = cut + 1
-        return found
+        return values
 
     def _object(self, part: _Part) -> Steps:
         self._expect(ord("{"))
@@ -229,10 +229,10 @@ class _Reader:
         """Skip a long text, which is no id, in steps: strangers may have filled it with escapes."""
         self._at += 1
         while True:
-            found = _CHARACTERS.match(self._body, self._at, self._at + _PIECE)
-            if found is None or found.end() == self._at:
+            characters = _CHARACTERS.match(self._body, self._at, self._at + _PIECE)
+            if characters is None or characters.end() == self._at:
                 break
-            self._at = found.end()
+            self._at = characters.end()
             yield
         self._expect(_QUOTE)
         return None

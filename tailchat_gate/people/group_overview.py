@@ -148,7 +148,7 @@ def _view(group: object, bot: str) -> GroupView | None:
         sub, roles = _id(member.get("userId")), member.get("roles")
         if sub and sub != bot:
             people[sub] = roles if isinstance(roles, list) else []
-    found = [
+    role_views = [
         Role(
             role_id,
             _name(role.get("name")),
@@ -163,7 +163,7 @@ def _view(group: object, bot: str) -> GroupView | None:
         _name(group.get("name")),
         _id(group.get("owner")) or "unknown",
         tuple(people),
-        tuple(found),
+        tuple(role_views),
         _texts(group.get("fallbackPermissions")),
     )
 

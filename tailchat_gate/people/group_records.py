@@ -120,12 +120,12 @@ def without(records: Sequence[Record], sub: str) -> Erasure:
             before.update(record.key for record in to_records(source, known))
             left = known.people - {sub}
             written += to_records(source, SourceMembers.of(left, known.at, gone=known.gone))
-    kept = {record.key for record in written}
+    kept_keys = {record.key for record in written}
     # Parts of incomplete answers are never read, but they contain the person.
     torn = [record.key for record in records if record.key not in before and _has(record, sub)]
     if torn:
         entries.append("an incomplete answer about groups")
-    return Erasure(written, [*(before - kept), *torn], entries)
+    return Erasure(written, [*(before - kept_keys), *torn], entries)
 
 
 def _has(record: Record, sub: str) -> bool:
@@ -157,11 +157,11 @@ class StoredMembers:
     def known(self, *, lost: bool) -> Iterable[Record]:
         """Return every answer."""
         del lost
-        found: list[Record] = []
+        records: list[Record] = []
         for source in self._memberships.sources:
             known = self._memberships.get(source)
-            found += to_records(source, known) if known is not None else []
-        return found
+            records += to_records(source, known) if known is not None else []
+        return records
 
     def unsaved(self, *, last: bool) -> Iterable[Record]:
         """Return nothing: GroupKeeper puts each answer."""

@@ -110,18 +110,18 @@ class GroupWatch:
     @property
     def faults(self) -> Sequence[str]:
         """The present faults, one sentence each."""
-        found = [KEY_IS_PUBLIC] if self.key_is_public else []
+        sentences = [KEY_IS_PUBLIC] if self.key_is_public else []
         if self.problem and not self.key_is_public:
-            found.append(f"Tailchat's groups cannot be read: {self.problem}")
+            sentences.append(f"Tailchat's groups cannot be read: {self.problem}")
         if self._resolved.unknown:
-            found.append(f"the members of {', '.join(self.unknown)} are unknown")
+            sentences.append(f"the members of {', '.join(self.unknown)} are unknown")
         for name, count in self._resolved.too_large.items():
-            found.append(f"{name} has {count} members, more than its max, so it lets nobody in")
+            sentences.append(f"{name} has {count} members, more than its max, so it lets nobody in")
         for source in self._terms.sources if self._terms is not None else ():
             known = self.memberships.get(source)
             if known is not None and known.gone and not self.key_is_public:
-                found.append(f"{source.entry} is gone, so it lets nobody in")
-        return found
+                sentences.append(f"{source.entry} is gone, so it lets nobody in")
+        return sentences
 
     # The life of the watch.
 
@@ -218,19 +218,19 @@ class GroupWatch:
 
     async def _refresh(self, terms: GroupTerms) -> str:
         """Ask Tailchat; return why its answer cannot be used, "" if it can."""
-        found = await terms.bot.fetch(USER_GROUPS, {}, limit=terms.max_bytes)
-        if isinstance(found, CannotTell):
-            return found.why
-        if not isinstance(found, Raw):
-            return f"{found.status} {found.message or found.name}"
+        result = await terms.bot.fetch(USER_GROUPS, {}, limit=terms.max_bytes)
+        if isinstance(result, CannotTell):
+            return result.why
+        if not isinstance(result, Raw):
+            return f"{result.status} {result.message or result.name}"
         sources, now = terms.sources, self._clock()
-        digest = (await asyncio.to_thread(hashlib.sha256, found.body)).digest()
+        digest = (await asyncio.to_thread(hashlib.sha256, result.body)).digest()
         read = (digest, sources, terms.bot.sub)
         if read == self._read:
             self.memberships.confirm(now)
             return ""
         try:
-            answer = await in_slices(read_groups(found.body, {source.group for source in sources}))
+            answer = await in_slices(read_groups(result.body, {source.group for source in sources}))
         except UnreadableError as error:
             return f"an answer that cannot be read: {error}"
         gone = self._gone(sources)
@@ -287,10 +287,10 @@ class GroupWatch:
             self._report.tell(terms.groups, before, resolved, age=self.age)
 
 
-def _is_same(one: Resolved, other: Resolved) -> bool:
+def _is_same(before: Resolved, after: Resolved) -> bool:
     """Whether two are equal; comparing is quick, since unchanged members are mostly one object."""
-    return (one.unknown, one.too_large) == (other.unknown, other.too_large) and (
-        one.people == other.people
+    return (before.unknown, before.too_large) == (after.unknown, after.too_large) and (
+        before.people == after.people
     )
 
 

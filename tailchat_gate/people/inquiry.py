@@ -68,35 +68,35 @@ class Inquiry:
         if not isinstance(result, Raw):
             return result
         read = partial(self._read, result.body, subs)
-        found = await asyncio.to_thread(read) if len(result.body) > _LARGE else read()
-        if found is None:
+        records = await asyncio.to_thread(read) if len(result.body) > _LARGE else read()
+        if records is None:
             return CannotTell(Reason.TAILCHAT_BROKEN, "an answer that is not in Tailchat's form")
-        return found
+        return records
 
     async def _in_halves(self, subs: Sequence[str]) -> Records | Refused | CannotTell:
         if len(subs) == 1:
             self._note_long(subs[0])
             return {subs[0]: UNREADABLE}
-        found: Records = {}
+        records: Records = {}
         for part in (subs[: len(subs) // 2], subs[len(subs) // 2 :]):
             answer = await self.ask(part)
             if not isinstance(answer, dict):
                 return answer
-            found |= answer
-        return found
+            records |= answer
+        return records
 
     async def _long_apart(self, subs: Sequence[str]) -> Records | Refused | CannotTell:
         """Ask about the others first, then about some people whose record was too long."""
         wanted = set(subs)
         long = [sub for sub in self._long if sub in wanted]
         others = [sub for sub in subs if sub not in self._long]
-        found: Records = dict.fromkeys(long, UNREADABLE)
+        records: Records = dict.fromkeys(long, UNREADABLE)
         for part in ([others] if others else []) + [[sub] for sub in long[:_LONG_AT_ONCE]]:
             answer = await self.ask(part)
             if not isinstance(answer, dict):
                 return answer
-            found |= answer
-        return found
+            records |= answer
+        return records
 
     def _note_long(self, sub: str) -> None:
         self._long.pop(sub, None)
@@ -113,10 +113,10 @@ class Inquiry:
         result = await self._api.fetch(_ACTION, body, limit=limit)
         if self._bot is None or not isinstance(result, Refused) or not result.is_closed:
             return result
-        found = await self._bot.fetch(_ACTION, body, limit=limit)
-        self._by_bot = isinstance(found, Raw)
+        answer = await self._bot.fetch(_ACTION, body, limit=limit)
+        self._by_bot = isinstance(answer, Raw)
         # If the bot is refused too, the result is the refusal without a token.
-        return result if isinstance(found, Refused) else found
+        return result if isinstance(answer, Refused) else answer
 
     def _read(self, body: bytes, subs: Sequence[str]) -> Records | None:
         try:

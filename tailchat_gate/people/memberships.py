@@ -46,17 +46,17 @@ def index(groups: Mapping[str, frozenset[str]]) -> Generator[None, None, dict[st
     The generator yields now and then, because half a million entries take a second. People in the
     same groups share one object.
     """
-    found: dict[str, frozenset[str]] = {}
+    groups_of: dict[str, frozenset[str]] = {}
     combined: dict[frozenset[str], frozenset[str]] = {}
     for name, people in groups.items():
         alone = frozenset((name,))
         for count, sub in enumerate(people):
-            held = found.get(sub)
+            held = groups_of.get(sub)
             both = alone if held is None else held | alone
-            found[sub] = combined.setdefault(both, both)
+            groups_of[sub] = combined.setdefault(both, both)
             if count & _SOME == _SOME:
                 yield
-    return found
+    return groups_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ class Memberships:
         A group that is not in the answer was deleted, or the bot, whose sub is `bot`, is not in it.
         Sources that are not in `wanted` are forgotten.
         """
-        found: dict[MemberSource, SourceMembers] = {}
+        current: dict[MemberSource, SourceMembers] = {}
         changed: set[MemberSource] = set()
         for source in wanted:
             group, before = answer.get(source.group), self._known.get(source)
@@ -130,12 +130,12 @@ class Memberships:
             now_in = (people or _NOBODY) - {bot}
             if before is not None and before.gone == gone and before.people == now_in:
                 # The same set of people, so that what depends on it is not computed again.
-                found[source] = replace(before, at=now)
+                current[source] = replace(before, at=now)
             else:
                 changed.add(source)
-                found[source] = SourceMembers.of(now_in, now, gone=gone)
+                current[source] = SourceMembers.of(now_in, now, gone=gone)
             yield
-        self._known = found
+        self._known = current
         return changed
 
     def forget(self, sub: str) -> bool:
@@ -178,7 +178,7 @@ def resolve(
     groups: Mapping[str, Group], memberships: Memberships, now: float, max_age: float
 ) -> Generator[None, None, Resolved]:
     """Return the members of the groups that have some from Tailchat."""
-    found = Resolved()
+    resolved = Resolved()
     for name, group in groups.items():
         if not group.sources:
             continue
@@ -193,14 +193,14 @@ def resolve(
             people = yield from _union(current)
         count = len(people) + sum(sub not in people for sub in set(group.subs))
         if group.most is not None and count > group.most:
-            found.people[name] = _NOBODY
-            found.too_large[name] = count
+            resolved.people[name] = _NOBODY
+            resolved.too_large[name] = count
         else:
-            found.people[name] = people
+            resolved.people[name] = people
             if len(current) < len(sources):
-                found.unknown.add(name)
+                resolved.unknown.add(name)
         yield
-    return found
+    return resolved
 
 
 def _union(parts: Iterable[frozenset[str]]) -> Generator[None, None, frozenset[str]]:

@@ -46,7 +46,7 @@ def plain(text: str) -> str:
 
     Tailchat's clients turn bare addresses into links, so the beginnings of addresses are broken.
     """
-    bare = _ADDRESS.sub(lambda found: f"{found[0].strip('/') or '/'} ", _MARKUP.sub("", text))
+    bare = _ADDRESS.sub(lambda address: f"{address[0].strip('/') or '/'} ", _MARKUP.sub("", text))
     words = "".join(char if char.isprintable() else " " for char in bare).split()
     return " ".join(words)[:MAX_TEXT]
 
@@ -101,8 +101,8 @@ class Panel:
             minute = int(self._pace.now // REPEAT_SECONDS)
             until = (minute + 1) * REPEAT_SECONDS
             key = f"{kind} {minute}"
-            found = await self._store.reserve(_MINUTE, key, until=until, room=_ROOM)
-            if found.status is ReservationStatus.TAKEN:
+            reservation = await self._store.reserve(_MINUTE, key, until=until, room=_ROOM)
+            if reservation.status is ReservationStatus.TAKEN:
                 self._pace.leave_out(kind, count)
                 return
         await self._write(text)
@@ -175,7 +175,7 @@ class Notices(logging.Handler):
             "an upstream can be reached again": (TOOLS, self._can_be_reached),
             "sign-ins-left-out": (SIGN_INS, _refused),
         }
-        self._known = {name: found for name, found in known.items() if found[0] in kinds}
+        self._known = {name: sentence for name, sentence in known.items() if sentence[0] in kinds}
 
     def start(self) -> None:
         """Begin to listen, if any kind is switched on; needs a running event loop."""

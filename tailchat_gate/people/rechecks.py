@@ -47,11 +47,11 @@ class TicketRechecks:
         stored = self._vault.find(record.sid)
         if stored is None or stored.sub != record.sub:
             return self._unknown(record, now)
-        found = self.inner.look(record.applied_to(stored), now)
+        result = self.inner.look(record.applied_to(stored), now)
         self._vault.stored.note_use(record.sid, int(now))
-        until = min(found.until, now + SEEN_SECONDS)
+        until = min(result.until, now + SEEN_SECONDS)
         # The browser keeps its ticket whatever is new, unless cookies hold sessions again.
-        return found._replace(until=until, renamed=self._vault.holds_sessions)
+        return result._replace(until=until, renamed=self._vault.holds_sessions)
 
     def settled(self, record: SessionRecord) -> "asyncio.Future[None]":
         """Return a future that is done once `look` has more to say about a waiting session.
@@ -98,22 +98,22 @@ class PeopleRechecks:
 
     def look(self, record: SessionRecord, now: float) -> RecheckResult:
         """Return the state of a session at `now`; ask Tailchat if that is due."""
-        found = self.rechecker.look(record, now)
+        result = self.rechecker.look(record, now)
         if not self._refresh or not is_asked(record.sub):
-            return found
+            return result
         person = self._watch.look(record.sub)
-        newest = found.record
+        newest = result.record
         # Tailchat may have confirmed the session since, with a newer name.
         if person.facts is not None and person.facts_at >= _named_at(newest):
             newest = _renamed(newest, person.facts.profile)
         return RecheckResult(
             # The same object if nothing is new, so that the visitor's cached headers are used.
             record if newest is record or newest == record else newest,
-            min(found.until, now + self._refresh),
-            found.refused,
-            found.waits or person.waits,
+            min(result.until, now + self._refresh),
+            result.refused,
+            result.waits or person.waits,
             self._watch.address(person.facts),
-            renamed=found.record is record,
+            renamed=result.record is record,
         )
 
     def settled(self, record: SessionRecord) -> "asyncio.Future[None]":

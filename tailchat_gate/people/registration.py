@@ -46,27 +46,31 @@ def read_registration(data: object) -> Registration | None:
     return Registration(not closed, verifies, not no_guests)
 
 
-def open_to_strangers(settings: Settings, found: Registration) -> Iterator[str]:
+def open_to_strangers(settings: Settings, registration: Registration) -> Iterator[str]:
     """Yield a sentence for each route that strangers may enter after they made an account.
 
     If Tailchat does not verify e-mail addresses, yield one also for each route that uses these.
     """
-    entrants = _entrants(settings, found)
+    entrants = _entrants(settings, registration)
     for route in settings.route:
         if SIGNED_IN in route.allow and entrants:
             remedy = "name a group in allow, or close registration in Tailchat"
             yield f"{route.name}: {entrants}; {remedy}"
-    if not found.verifies:
+    if not registration.verifies:
         yield from _unverified(settings.route, passed_on=settings.tailchat.unverified_email)
 
 
-def _entrants(settings: Settings, found: Registration) -> str:
+def _entrants(settings: Settings, registration: Registration) -> str:
     """Say which strangers may enter routes for everybody who is signed in, "" for none."""
-    if found.guests and settings.access.guests:
+    if registration.guests and settings.access.guests:
         return "everybody who reaches Tailchat may enter, as a guest and without an address"
-    if not found.is_open:
+    if not registration.is_open:
         return ""
-    address = "an e-mail address" if found.verifies else "any e-mail address, which nobody verifies"
+    address = (
+        "an e-mail address"
+        if registration.verifies
+        else "any e-mail address, which nobody verifies"
+    )
     return f"everybody who reaches Tailchat may enter, by registering there with {address}"
 
 
@@ -98,8 +102,10 @@ class RegistrationCheck:
         result = await self._api.call(_ACTION, {})
         if isinstance(result, CannotTell):
             return result
-        found = read_registration(result.data) if isinstance(result, Done) else None
-        return tuple(open_to_strangers(self._settings, found)) if found is not None else ()
+        if not isinstance(result, Done):
+            return ()
+        registration = read_registration(result.data)
+        return tuple(open_to_strangers(self._settings, registration)) if registration else ()
 
     def start(self) -> None:
         """Ask in the background until Tailchat answers; needs a running event loop."""
@@ -111,12 +117,12 @@ class RegistrationCheck:
             self._task.cancel()
 
     async def _log_findings(self) -> None:
-        found = await self.run()
-        while isinstance(found, CannotTell):
+        sentences = await self.run()
+        while isinstance(sentences, CannotTell):
             await asyncio.sleep(RETRY)
-            found = await self.run()
-        for sentence in found:
+            sentences = await self.run()
+        for sentence in sentences:
             if sentence not in self._logged:
                 _log.warning("%s", sentence)
         self._logged.clear()
-        self._logged.update(found)
+        self._logged.update(sentences)

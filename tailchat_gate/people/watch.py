@@ -224,11 +224,11 @@ class PeopleWatch:
         """Ask about some people and apply the answer; return whether there was one."""
         asked_at, facts_at = self._monotonic(), self._clock()
         try:
-            found = await self._inquiry.ask(subs)
-            if not isinstance(found, dict):
-                self._failed(found)
+            records = await self._inquiry.ask(subs)
+            if not isinstance(records, dict):
+                self._failed(records)
                 return False
-            self._answered(subs, found, asked_at, facts_at)
+            self._answered(subs, records, asked_at, facts_at)
         except Exception:  # noqa: BLE001 - the rounds go on
             _log.exception("people could not be looked up because of a fault inside the gate")
             self._is_failing = True
@@ -238,7 +238,7 @@ class PeopleWatch:
     def _answered(
         self,
         subs: Sequence[str],
-        found: Records,
+        records: Records,
         asked_at: float,
         facts_at: float,
     ) -> None:
@@ -247,7 +247,7 @@ class PeopleWatch:
         self._is_failing, self._off_until, self._logged = False, 0.0, ""
         self._heard()
         for sub in subs:
-            facts = found.get(sub)
+            facts = records.get(sub)
             is_newest = self._people.learn(sub, facts, asked_at=asked_at, facts_at=facts_at)
             if facts is not None and is_newest:
                 self._judge(sub, facts)
