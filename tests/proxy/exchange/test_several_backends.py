@@ -46,6 +46,7 @@ async def application(scope, receive, send):
     await send(head)
     await send({"type": "http.response.body", "body": pid.encode()})
 """
+HOUR = 3600
 _QUICK = {"path": "/healthz", "interval": "1s", "timeout": "1s", "fall": 1, "rise": 1}
 
 
@@ -268,7 +269,7 @@ async def test_failures_put_a_backend_out_and_time_brings_it_back(
     caplog.set_level(logging.INFO)
     async with RawUpstream(_hang_up) as first, RawUpstream() as second:
         route = _route(
-            (first.url, second.url), balance="round-robin", max_fails=2, fail_timeout="1s"
+            (first.url, second.url), balance="round-robin", max_fails=2, fail_timeout="1h"
         )
         gate = await start_gate(route=[route])
         for _ in range(4):
@@ -277,6 +278,7 @@ async def test_failures_put_a_backend_out_and_time_brings_it_back(
         assert len(first.requests) == 2
         url = first.url
         first.answer = OK
+        gate.generation.process_state.upstream_pools.health[0].until -= HOUR
         await until(lambda: _up(gate) == [True, True])
         for _ in range(2):
             await ask(gate.port, request_bytes("/"))
