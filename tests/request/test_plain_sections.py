@@ -1,11 +1,13 @@
 """Plain sections: what a pattern reads is what the careful way reads, or it reads nothing."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from bothways import facts, learned
 from hypothesis import given
 from hypothesis import strategies as st
+from interpreted import counts_pythons_steps
 
 from tailchat_gate.reasons import RefusedError
 from tailchat_gate.request.fields import FieldSection, HeadLimits
@@ -16,7 +18,7 @@ from tailchat_gate.request.sections import (
     SectionReader,
     read_carefully,
 )
-from tailchat_gate.request.shapes import Shape
+from tailchat_gate.request.shapes import TELLING, Shape
 
 LIMITS = HeadLimits(8192, 32_768, 100, 8192)
 Lines = list[tuple[bytes, bytes]]
@@ -110,6 +112,28 @@ def test_both_ways_read_the_same(lines: Lines, others: list[bytes], which: int) 
         for place, ((name, value), other) in enumerate(zip(lines, others, strict=False))
     ]
     check(sections, raw(changed))
+
+
+class _AskedFor(dict[bytes, list[int]]):
+    """The places of no fields, which notes what is looked up."""
+
+    def __init__(self) -> None:
+        self.names: set[bytes] = set()
+
+    def get(self, name: bytes, default: Any = None) -> Any:  # noqa: ANN401 - as dict's own
+        """Note a name."""
+        self.names.add(name)
+        return default
+
+
+@counts_pythons_steps
+def test_two_sections_share_a_meaning_only_by_all_that_it_is_read_from() -> None:
+    """Each field from which a section is read is compared, or read each time: none is left out."""
+    shape, asked = Shape(()), _AskedFor()
+    object.__setattr__(shape, "places", asked)
+    FieldSection((), shape)
+
+    assert asked.names == {*TELLING, b"cookie", b"content-length"}
 
 
 @given(st.lists(TEXT.map(lambda text: text.strip().encode() or b"x"), min_size=4, max_size=4))
