@@ -84,7 +84,7 @@ class LoginEndpoints:
             "sign_in",
             start_url=self.answers.start_url(return_to),
             return_to="" if return_to == "/" else self.targets.shown(return_to),
-            tool=self.targets.tool(context.host, return_to),
+            tool=self.targets.tool(context, return_to),
         )
 
     async def start(self, request: web.BaseRequest, context: RequestContext) -> web.StreamResponse:

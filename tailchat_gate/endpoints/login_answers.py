@@ -166,8 +166,10 @@ class Targets:
     def _secure(self) -> bool:
         return self.sites.public_url.startswith("https:")
 
-    def tool(self, host: str, return_to: str) -> str:
+    def tool(self, context: RequestContext, return_to: str) -> str:
         """Return the name, for people, of the tool that a target leads to, "" for none."""
+        host = context.host
+        self.routes.meter.asker = context
         unnamed = host if self.sites.is_tool(host) else ""
         path = self.shown(return_to).partition("?")[0]
         try:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from itertools import count
 from types import FrameType
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from gatekit import RawClient, RawUpstream, make_settings, request_bytes
@@ -131,3 +132,22 @@ async def test_a_client_is_told_when_to_come_back(
         for path_of_all in (HONEST, "/page"):
             client.send(request_bytes(path_of_all, Cookie=gate.cookie()))
             assert (await client.response()).status == 200
+
+
+async def test_the_sign_in_page_counts_for_the_client_that_asks_for_it(
+    start_gate: Callable[..., Any],
+) -> None:
+    """A return target is read for the page's title: not at the expense of whoever came before."""
+    trusted = {"trusted_proxies": ["127.0.0.1"]}
+    gate = await start_gate("http://127.0.0.1:9", route=ROUTES, server=trusted)
+    path = quote("/a///%25252e%2e//%23", safe="")
+    meter = gate.generation.gate.authorizer.routes.meter
+    async with RawClient.connect(gate.port) as client:
+        for target, address in (
+            ("/page", "192.0.2.1"),
+            (f"/oauth2/sign_in?rd={path}", "198.51.100.1"),
+        ):
+            client.send(request_bytes(target, X_Forwarded_For=address))
+            await client.response()
+
+    assert list(meter._due._young) == ["198.51.100.1"]
