@@ -23,6 +23,7 @@ from gatekit import (
     until,
 )
 from reloadkit import FileGate, file_gate
+from wirekit import reset
 
 from tailchat_gate.proxy.upstream.pool import Pool
 
@@ -289,7 +290,7 @@ async def test_a_configuration_is_closed_with_its_last_request(
         assert len(_pools(gate)) == 2
         await _stays(gate, 1)
         if leaves:
-            client.writer.transport.abort()
+            reset(client.writer)
         else:
             paused.go_on.set()
             assert (await client.response()).status == 200

@@ -22,7 +22,7 @@ from recheckkit import (
     sign_in,
 )
 from storykit import Story
-from wirekit import heard
+from wirekit import heard, reset
 
 from tailchat_gate.demo.faults import Hang
 from tailchat_gate.identity.oauth.responses import TokenSet
@@ -211,6 +211,7 @@ async def test_a_client_that_leaves_while_it_is_held(scene: Story) -> None:
     async with RawClient.connect(scene.gate.port) as client:
         client.send(request_bytes("/gone", host=person.host, Cookie=person.cookie))
         await hang.started.wait()
+        reset(client.writer)
     await until(lambda: not any(one.busy for one in connections(scene)))
     hang.release()
     await answered(scene.gate)

@@ -407,9 +407,10 @@ async def test_a_slow_upload_is_not_a_slow_upstream(
 
 
 async def test_a_client_that_leaves_cancels_its_request(
-    gate: RunningGate, upstream: RawUpstream
+    start_gate: Start, upstream: RawUpstream
 ) -> None:
     """The upstream connection is closed as soon as the client is gone."""
+    gate = await start_gate(upstream.url, server={"half_closed_timeout": "0s"})
     arrived, closed = asyncio.Event(), asyncio.Event()
 
     async def answer(

@@ -42,6 +42,7 @@ from gatekit import (
 )
 from reloadkit import file_gate, file_text, sections
 from storykit import story
+from wirekit import reset
 
 from tailchat_gate.config.lint.settings import lint
 from tailchat_gate.identity.grants import Grant
@@ -186,6 +187,7 @@ async def test_streams_are_shown_by_themselves(gate: RunningGate, upstream: RawU
         await client.reader.readuntil(b"data: a\n")
         row = await _row(gate, "wiki")
         assert '<td role="cell" data-label="Open streams" class="number">1</td>' in row
+        reset(client.writer)
     counts = gate.generation.process_state.metrics.route("wiki")
     await until(lambda: sum(counts.streams.counts) == 1)
     row = await _row(gate, "wiki")
