@@ -246,6 +246,8 @@ defaults
     timeout connect 5s
     timeout client 30s
     timeout server 30s
+    # Else "inter", and the first check that fails puts a server out.
+    timeout check 30s
 frontend web
     bind 127.0.0.1:{port}
     default_backend gate
