@@ -1,15 +1,15 @@
 """The gate and nginx side by side: the same bytes to both, and what came of them."""
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from edgekit import program, serving
 from gatekit import RunningGate, make_settings
+from process import free_port
 from strictkit import StrictUpstream, bounds_of, converse
 from wirekit import Heard, say
 
@@ -107,7 +107,7 @@ async def pair(start_gate: Callable[..., Any], directory: Path) -> AsyncIterator
     """Start both until the block ends, each before upstreams of its own."""
     async with AsyncExitStack() as stack:
         behind = [await stack.enter_async_context(StrictUpstream()) for _ in range(2 * LANES)]
-        ports = _free_ports(LANES)
+        ports = [free_port() for _ in range(LANES)]
         command = _nginx(
             directory, dict(zip(ports, (one.port for one in behind[:LANES]), strict=True))
         )
@@ -118,15 +118,6 @@ async def pair(start_gate: Callable[..., Any], directory: Path) -> AsyncIterator
             gate = await start_gate(behind_gate.url, route=route)
             lanes.append(_Lane(gate, behind_gate, port, behind_nginx))
         yield Pair(lanes)
-
-
-def _free_ports(count: int) -> list[int]:
-    """Return ports on loopback that nothing listens on, no two alike."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
 
 
 def _nginx(directory: Path, ports: Mapping[int, int]) -> list[str]:

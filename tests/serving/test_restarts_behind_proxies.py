@@ -45,17 +45,12 @@ async def test_gates_whose_checks_all_fail_are_used(
     """
     gate = await start_gate(upstream.url, route=PUBLIC)
     port, stats, config = free_port(), tmp_path / "stats", tmp_path / "conf"
-    with (
-        socket.create_server(("127.0.0.1", 0)) as silent,
-        socket.create_server(("127.0.0.1", 0)) as other,
-    ):
-        gone = other.getsockname()[1]
-        other.close()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
         text = (DEPLOY / "haproxy/several-gates.cfg").read_text()
         for old, new in (
             ("bind :443 ssl crt /etc/haproxy/certs/", f"bind 127.0.0.1:{port}"),
             ("10.0.0.1:4180", f"127.0.0.1:{gate.port}"),
-            ("10.0.0.2:4180", f"127.0.0.1:{gone}"),
+            ("10.0.0.2:4180", f"127.0.0.1:{free_port()}"),
             ("check port 4181", f"check port {silent.getsockname()[1]}"),
             ("timeout check 15s", "timeout check 50ms"),
         ):

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 import pytest
 from aiohttp import web
 from openid_provider_process import OpenIdProvider, openid_provider
+from process import free_port
 from pydantic import SecretStr
 from storykit import served
 from tailchat_browser import APP, REDIRECT
@@ -159,8 +160,8 @@ async def test_an_outage_stops_nobody(status: int, name: str) -> None:
     assert (found.name, found.reason) == (name, None)
 
 
-async def test_a_tailchat_that_is_down_is_said(unused_tcp_port: int) -> None:
+async def test_a_tailchat_that_is_down_is_said() -> None:
     """Nothing listens there."""
-    (found,) = await _check(f"http://127.0.0.1:{unused_tcp_port}")
+    (found,) = await _check(f"http://127.0.0.1:{free_port()}")
 
     assert (found.name, found.reason) == ("tailchat-down", None)
