@@ -30,7 +30,7 @@ from tailchat_gate.identity.grants import GRANT, Grant, Grants, GrantState
 from tailchat_gate.identity.revocation.records import read_record, revocations, to_record
 from tailchat_gate.identity.revocation.state import Entry, RevocationState
 from tailchat_gate.identity.revocation.store import Revocations
-from tailchat_gate.identity.stored_sessions import SESSION, StoredSessions
+from tailchat_gate.identity.sessions.stored import SESSION, StoredSessions
 from tailchat_gate.observe.metrics import Metrics
 from tailchat_gate.people.group_records import MEMBERS, StoredMembers, read_records
 from tailchat_gate.people.memberships import Memberships

@@ -20,8 +20,8 @@ from tailchat_gate.identity.sessions.session import (
     SessionRecord,
     Ticket,
 )
+from tailchat_gate.identity.sessions.stored import SessionVault, StoredSession
 from tailchat_gate.identity.sites import Sites
-from tailchat_gate.identity.stored_sessions import SessionVault, StoredSession
 from tailchat_gate.request.target import cookie_fields
 from tailchat_gate.syntax import WILDCARD
 

@@ -9,7 +9,7 @@ from tailchat_gate.identity.oauth.responses import Profile
 from tailchat_gate.identity.recheck import RecheckRefused, RecheckResult
 from tailchat_gate.identity.rechecker import PatientRechecks, Rechecker
 from tailchat_gate.identity.sessions.session import SessionRecord, Ticket
-from tailchat_gate.identity.stored_sessions import SEEN_SECONDS, SessionVault
+from tailchat_gate.identity.sessions.stored import SEEN_SECONDS, SessionVault
 from tailchat_gate.people.facts import is_asked
 from tailchat_gate.people.watch import PeopleWatch
 from tailchat_gate.reasons import Reason

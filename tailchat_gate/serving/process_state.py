@@ -22,8 +22,8 @@ from tailchat_gate.identity.oauth.sign_in_watch import SignInState
 from tailchat_gate.identity.revocation.state import RevocationState
 from tailchat_gate.identity.revocation.store import SESSION_ENDS, Revocations
 from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.identity.sessions.stored import StoredSessions
 from tailchat_gate.identity.sign_ins import SignIns
-from tailchat_gate.identity.stored_sessions import StoredSessions
 from tailchat_gate.observe.access_log import AccessLog
 from tailchat_gate.observe.audit import Audit
 from tailchat_gate.observe.families import Collected

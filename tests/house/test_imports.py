@@ -82,10 +82,10 @@ INSIDE: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("authenticator",),
         ("sign_ins",),
         ("access_requests", "recheck", "token_refresh"),
-        ("grants", "revocation", "stored_sessions"),
+        ("grants", "revocation"),
         ("sessions",),
         ("oauth",),
-        ("browser_name", "seal"),
+        ("seal",),
     ),
     "state": (
         ("places",),

@@ -21,8 +21,8 @@ from tailchat_gate.identity.rechecker import Rechecker
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.identity.sessions.cookies import CookieNames
 from tailchat_gate.identity.sessions.session import Lifetimes, SessionCookie, SessionRecord
+from tailchat_gate.identity.sessions.stored import SessionVault, StoredSessions
 from tailchat_gate.identity.sign_ins import SignIns
-from tailchat_gate.identity.stored_sessions import SessionVault, StoredSessions
 from tailchat_gate.identity.token_refresh import RefreshTokens
 from tailchat_gate.observe.audit import Audit
 from tailchat_gate.observe.log import FaultLog

@@ -26,7 +26,7 @@ from tailchat_gate.config.values.identifier import SUB
 from tailchat_gate.config.values.quantities import format_timestamp
 from tailchat_gate.identity.revocation.records import to_record
 from tailchat_gate.identity.revocation.state import EndedSession
-from tailchat_gate.identity.stored_sessions import StoredSession
+from tailchat_gate.identity.sessions.stored import StoredSession
 from tailchat_gate.state.places import Place
 
 _END = "end"

@@ -1,1 +1,1 @@
-"""The gate's session: what it holds, and the cookies that carry it."""
+"""The gate's session: what it holds, the cookies that carry it, and sessions in the store."""

@@ -21,7 +21,7 @@ from tailchat_gate.identity.oauth.sign_in_watch import SignInWatch
 from tailchat_gate.identity.recheck import RecheckTerms
 from tailchat_gate.identity.rechecker import Rechecker
 from tailchat_gate.identity.seal import KeyRing
-from tailchat_gate.identity.stored_sessions import SessionVault
+from tailchat_gate.identity.sessions.stored import SessionVault
 from tailchat_gate.identity.token_refresh import RefreshTokens
 from tailchat_gate.people.api import TailchatApi
 from tailchat_gate.people.bot import Bot

@@ -27,9 +27,9 @@ from visitor import Visitor
 
 from tailchat_gate.cli import main
 from tailchat_gate.demo.users import User
-from tailchat_gate.identity import stored_sessions
-from tailchat_gate.identity.browser_name import browser_name
-from tailchat_gate.identity.stored_sessions import (
+from tailchat_gate.identity.sessions import stored as stored_sessions
+from tailchat_gate.identity.sessions.browser_name import browser_name
+from tailchat_gate.identity.sessions.stored import (
     MOST_OF_ONE,
     SEEN_SECONDS,
     StoredSession,
