@@ -61,6 +61,7 @@ NO_PARSERS = {
     "identity.oauth.return_targets": "a memory, of what identity.oauth.login judges",
     "identity.recheck": "it decides by what others read",
     "identity.sessions.stored": "it reads what the gate wrote, and believes what it sealed",
+    "identity.token_refresh": "it reads what the gate wrote, and believes what it sealed",
     "proxy.client.connection": "it hands bytes to request.head and request.body",
     "proxy.client.own_connections": "it keeps connections",
     "proxy.exchange.forward_request": "it keeps bytes, by the methods that request.claims reads",
