@@ -21,6 +21,7 @@ from gatekit import (
     Received,
     RunningGate,
     ask,
+    break_route,
     request_bytes,
 )
 from process import free_port
@@ -323,15 +324,10 @@ async def test_it_starts_while_tailchat_is_down(start_gate: Start, upstream: Raw
 async def test_a_fault_inside_the_gate_denies(
     gate: RunningGate,
     upstream: RawUpstream,
-    monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """An unexpected error is a 500 with the request id, logged once, and nothing is forwarded."""
-
-    def fail(*_: object) -> None:
-        raise ZeroDivisionError
-
-    monkeypatch.setattr(type(gate.generation.gate.authorizer.routes), "match", fail)
+    break_route(gate, "tool")
     with caplog.at_level(logging.ERROR):
         response = await ask(gate.port, request_bytes(Cookie=gate.cookie()))
 

@@ -144,7 +144,7 @@ class BufferedExchange(Exchange):
     def _save(self) -> None:
         if self._task is None:
             self._client.hold(UPSTREAM_FULL)
-            self._task = asyncio.get_running_loop().create_task(self._saved())
+            self._task = self._run(self._saved())
 
     async def _saved(self) -> None:
         stored = self._stored
@@ -186,7 +186,7 @@ class BufferedExchange(Exchange):
         self._room.set()
         super()._send(upstream)
         if not self._whole:
-            self._task = asyncio.get_running_loop().create_task(self._send_rest(upstream, sent))
+            self._task = self._run(self._send_rest(upstream, sent))
 
     async def _send_rest(self, upstream: UpstreamConnection, offset: int) -> None:
         stored, size = self._stored, self._stored.size

@@ -1,7 +1,7 @@
 """An exchange with an upstream: the request out, the response back; a state machine, no task."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from time import monotonic
 
 from tailchat_gate.identity.authenticator import Visitor
@@ -16,8 +16,8 @@ from tailchat_gate.proxy.exchange.forward_request import (
     UpstreamSettings,
     claims_no_other,
 )
+from tailchat_gate.proxy.exchange.steps import run
 from tailchat_gate.proxy.exchange.subclassed import mypyc_attr
-from tailchat_gate.proxy.message.request_headers import takes_trailers
 from tailchat_gate.proxy.message.response_fields import FieldEditor
 from tailchat_gate.proxy.upstream.connection import UpstreamConnection
 from tailchat_gate.proxy.upstream.interfaces import REASONS, End, ExchangeResult, unreachable
@@ -154,22 +154,9 @@ class Exchange(Admitted):
     # What the upstream's connection calls.
 
     @property
-    def origin(self) -> bytes:
-        """The origin that the visitor sees, b"" if the request names no host."""
-        host = self.forward_request.request.fields.host.raw
-        scheme = self.context.client_address.scheme
-        return scheme.encode("ascii") + b"://" + host if host else b""
-
-    @property
     def upgrade(self) -> bytes:
         """The protocol to which the client asks to switch, b"" for none."""
         return self.forward_request.upgrade
-
-    @property
-    def takes_trailers(self) -> bool:
-        """Whether the client reads trailers."""
-        fields = self.forward_request.request.fields
-        return b"te" in fields.connection and takes_trailers(fields)
 
     @property
     def editor(self) -> FieldEditor | None:
@@ -314,7 +301,7 @@ class Exchange(Admitted):
             self._client.hold(UPSTREAM_FULL)
 
     def _connect(self) -> None:
-        self._connecting = asyncio.get_running_loop().create_task(self._connected())
+        self._connecting = self._run(self._connected())
 
     async def _connected(self) -> None:
         try:
@@ -326,6 +313,13 @@ class Exchange(Admitted):
             self._connecting = None
             self.context.connected(monotonic())
             self._send(upstream)
+
+    def _run(self, steps: Coroutine[object, object, None]) -> "asyncio.Task[None]":
+        return run(steps, self.context, self._failed)
+
+    def _failed(self) -> None:
+        if self._client.active_request is self:
+            self._cut_off(Reason.INTERNAL_ERROR)
 
     def _cut_off(self, reason: Reason) -> None:
         self._drop()

@@ -10,6 +10,7 @@ from tailchat_gate.identity.machine_tokens import Machine
 from tailchat_gate.identity.revocation.state import SessionHolder
 from tailchat_gate.proxy.client.active_request import Admission
 from tailchat_gate.proxy.exchange.subclassed import mypyc_attr
+from tailchat_gate.proxy.message.request_headers import takes_trailers
 from tailchat_gate.proxy.message.response_fields import FieldEditor
 from tailchat_gate.proxy.upstream.balancer import Member
 from tailchat_gate.proxy.upstream.interfaces import ResponseTimeouts
@@ -143,7 +144,7 @@ class ForwardRequest:
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Admitted:
-    """The part of an exchange that knows why it was let in."""
+    """The part of an exchange that depends on its request alone."""
 
     __slots__ = ()
 
@@ -162,6 +163,19 @@ class Admitted:
         if session is None and self.forward_request.visitor is not None:
             return None
         return Admission(self.context, session)
+
+    @property
+    def origin(self) -> bytes:
+        """The origin that the visitor sees, b"" if the request names no host."""
+        host = self.forward_request.request.fields.host.raw
+        scheme = self.context.client_address.scheme
+        return scheme.encode("ascii") + b"://" + host if host else b""
+
+    @property
+    def takes_trailers(self) -> bool:
+        """Whether the client reads trailers."""
+        fields = self.forward_request.request.fields
+        return b"te" in fields.connection and takes_trailers(fields)
 
     def note_stream(self) -> None:
         """The response lasts as long as the client reads it: its duration is not the tool's."""

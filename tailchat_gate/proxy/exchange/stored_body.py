@@ -160,7 +160,7 @@ class _File:
         self._file: FileIO | None = None
         self._closed = False
 
-    def write(self, *pieces: bytes) -> None:
+    def write(self, *pieces: bytes | bytearray) -> None:
         """Write pieces at the end; the first ones make the file. Raises OSError."""
         with self._lock:
             if self._closed:

@@ -18,6 +18,8 @@ from gatekit import (
 )
 from wirekit import reset
 
+from tailchat_gate.proxy.upstream.backends import Dialer
+
 pytestmark = pytest.mark.both_loops
 
 Start = Callable[..., Any]
@@ -466,6 +468,29 @@ async def test_an_unfinished_request_is_never_finished_for_the_upstream(
 
     assert outcomes == ["incomplete", "incomplete"]
     assert caplog.records == []
+
+
+@pytest.mark.parametrize("more", [(), ("http://127.0.0.1:1",)])
+async def test_a_fault_while_connecting_ends_its_request(
+    start_gate: Start,
+    upstream: RawUpstream,
+    more: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A fault that nobody expects is a 500 and in the log, with one backend and with several."""
+
+    async def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Dialer, "connect", fail)
+    route = {"name": "tool", "upstream": [upstream.url, *more], "allow": ["public"]}
+    gate = await start_gate(route=[route])
+    response = await ask(gate.port, request_bytes())
+
+    assert (response.status, response.json["error"]) == (500, "internal-error")
+    assert [record.message for record in caplog.records] == ["a request failed inside the gate"]
+    assert upstream.requests == []
 
 
 async def test_a_stale_connection_is_replaced_for_an_idempotent_request(

@@ -64,6 +64,10 @@ def _kept(gate: RunningGate) -> tuple[int, int]:
     return bodies.memory, bodies.files
 
 
+def _fault() -> Path:
+    raise ZeroDivisionError
+
+
 def _working() -> int:
     """Return how many bodies are being written to a file, or sent."""
     names = [task.get_coro().__qualname__ for task in asyncio.all_tasks()]  # type: ignore[union-attr]
@@ -320,6 +324,20 @@ async def test_without_a_directory_it_is_507(kept: RunningGate, directory: Path)
     assert (await ask(kept.port, _whole(LARGE))).json["error"] == "body-not-stored"
     assert (await ask(kept.port, _whole(SMALL))).status == 200
     assert not await asyncio.to_thread(directory.exists)
+
+
+async def test_a_fault_while_a_body_is_stored_ends_its_request(
+    kept: RunningGate, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A fault that nobody expects is a 500 and in the log; the client does not wait forever."""
+    bodies = kept.generation.process_state.upstream_pools.bodies
+    monkeypatch.setattr(bodies, "_directory", _fault)
+
+    response = await ask(kept.port, _whole(LARGE))
+
+    assert (response.status, response.json["error"]) == (500, "internal-error")
+    assert [record.message for record in caplog.records] == ["a request failed inside the gate"]
+    assert _kept(kept) == (0, 0)
 
 
 async def test_without_a_descriptor_it_is_503(kept: RunningGate) -> None:

@@ -1,0 +1,32 @@
+"""Runs the steps of an exchange that have to wait; a fault in them ends its request."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Final
+
+from tailchat_gate.observe.log import LOGGER_NAME
+from tailchat_gate.request.context import RequestContext
+
+_log: Final = logging.getLogger(LOGGER_NAME)
+
+
+def run(
+    steps: Coroutine[object, object, None], context: RequestContext, failed: Callable[[], None]
+) -> "asyncio.Task[None]":
+    """Run steps in a task. If a fault inside the gate ends them, log it and call `failed`.
+
+    Otherwise nobody would notice the fault: the client would wait for its response forever.
+    """
+
+    def done(task: "asyncio.Task[None]") -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            found = {"request_id": context.request_id, "route": context.route}
+            message = "a request failed inside the gate"
+            _log.error(message, exc_info=error, extra={"details": found})
+            failed()
+
+    task = asyncio.get_running_loop().create_task(steps)
+    task.add_done_callback(done)
+    return task
