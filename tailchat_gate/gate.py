@@ -77,18 +77,26 @@ class Gate:
 
     def _begin(self, client: ClientConnection, context: RequestContext) -> None:
         try:
-            self._answer(client, context)
-        except UndecidedError as undecided:
-            self._hold(client, context, undecided.record)
-        except RefusedError as error:
-            self._refuse(client, context, error.reason, problem=str(error))
+            try:
+                self._answer(client, context)
+            except UndecidedError as undecided:
+                self._hold(client, context, undecided.record)
+            except RefusedError as error:
+                self._refuse(client, context, error.reason, problem=str(error))
         except Exception:  # noqa: BLE001 - a fault of any kind must deny, not pass
             _log.exception("a request failed inside the gate", extra=details(context))
-            if client.busy:
-                # The upstream may be answering it already: two responses would mix.
-                client.abort()
-            else:
+            self._give_up(client, context)
+
+    def _give_up(self, client: ClientConnection, context: RequestContext) -> None:
+        """Refuse a request after a fault inside the gate, or else end its connection."""
+        try:
+            if not client.busy:
                 self._refuse(client, context, Reason.INTERNAL_ERROR)
+                return
+        except Exception:  # noqa: BLE001 - the fault may be in what makes the refusals
+            _log.exception("a refusal failed inside the gate", extra=details(context))
+        # The upstream may be answering it already: two responses would mix.
+        client.abort()
 
     def _answer(self, client: ClientConnection, context: RequestContext) -> None:
         head, fields = context.head, context.head.fields

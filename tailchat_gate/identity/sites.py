@@ -14,11 +14,12 @@ from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.target import HostPatterns, query_pairs
-from tailchat_gate.syntax import CLOCK_SKEW, COMPACT
+from tailchat_gate.syntax import CLOCK_SKEW, COMPACT, HTTP_ORIGIN
 
 #: Seconds for which a handoff token is valid: a redirect uses it at once, on a slow phone too.
 HANDOFF_LIFETIME: Final = 60
 _PORT: Final = re.compile(r":[0-9]+$")
+_ORIGIN: Final = re.compile(HTTP_ORIGIN)
 
 
 class Sites:
@@ -58,8 +59,11 @@ class Sites:
         return self._port.removeprefix(":") if known else ""
 
     def __contains__(self, origin: object) -> bool:
-        host = str(origin).partition("://")[2].removesuffix(self._port)
-        return self._covered.get(host) is not None and self.origin(host) == origin
+        text = str(origin)
+        host = text.partition("://")[2].removesuffix(self._port)
+        covered = self._covered.get(host) is not None and self.origin(host) == text
+        # A wildcard covers any text before its name, and an Origin field may have any.
+        return covered and _ORIGIN.fullmatch(text) is not None
 
 
 @dataclass(frozen=True, slots=True)

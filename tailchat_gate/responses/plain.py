@@ -105,7 +105,7 @@ class PlainAnswers:
         )
         return b"".join(
             (
-                f"HTTP/1.1 {answer.status} {answer.reason}\r\n{fields}".encode("ascii"),
+                f"HTTP/1.1 {answer.status} {answer.reason}\r\n{fields}".encode("ascii", "replace"),
                 self._date(),
                 length,
                 b"" if keep and not head.http10 else _CONNECTION[keep],

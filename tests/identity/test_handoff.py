@@ -452,6 +452,12 @@ def test_origins_of_hosts(public_url: str, host: str, origin: str, tool: bool) -
     assert "" not in sites
 
 
+@pytest.mark.parametrize("name", ["\xe9", "a b", "a\tb", "<x>", "a:80", "u@a", "A", "a\u017f", ""])
+def test_what_is_no_host_is_no_origin(name: str) -> None:
+    """A wildcard covers hosts alone: an Origin field may hold any text before its name."""
+    assert f"https://{name}.lab.test" not in Sites("https://gate.test", ["*.lab.test"])
+
+
 def test_sessions_of_any_number_of_hosts_are_bounded() -> None:
     """Of the hosts below a wildcard those asked for last are at hand; the others' sessions stay."""
     sites = Sites("http://gate.test", ["*.lab.test", "b.lab.test"])

@@ -7,6 +7,7 @@ import socket
 import stat
 import subprocess
 import sys
+from asyncio import IncompleteReadError
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -334,6 +335,34 @@ async def test_a_fault_inside_the_gate_denies(
     assert (response.status, response.json["error"]) == (500, "internal-error")
     assert upstream.requests == []
     assert [record.message for record in caplog.records] == ["a request failed inside the gate"]
+
+
+async def test_a_refusal_that_fails_ends_the_connection(
+    gate: RunningGate, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where even the 500 cannot be made, the client is not left waiting."""
+
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(type(gate.generation.gate.refusals.answers), "serialize", fail)
+    with caplog.at_level(logging.ERROR), pytest.raises((IncompleteReadError, ConnectionError)):
+        await ask(gate.port, request_bytes())
+
+    assert [record.message for record in caplog.records] == [
+        "a request failed inside the gate",
+        "a refusal failed inside the gate",
+    ]
+
+
+async def test_an_origin_in_other_letters_is_answered(start_gate: Start) -> None:
+    """Below a wildcard any text may stand in an Origin field: the refusal does not repeat it."""
+    gate = await start_gate(route=[{"name": "a"}, {"name": "b", "host": "*.lab.test"}])
+    data = b"GET / HTTP/1.1\r\nHost: gate.test\r\nOrigin: http://\xe9.lab.test\r\n\r\n"
+    response = await ask(gate.port, data)
+
+    assert response.status == 401
+    assert response.values("Access-Control-Allow-Origin") == []
 
 
 async def test_what_cannot_be_parsed_is_one_line_and_no_traceback(
