@@ -355,13 +355,17 @@ async def test_a_refusal_that_fails_ends_the_connection(
     ]
 
 
-async def test_an_origin_in_other_letters_is_answered(start_gate: Start) -> None:
-    """Below a wildcard any text may stand in an Origin field: the refusal does not repeat it."""
-    gate = await start_gate(route=[{"name": "a"}, {"name": "b", "host": "*.lab.test"}])
+@pytest.mark.parametrize(("allow", "status"), [("signed-in", 401), ("public", 502)])
+async def test_an_origin_in_other_letters_is_answered(
+    start_gate: Start, allow: str, status: int
+) -> None:
+    """Below a wildcard any text may stand in an Origin field: no refusal repeats it."""
+    routes = [{"name": "a", "allow": [allow]}, {"name": "b", "host": "*.lab.test"}]
+    gate = await start_gate("http://127.0.0.1:9", route=routes)
     data = b"GET / HTTP/1.1\r\nHost: gate.test\r\nOrigin: http://\xe9.lab.test\r\n\r\n"
     response = await ask(gate.port, data)
 
-    assert response.status == 401
+    assert response.status == status
     assert response.values("Access-Control-Allow-Origin") == []
 
 
