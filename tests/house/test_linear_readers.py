@@ -55,6 +55,7 @@ PATTERNS: Final = {
     "request.field_names:_ODD": "findall",
     "request.field_names:_PLAIN": "fullmatch",
     "identity.sessions.cookies:_GATES": "fullmatch",
+    "identity.sites:_ORIGIN": "fullmatch",
     "identity.sites:_PORT": "search",
     "identity.oauth.login:_ASTRAY": "search",
     "identity.oauth.login:_ORIGIN": "match",
