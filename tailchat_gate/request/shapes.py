@@ -21,8 +21,10 @@ IDENTIFYING: Final = (b"x-request-id", b"traceparent", b"tracestate")
 _VALUE: Final = rb"([^ \r][^\r]*+)(?<! )"
 #: Replaces all bytes but visible ASCII by spaces, which leaves a plain value unchanged.
 _PLAIN: Final = bytes([octet if octet in range(0x20, 0x7F) else 0x20 for octet in range(256)])
-#: The most routes for which a shape caches the lines that they pass.
+#: The most routes for which a shape caches the lines that they pass, and the most bytes of these
+#: lines, which the cache of sections does not count: long names are cached for one route.
 _MAX_ROUTES: Final = 16
+_MAX_PASSED: Final = 4096
 
 Values = tuple[bytes, ...]
 _R = TypeVar("_R")
@@ -31,7 +33,7 @@ _R = TypeVar("_R")
 class Picked:
     """Some lines of a shape, which `write` fills with values.
 
-    `but_cookies` are the same lines without the Cookie fields.
+    `but_cookies` are the same lines without the Cookie fields, None if there are none.
     """
 
     __slots__ = ("_form", "_pick", "but_cookies")
@@ -41,7 +43,13 @@ class Picked:
         self._form: Final = b"".join([b"%b: %%b\r\n" % name for name in names])
         self._pick: Final = picker(places)
         others = [place for place in places if place not in shape.cookies]
-        self.but_cookies: Final = self if len(others) == len(places) else Picked(shape, others)
+        # Not itself, which only the garbage collector would free.
+        self.but_cookies: Final = None if len(others) == len(places) else Picked(shape, others)
+
+    @property
+    def size(self) -> int:
+        """The bytes of the lines without values."""
+        return len(self._form)
 
     def write(self, values: Sequence[bytes]) -> bytes:
         """Return the lines, each with CRLF; `values` are those of the whole section."""
@@ -102,7 +110,8 @@ class Shape:
         if found is None:
             kept = [place for place, name in enumerate(self.names) if passes(rules, name)]
             found = Picked(self, kept)
-            keep_in(self._passed, rules, found, _MAX_ROUTES)
+            most = min(_MAX_PASSED // (found.size + 1), _MAX_ROUTES) or 1
+            keep_in(self._passed, rules, found, most)
         return found
 
 

@@ -60,6 +60,18 @@ def _claims() -> object:
     return reader
 
 
+def _passed() -> object:
+    reader = RequestReader(HeadLimits(16384, 65536, 128, 16384))
+    routes = [object() for _ in range(16)]
+    for number in _twice(1000):
+        names = b"".join(b"%x-%x" % (number, place) + b"a" * 100 + b":\r\n" for place in range(10))
+        found = reader.read(b"GET / HTTP/1.1\r\nHost: a\r\n" + names + b"\r\n")
+        assert found is not None
+        for route in routes:
+            found[0].fields.shape.passed(route, lambda _route, _name: True)
+    return reader
+
+
 def _lines(target: Callable[[int], bytes], count: int) -> object:
     return _heads(lambda n: b"GET " + target(n) + b" HTTP/1.1\r\nHost: a\r\n\r\n", count)
 
@@ -141,6 +153,7 @@ FLOODS: Final[dict[str, tuple[Callable[[], object], int]]] = {
         2560,
     ),
     "sections, many claimed methods": (_claims, 2560),
+    "sections, lines for many routes": (_passed, 4096),
     "lines, short": (lambda: _lines(lambda n: b"/%x" % n, 3000), 640),
     "lines, long": (lambda: _lines(lambda n: b"/%x" % n + b"a" * 4000, 400), 1280),
     "texts of the access log": (_texts, 400),

@@ -254,7 +254,7 @@ class RequestHeaders:
                 values = list(values)
                 values[place] = left
             else:
-                passed = passed.but_cookies
+                passed = passed.but_cookies or passed
         return [passed.write(values), *_framing(fields)]
 
     def _passes(self, rules: RouteRules, name: bytes) -> bool:
