@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 from tailchat_gate.config.values.group import Group
 from tailchat_gate.config.values.identifier import GROUP, PUBLIC, SIGNED_IN, SUB, TOKEN
 from tailchat_gate.identity.grants import GrantState
-from tailchat_gate.people.memberships import Members
+from tailchat_gate.people.groups.memberships import Members
 from tailchat_gate.reasons import Reason
 
 Groups = Mapping[str, Iterable[str]]

@@ -22,7 +22,7 @@ from tailchat_gate.bounded import keep_in
 from tailchat_gate.config.model import RouteSettings
 from tailchat_gate.config.tables.admin_page import takes_grants
 from tailchat_gate.identity.grants import GrantState
-from tailchat_gate.people.memberships import Members
+from tailchat_gate.people.groups.memberships import Members
 from tailchat_gate.request.target import HostPatterns
 from tailchat_gate.syntax import WILDCARD
 

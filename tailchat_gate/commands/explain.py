@@ -23,8 +23,8 @@ from tailchat_gate.config.model import Settings
 from tailchat_gate.config.values import identifier
 from tailchat_gate.config.values.identifier import no_tailchat_id
 from tailchat_gate.people.api import CannotTell
-from tailchat_gate.people.group_watch import KEY_IS_PUBLIC, fill_from
-from tailchat_gate.people.memberships import Members, Memberships
+from tailchat_gate.people.groups.memberships import Members, Memberships
+from tailchat_gate.people.groups.watch import KEY_IS_PUBLIC, fill_from
 from tailchat_gate.serving.explain_request import (
     Asked,
     NotAskedError,

@@ -32,8 +32,8 @@ from tailchat_gate.identity.revocation.state import Entry, RevocationState
 from tailchat_gate.identity.revocation.store import Revocations
 from tailchat_gate.identity.sessions.stored import SESSION, StoredSessions
 from tailchat_gate.observe.metrics import Metrics
-from tailchat_gate.people.group_records import MEMBERS, StoredMembers, read_records
-from tailchat_gate.people.memberships import Memberships
+from tailchat_gate.people.groups.memberships import Memberships
+from tailchat_gate.people.groups.records import MEMBERS, StoredMembers, read_records
 from tailchat_gate.state.bookkeeping import FaultKind, Health, StoreFault
 from tailchat_gate.state.memory import MemoryStore
 from tailchat_gate.state.places import Place, place_of, shared_store

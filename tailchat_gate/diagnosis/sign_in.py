@@ -31,8 +31,8 @@ from tailchat_gate.identity.oauth.sign_in_check import (
 )
 from tailchat_gate.people.api import GROUP_INFO, USER_GROUPS, CannotTell, Done, TailchatApi
 from tailchat_gate.people.bot import Bot, has_public_key
-from tailchat_gate.people.group_overview import GroupView, faults_of, read_views, warnings_of
-from tailchat_gate.people.group_watch import KEY_PROBLEM, KEY_REMEDY
+from tailchat_gate.people.groups.overview import GroupView, faults_of, read_views, warnings_of
+from tailchat_gate.people.groups.watch import KEY_PROBLEM, KEY_REMEDY
 from tailchat_gate.people.inquiry import Inquiry
 from tailchat_gate.people.panel import Panel
 from tailchat_gate.people.registration import RegistrationCheck

@@ -11,7 +11,7 @@ from tailchat_gate.observe.log import AUDIT_LOGGER_NAME, LOGGER_NAME, Pace
 from tailchat_gate.observe.sink import REPEAT_SECONDS
 from tailchat_gate.people.api import Done, Raw
 from tailchat_gate.people.bot import Bot
-from tailchat_gate.people.group_answer import UnreadableError, read_groups
+from tailchat_gate.people.groups.answer import UnreadableError, read_groups
 from tailchat_gate.people.slices import in_slices
 from tailchat_gate.state.store import ReservationStatus, Store
 

@@ -27,7 +27,7 @@ from tailchat_gate.identity.oauth.responses import Profile
 from tailchat_gate.identity.revocation.state import Lock, RevocationState
 from tailchat_gate.identity.sessions.cookies import CookieReader
 from tailchat_gate.identity.sessions.session import SessionRecord
-from tailchat_gate.people.memberships import Members
+from tailchat_gate.people.groups.memberships import Members
 from tailchat_gate.proxy.message.identity_headers import IdentityHeaders
 from tailchat_gate.reasons import STATUS, Reason, RefusedError
 from tailchat_gate.request.claims import claimed_methods

@@ -12,7 +12,7 @@ from tailchat_gate.gate import Gate
 from tailchat_gate.identity.oauth.client import TailchatClient
 from tailchat_gate.identity.oauth.sign_in_watch import SignInWatch
 from tailchat_gate.identity.rechecker import PatientRechecks
-from tailchat_gate.people.group_watch import GroupTerms
+from tailchat_gate.people.groups.watch import GroupTerms
 from tailchat_gate.people.panel import Notices, Panel
 from tailchat_gate.people.registration import RegistrationCheck
 from tailchat_gate.people.watch import PeopleWatch

@@ -33,7 +33,7 @@ from tailchat_gate.observe.spans import Spans
 from tailchat_gate.observe.threads import in_thread
 from tailchat_gate.people.bot import BotSignIn
 from tailchat_gate.people.facts import KnownPeople
-from tailchat_gate.people.group_watch import GroupWatch
+from tailchat_gate.people.groups.watch import GroupWatch
 from tailchat_gate.people.panel import Outages
 from tailchat_gate.proxy.client.aiohttp_bridge import AiohttpBridge
 from tailchat_gate.proxy.client.watches import SessionWatch

@@ -18,7 +18,7 @@ from tailchat_gate.access.policy import (
     listed,
     make_rule,
 )
-from tailchat_gate.people.memberships import Members
+from tailchat_gate.people.groups.memberships import Members
 from tailchat_gate.reasons import Reason
 
 GROUPS = {"ops": ["alice", "bob"], "dev": ["carol"], "empty": []}

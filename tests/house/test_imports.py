@@ -75,6 +75,13 @@ INSIDE: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("listening", "reload_outcome", "shared_rates", "upgrade"),
         ("process_gauges", "signals", "systemd"),
     ),
+    "people": (
+        ("panel", "rechecks"),
+        ("groups", "watch"),
+        ("inquiry", "registration", "search"),
+        ("bot",),
+        ("api", "facts", "slices"),
+    ),
     "identity": (
         ("host_sessions",),
         ("sites",),

@@ -74,7 +74,7 @@ PATTERNS: Final = {
     "identity.oauth.responses:_TOKEN": "fullmatch",
     "pages.catalogues:_PLACEHOLDER": "findall",
     "pages.language:_RANGE": "fullmatch",
-    "people.group_answer:_CHARACTERS": "match",
+    "people.groups.answer:_CHARACTERS": "match",
     "people.panel:_ADDRESS": "findall",
     "people.panel:_MARKUP": "findall",
     "proxy.static.conditional:_BYTES": "fullmatch",

@@ -16,7 +16,7 @@ from tailchat_browser import APP
 from tailchat_gate.demo.groups import Group, Role
 from tailchat_gate.demo.tailchat import StandInTailchat
 from tailchat_gate.identity.oauth.responses import Profile
-from tailchat_gate.people.group_watch import GroupWatch
+from tailchat_gate.people.groups.watch import GroupWatch
 
 BOB = replace(ALICE, sub="660000000000000000000002", nickname="Bob")
 EVE = replace(ALICE, sub="660000000000000000000004", nickname="Eve")

@@ -18,7 +18,7 @@ from tailchat_gate.config.values.quantities import counted
 from tailchat_gate.identity.revocation.records import is_person, read_record
 from tailchat_gate.identity.revocation.state import ALL, Lock, Unlock
 from tailchat_gate.identity.sessions.stored import SESSION, StoredSession
-from tailchat_gate.people.group_records import MEMBERS, without
+from tailchat_gate.people.groups.records import MEMBERS, without
 from tailchat_gate.state.store import (
     ALL_BUT_IN_FORCE,
     ALL_OF_IT,

@@ -19,8 +19,8 @@ from tailchat_gate.config.model import Settings
 from tailchat_gate.diagnosis.sign_in import Seen, look
 from tailchat_gate.people.api import TailchatApi
 from tailchat_gate.people.bot import Bot, has_public_key
-from tailchat_gate.people.group_overview import lines_of, rows_of
-from tailchat_gate.people.group_watch import KEY_IS_PUBLIC
+from tailchat_gate.people.groups.overview import lines_of, rows_of
+from tailchat_gate.people.groups.watch import KEY_IS_PUBLIC
 
 
 @click.command()

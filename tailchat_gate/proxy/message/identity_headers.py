@@ -14,7 +14,7 @@ from tailchat_gate.config.values.header import CLIENT, EMAIL, fields, fill
 from tailchat_gate.identity.authenticator import Visitor
 from tailchat_gate.identity.machine_tokens import Machine
 from tailchat_gate.identity.sessions.session import SessionRecord
-from tailchat_gate.people.memberships import Members
+from tailchat_gate.people.groups.memberships import Members
 from tailchat_gate.proxy.message.assertion import Assertions
 from tailchat_gate.syntax import UNFIT_FOR_A_LINE
 

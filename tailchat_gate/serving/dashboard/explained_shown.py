@@ -6,7 +6,7 @@ from typing import Final
 from tailchat_gate.config.model import Settings
 from tailchat_gate.config.values.identifier import SUB, TOKEN, is_sub
 from tailchat_gate.endpoints.said import Said
-from tailchat_gate.people.group_watch import KEY_IS_PUBLIC
+from tailchat_gate.people.groups.watch import KEY_IS_PUBLIC
 from tailchat_gate.proxy.client.connection import ClientConnection
 from tailchat_gate.serving.dashboard.typed_names import CONFIRM, resolve_person
 from tailchat_gate.serving.explain_request import Asked, NotAskedError, read_asked

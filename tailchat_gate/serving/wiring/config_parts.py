@@ -12,7 +12,7 @@ from tailchat_gate.config.values.identifier import PUBLIC, SIGNED_IN
 from tailchat_gate.identity.grants import GrantState
 from tailchat_gate.identity.sessions.cookies import CookieNames, CookieReader
 from tailchat_gate.pages.brand import Brand
-from tailchat_gate.people.memberships import Members
+from tailchat_gate.people.groups.memberships import Members
 from tailchat_gate.proxy.message.request_headers import RequestHeaders
 from tailchat_gate.request.fields import HeadLimits
 from tailchat_gate.responses.plain import HSTS

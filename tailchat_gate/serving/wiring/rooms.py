@@ -39,7 +39,7 @@ from tailchat_gate.identity.oauth.return_targets import ReturnTargets
 from tailchat_gate.identity.sessions.session import Lifetimes
 from tailchat_gate.identity.sites import Sites
 from tailchat_gate.pages.render import Pages
-from tailchat_gate.people.memberships import Members
+from tailchat_gate.people.groups.memberships import Members
 from tailchat_gate.people.rechecks import PeopleRechecks, TicketRechecks
 from tailchat_gate.proxy.exchange.forwarder import Forwarder
 from tailchat_gate.proxy.exchange.recorder import Recorder

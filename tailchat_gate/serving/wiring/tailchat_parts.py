@@ -25,9 +25,9 @@ from tailchat_gate.identity.sessions.stored import SessionVault
 from tailchat_gate.identity.token_refresh import RefreshTokens
 from tailchat_gate.people.api import TailchatApi
 from tailchat_gate.people.bot import Bot
-from tailchat_gate.people.group_watch import GroupTerms, fill
+from tailchat_gate.people.groups.memberships import Members
+from tailchat_gate.people.groups.watch import GroupTerms, fill
 from tailchat_gate.people.inquiry import Inquiry
-from tailchat_gate.people.memberships import Members
 from tailchat_gate.people.panel import Notices, Panel
 from tailchat_gate.people.registration import RegistrationCheck
 from tailchat_gate.people.watch import PeopleWatch, WatchTerms

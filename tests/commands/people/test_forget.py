@@ -17,8 +17,8 @@ from tailchat_gate.cli import main
 from tailchat_gate.config.values.group import MemberSource
 from tailchat_gate.identity.revocation.records import to_record
 from tailchat_gate.identity.revocation.state import EndedSession, Lock, SignedOut
-from tailchat_gate.people.group_records import IN_ONE, MEMBERS, read_records, to_records
-from tailchat_gate.people.memberships import SourceMembers
+from tailchat_gate.people.groups.memberships import SourceMembers
+from tailchat_gate.people.groups.records import IN_ONE, MEMBERS, read_records, to_records
 from tailchat_gate.state.sqlite.database import Database
 from tailchat_gate.state.sqlite.files import NAME, Files
 from tailchat_gate.state.store import Record

@@ -13,10 +13,10 @@ from tailchat_gate.observe.audit import Audit
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.people.api import USER_GROUPS, CannotTell, Raw, TailchatApi
 from tailchat_gate.people.bot import Bot, has_public_key
-from tailchat_gate.people.group_answer import UnreadableError, read_groups
-from tailchat_gate.people.group_keeping import GroupKeeper, GroupReport, whole_seconds
-from tailchat_gate.people.group_records import StoredMembers
-from tailchat_gate.people.memberships import Members, Memberships, Resolved, index, resolve
+from tailchat_gate.people.groups.answer import UnreadableError, read_groups
+from tailchat_gate.people.groups.keeping import GroupKeeper, GroupReport, whole_seconds
+from tailchat_gate.people.groups.memberships import Members, Memberships, Resolved, index, resolve
+from tailchat_gate.people.groups.records import StoredMembers
 from tailchat_gate.people.slices import at_once, in_slices
 from tailchat_gate.state.store import Store
 

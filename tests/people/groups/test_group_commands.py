@@ -27,7 +27,7 @@ from groupkit import (
 from reloadkit import file_text, sections
 from tailchat_browser import APP
 
-from tailchat_gate.people.group_watch import KEY_IS_PUBLIC
+from tailchat_gate.people.groups.watch import KEY_IS_PUBLIC
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tailchat_gate.people import group_answer
-from tailchat_gate.people.group_answer import TailchatGroup, UnreadableError, read_groups
+from tailchat_gate.people.groups import answer as group_answer
+from tailchat_gate.people.groups.answer import TailchatGroup, UnreadableError, read_groups
 
 _T = TypeVar("_T")
 GROUP, OTHER, ROLE = "6b" * 12, "6c" * 12, "6d" * 12

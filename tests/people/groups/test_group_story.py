@@ -32,8 +32,8 @@ from websocketkit import UPGRADE
 from tailchat_gate.commands.state import read_store
 from tailchat_gate.config.values.group import MemberSource
 from tailchat_gate.demo.faults import Fault, Hang, Response
-from tailchat_gate.people import group_watch
-from tailchat_gate.people.group_watch import GroupWatch
+from tailchat_gate.people.groups import watch as group_watch
+from tailchat_gate.people.groups.watch import GroupWatch
 from tailchat_gate.proxy.client.server import SWEEP_SECONDS
 from tailchat_gate.proxy.message.websocket_frames import close_frame
 

@@ -9,16 +9,22 @@ import pytest
 from tailchat_gate.config.values.group import Group, MemberSource
 from tailchat_gate.observe.audit import Audit
 from tailchat_gate.observe.log import AUDIT_LOGGER_NAME
-from tailchat_gate.people.group_answer import TailchatGroup
-from tailchat_gate.people.group_keeping import MOST_NAMED, GroupReport
-from tailchat_gate.people.group_records import (
+from tailchat_gate.people.groups.answer import TailchatGroup
+from tailchat_gate.people.groups.keeping import MOST_NAMED, GroupReport
+from tailchat_gate.people.groups.memberships import (
+    Memberships,
+    Resolved,
+    SourceMembers,
+    index,
+    resolve,
+)
+from tailchat_gate.people.groups.records import (
     IN_ONE,
     MEMBERS,
     StoredMembers,
     read_records,
     to_records,
 )
-from tailchat_gate.people.memberships import Memberships, Resolved, SourceMembers, index, resolve
 from tailchat_gate.people.slices import at_once
 from tailchat_gate.state.store import MAX_TEXT, Changes, Record
 

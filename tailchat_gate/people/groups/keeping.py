@@ -14,8 +14,8 @@ from tailchat_gate.config.values.group import Group, MemberSource
 from tailchat_gate.observe.audit import Audit
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.people.api import GROUP_INFO, CannotTell, Done, TailchatApi
-from tailchat_gate.people.group_records import to_records
-from tailchat_gate.people.memberships import Memberships, Resolved
+from tailchat_gate.people.groups.memberships import Memberships, Resolved
+from tailchat_gate.people.groups.records import to_records
 from tailchat_gate.state.store import Record, Store
 
 #: How many people who joined or left a group at once get a line each in the audit log; further

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from tailchat_gate.config.values.group import MemberSource, read_source
-from tailchat_gate.people.memberships import Memberships, SourceMembers, digest_of, pack
+from tailchat_gate.people.groups.memberships import Memberships, SourceMembers, digest_of, pack
 from tailchat_gate.state.store import Changes, Kind, Record
 from tailchat_gate.syntax import COMPACT
 

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Final, Self
 
 from tailchat_gate.config.values.group import Group, MemberSource
-from tailchat_gate.people.group_answer import TailchatGroup
+from tailchat_gate.people.groups.answer import TailchatGroup
 from tailchat_gate.syntax import CLOCK_SKEW
 
 _NO_GROUPS_BY_SUB: Final[Mapping[str, frozenset[str]]] = MappingProxyType({})
