@@ -148,6 +148,15 @@ def _gates_are_forked() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _gates_look_often() -> Iterator[None]:
+    """Let gates notice sooner that a time limit is over: dozens of tests wait for it."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("proxy.client.server", "proxy.exchange.upstream_pools"):
+            patch.setattr(f"tailchat_gate.{module}.SWEEP_SECONDS", 0.1)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _one_signing_key() -> Iterator[None]:
     """Let every stand-in sign with one RSA key: to make one is half of a start."""
     with pytest.MonkeyPatch.context() as patch:
