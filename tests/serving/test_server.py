@@ -355,6 +355,24 @@ async def test_a_refusal_that_fails_ends_the_connection(
     ]
 
 
+async def test_a_refusal_that_fails_frees_its_slot_once(
+    start_gate: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the answer for a tool that is down cannot be made, its connection ends, and only it."""
+
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    gate = await start_gate("http://127.0.0.1:9", route=[{"name": "a", "allow": ["public"]}])
+    monkeypatch.setattr(type(gate.generation.gate.refusals.answers), "serialize", fail)
+    for _ in range(2):
+        with pytest.raises((IncompleteReadError, ConnectionError)):
+            await ask(gate.port, request_bytes())
+
+    pools = gate.generation.process_state.upstream_pools
+    assert [pool.entered for pool in pools.pools] == [0]
+
+
 @pytest.mark.parametrize(("allow", "status"), [("signed-in", 401), ("public", 502)])
 async def test_an_origin_in_other_letters_is_answered(
     start_gate: Start, allow: str, status: int

@@ -341,4 +341,10 @@ class Exchange(Admitted):
     def _finish(self, failure: Reason | None) -> None:
         self._connecting = self._sent_body = None
         self.failure = failure
-        self._ended(self._client, self)
+        ended, self._ended = self._ended, _ended_before
+        ended(self._client, self)
+
+
+def _ended_before(client: ClientConnection, _exchange: Exchange) -> None:
+    """Its refusal failed: end the connection, and free its slot no second time."""
+    client.abort()
