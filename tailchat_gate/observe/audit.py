@@ -94,9 +94,9 @@ class Audit:
 
     def take_changed(self) -> list[Refusal]:
         """Return the refusals that have changed since the last call."""
-        found = [refusal for key, refusal in self._refusals.items() if key in self._changed]
+        changed = [refusal for key, refusal in self._refusals.items() if key in self._changed]
         self._changed.clear()
-        return found
+        return changed
 
     def forget(self, sub: str) -> None:
         """Forget the refusals of a person."""

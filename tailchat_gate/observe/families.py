@@ -146,10 +146,10 @@ def to_plain(collected: Iterable[Collected]) -> Plain:
 
 def merged(families: Iterable[Family], processes: Iterable[Plain]) -> Iterator[Collected]:
     """Combine the values of several processes, as the families say."""
-    found = tuple(processes)
+    scraped = tuple(processes)
     for family in families:
         values: dict[Labels, float | list[float]] = {}
-        for process in found:
+        for process in scraped:
             for sent, value in process.get(family.name, ()):
                 # From JSON the labels come as lists.
                 labels = tuple(sent)
@@ -159,15 +159,15 @@ def merged(families: Iterable[Family], processes: Iterable[Plain]) -> Iterator[C
 
 
 def _both(
-    family: Family, one: float | list[float], other: float | list[float]
+    family: Family, first: float | list[float], second: float | list[float]
 ) -> float | list[float]:
-    if isinstance(one, list) and isinstance(other, list):
-        return [mine + theirs for mine, theirs in zip(one, other, strict=True)]
-    if isinstance(one, list) or isinstance(other, list):
+    if isinstance(first, list) and isinstance(second, list):
+        return [mine + theirs for mine, theirs in zip(first, second, strict=True)]
+    if isinstance(first, list) or isinstance(second, list):
         raise TypeError(family.name)
     if family.merge is Merge.SUM:
-        return one + other
-    return max(one, other) if family.merge is Merge.MAX else min(one, other)
+        return first + second
+    return max(first, second) if family.merge is Merge.MAX else min(first, second)
 
 
 def _value(family: Family, value: float | list[float]) -> Value:
@@ -181,14 +181,14 @@ def _value(family: Family, value: float | list[float]) -> Value:
 
 async def in_steps(parts: Iterable[_PartT]) -> list[_PartT]:
     """Collect all parts, letting the event loop run after every SLICE_SECONDS."""
-    found: list[_PartT] = []
+    collected: list[_PartT] = []
     until = time.perf_counter() + SLICE_SECONDS
     for part in parts:
-        found.append(part)
+        collected.append(part)
         if time.perf_counter() >= until:
             await asyncio.sleep(0)
             until = time.perf_counter() + SLICE_SECONDS
-    return found
+    return collected
 
 
 async def expose(collected: Iterable[Collected], *, openmetrics: bool = False) -> list[bytes]:
@@ -208,8 +208,8 @@ def text(collected: Iterable[Collected], *, openmetrics: bool = False) -> Iterat
         name = f"{family.name}_total" if family.kind is MetricKind.COUNTER else family.name
         for labels, value in samples:
             texts = [
-                f'{label}="{_escaped(found)}"'
-                for label, found in zip(family.labels, labels, strict=True)
+                f'{label}="{_escaped(label_value)}"'
+                for label, label_value in zip(family.labels, labels, strict=True)
             ]
             if isinstance(value, Histogram):
                 lines = _histogram(name, texts, value, offset if openmetrics else None)
@@ -234,8 +234,10 @@ def _histogram(
 ) -> Iterator[str]:
     bounds = (*histogram.buckets, inf)
     count = 0
-    for bound, found, exemplar in zip(bounds, histogram.counts, histogram.exemplars, strict=True):
-        count += found
+    for bound, in_bucket, exemplar in zip(
+        bounds, histogram.counts, histogram.exemplars, strict=True
+    ):
+        count += in_bucket
         le = f'le="{_number(bound)}"'
         yield f"{name}_bucket{_braced([*texts, le])} {count}.0"
         if offset is not None and exemplar is not None:

@@ -99,14 +99,14 @@ class History:
 
         Run it every STEP_SECONDS.
         """
-        found: dict[str, RouteFigures] = {}
+        latest: dict[str, RouteFigures] = {}
         total, apart = _NOTHING, self._apart()
-        for one in figures.of_routes():
-            now = found[one.route] = one._replace(times=array("Q", one.times))
+        for of_route in figures.of_routes():
+            now = latest[of_route.route] = of_route._replace(times=array("Q", of_route.times))
             if self._samples:
-                step = _difference(self._last.get(one.route), now)
-                total = total if one.route in apart else _both(total, step)
-                steps = self._routes.setdefault(one.route, deque(maxlen=STEPS))
+                step = _difference(self._last.get(of_route.route), now)
+                total = total if of_route.route in apart else _both(total, step)
+                steps = self._routes.setdefault(of_route.route, deque(maxlen=STEPS))
                 steps.extend([_NOTHING] * (min(self._samples, STEPS) - 1 - len(steps)))
                 steps.append(step)
             yield
@@ -114,27 +114,29 @@ class History:
         if self._samples:
             self._sign_ins.append(sign_ins - self._last_sign_ins)
             self._all.append(total)
-        self._routes = {route: steps for route, steps in self._routes.items() if route in found}
-        self._last, self._last_sign_ins = found, sign_ins
+        self._routes = {route: steps for route, steps in self._routes.items() if route in latest}
+        self._last, self._last_sign_ins = latest, sign_ins
         self._samples += 1
 
     def courses(self, figures: Figures) -> Generator[None, None, Courses]:
         """Return the last ten minutes and the current step, yielding after each route."""
-        found: dict[str, Course] = {}
+        by_route: dict[str, Course] = {}
         total, apart = _NOTHING, self._apart()
-        for one in figures.of_routes():
-            step = _difference(self._last.get(one.route), one)
-            total = total if one.route in apart else _both(total, step)
-            found[one.route] = Course((*self._kept(self._routes.get(one.route, ())), step))
+        for of_route in figures.of_routes():
+            step = _difference(self._last.get(of_route.route), of_route)
+            total = total if of_route.route in apart else _both(total, step)
+            by_route[of_route.route] = Course(
+                (*self._kept(self._routes.get(of_route.route, ())), step)
+            )
             yield
-        return Courses(found, Course((*self._kept(self._all), total)))
+        return Courses(by_route, Course((*self._kept(self._all), total)))
 
     def sign_ins(self, figures: Figures) -> Counter[str]:
         """Return the number of sign-ins of the last ten minutes by result."""
-        found = Counter(figures.of_sign_ins()) - self._last_sign_ins
+        counts = Counter(figures.of_sign_ins()) - self._last_sign_ins
         for step in tuple(self._sign_ins)[-(STEPS - 1) :]:
-            found += step
-        return found
+            counts += step
+        return counts
 
     @staticmethod
     def _kept(steps: Iterable[StepCounts]) -> tuple[StepCounts, ...]:
@@ -174,17 +176,17 @@ def _packed(counts: Iterable[int]) -> Sequence[int]:
     return array("I", (min(max(count, 0), _MOST_COUNT) for count in counts))
 
 
-def _both(one: StepCounts, other: StepCounts) -> StepCounts:
+def _both(first: StepCounts, second: StepCounts) -> StepCounts:
     """Add two steps of the same time."""
-    if not other.requests:
-        return one
-    times = _sum((one.times, other.times))
-    return StepCounts(one.requests + other.requests, one.failed + other.failed, times)
+    if not second.requests:
+        return first
+    times = _sum((first.times, second.times))
+    return StepCounts(first.requests + second.requests, first.failed + second.failed, times)
 
 
 def _sum(histograms: Iterable[Sequence[int]]) -> list[int]:
     total: list[int] = []
-    for one in histograms:
-        if one:
-            total = list(map(add, total, one)) if total else list(one)
+    for histogram in histograms:
+        if histogram:
+            total = list(map(add, total, histogram)) if total else list(histogram)
     return total

@@ -186,21 +186,21 @@ def log_python_faults() -> None:
     logging.captureWarnings(capture=True)
     faults = FaultLog(time.monotonic)
 
-    def unraisable(found: "sys.UnraisableHookArgs") -> None:
-        error = found.exc_value
+    def unraisable(hook_args: "sys.UnraisableHookArgs") -> None:
+        error = hook_args.exc_value
         # Python decodes the name in a ClientHello before it calls the gate. Strangers can cause
         # this error at will, so it must not crowd out other lines.
-        if isinstance(error, UnicodeDecodeError) and isinstance(found.object, bytes):
+        if isinstance(error, UnicodeDecodeError) and isinstance(hook_args.object, bytes):
             faults.tell(_ODD_NAME, {}, level=logging.WARNING)
             return
         log.error(
             "an error outside of any request: %s",
-            found.err_msg or "in a destructor",
+            hook_args.err_msg or "in a destructor",
             exc_info=error,
         )
 
-    def in_thread(found: threading.ExceptHookArgs) -> None:
-        log.error("an error in a thread", exc_info=found.exc_value)
+    def in_thread(hook_args: threading.ExceptHookArgs) -> None:
+        log.error("an error in a thread", exc_info=hook_args.exc_value)
 
     sys.unraisablehook = unraisable
     threading.excepthook = in_thread

@@ -327,12 +327,13 @@ class Metrics:
                 for labels, count in with_zeros(counts.requests(), _zero_requests(name))
             ),
         )
+        faults = [(str(reason),) for reason in FAULTS]
         yield (
             DECISIONS,
             (
                 ((name, *labels), count)
                 for name, counts in routes
-                for labels, count in with_zeros(counts.decisions(), ((str(one),) for one in FAULTS))
+                for labels, count in with_zeros(counts.decisions(), faults)
             ),
         )
         yield SECONDS, (((name,), counts.seconds) for name, counts in routes)

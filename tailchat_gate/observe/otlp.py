@@ -192,8 +192,8 @@ class _LastMessage(logging.Handler):
 
 def _context(trace_id: str, span_id: str) -> Context:
     flags = TraceFlags(TraceFlags.SAMPLED)
-    found = SpanContext(int(trace_id, 16), int(span_id, 16), is_remote=True, trace_flags=flags)
-    return set_span_in_context(NonRecordingSpan(found), Context())
+    span = SpanContext(int(trace_id, 16), int(span_id, 16), is_remote=True, trace_flags=flags)
+    return set_span_in_context(NonRecordingSpan(span), Context())
 
 
 def _of_request(request: RequestSpans) -> Iterator[tuple[str, AttributeValue]]:

@@ -82,19 +82,19 @@ class RouteCounts:
 
     def requests(self) -> dict[Labels, float]:
         """Return the requests by method and status."""
-        found: dict[Labels, float] = {}
+        totals: dict[Labels, float] = {}
         for (method, status, _), count in self.rows.items():
             key = method, str(status)
-            found[key] = found.get(key, 0) + count
-        return found
+            totals[key] = totals.get(key, 0) + count
+        return totals
 
     def decisions(self) -> dict[Labels, float]:
         """Return the requests by reason."""
-        found: dict[Labels, float] = {}
+        totals: dict[Labels, float] = {}
         for (_, _, reason), count in self.rows.items():
             key = (str(reason),)
-            found[key] = found.get(key, 0) + count
-        return found
+            totals[key] = totals.get(key, 0) + count
+        return totals
 
 
 class UpstreamCounts:

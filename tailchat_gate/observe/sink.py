@@ -92,11 +92,11 @@ class RotatedFile(SinkFile):
             return False
         self.close()
         descriptor = os.open(self._path, _FLAGS, _MODE)
-        found = os.fstat(descriptor)
-        if stat.S_ISREG(found.st_mode):
+        status = os.fstat(descriptor)
+        if stat.S_ISREG(status.st_mode):
             os.set_blocking(descriptor, True)
         self._descriptor, self._is_new = descriptor, True
-        self._identity = found.st_dev, found.st_ino
+        self._identity = status.st_dev, status.st_ino
         return True
 
     def write(self, data: memoryview) -> int:
@@ -112,10 +112,10 @@ class RotatedFile(SinkFile):
 
     def _is_in_place(self) -> bool:
         try:
-            found = Path(self._path).stat()
+            status = Path(self._path).stat()
         except FileNotFoundError:
             return False
-        return (found.st_dev, found.st_ino) == self._identity
+        return (status.st_dev, status.st_ino) == self._identity
 
     def close(self) -> None:
         """Close the file."""
@@ -128,15 +128,15 @@ class RotatedFile(SinkFile):
 def _ends_within_a_line(descriptor: int) -> bool:
     """Whether a regular file ends within a line."""
     try:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode) or not found.st_size:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or not status.st_size:
             return False
         # Opened again, because the descriptor itself is write-only.
         again = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return False
     try:
-        return os.pread(again, 1, found.st_size - 1) != b"\n"
+        return os.pread(again, 1, status.st_size - 1) != b"\n"
     except OSError:
         return False
     finally:
@@ -247,8 +247,8 @@ class Sink:
             self._writer = None
 
     def _run(self) -> None:
-        while (found := self._next_batch()) is not None:
-            batch, lines = found
+        while (next_batch := self._next_batch()) is not None:
+            batch, lines = next_batch
             try:
                 self._write(batch, lines)
             except Exception:  # noqa: BLE001 - any error costs these lines only

@@ -132,19 +132,19 @@ class Spans:
         `identity`: the spans have the sub and the client's address.
         """
         assert context.trace is not None  # noqa: S101 - only such a request has spans
-        found = _spans(context, context.trace, now, self._clock(), identity=identity)
+        request_spans = _spans(context, context.trace, now, self._clock(), identity=identity)
         with self._changed:
             is_full = self._closing or len(self._waiting) >= self._capacity
             if is_full:
-                self.lost += found.spans
+                self.lost += request_spans.spans
             else:
-                self._waiting.append(found)
+                self._waiting.append(request_spans)
                 if self._thread is None:
                     self._start()
                 elif len(self._waiting) in {1, _BATCH}:
                     self._changed.notify()
         if is_full:
-            self._tell("others still wait to be taken", found.spans)
+            self._tell("others still wait to be taken", request_spans.spans)
 
     def close(self, within: float = CLOSE_SECONDS) -> None:
         """Send the waiting spans, for at most `within` seconds; blocks meanwhile."""
@@ -158,7 +158,7 @@ class Spans:
         if thread.is_alive() and self._exporter is not None:
             self._exporter.close()
         with self._changed:
-            self.lost += sum(one.spans for one in self._waiting)
+            self.lost += sum(request.spans for request in self._waiting)
             self._waiting.clear()
 
     def collect(self) -> Iterator[Collected]:
@@ -175,7 +175,7 @@ class Spans:
 
     def _run(self) -> None:
         while batch := self._next_batch():
-            count = sum(one.spans for one in batch)
+            count = sum(request.spans for request in batch)
             try:
                 problem = self._send(batch)
             except Exception as error:  # noqa: BLE001 - any error costs these spans only
@@ -244,8 +244,8 @@ def _spans(
         ended=at(now),
         sent=sent,
         calls=tuple(
-            CallSpan(one.name, one.method, one.host, one.status, at(one.began), at(one.ended))
-            for one in calls
+            CallSpan(call.name, call.method, call.host, call.status, at(call.began), at(call.ended))
+            for call in calls
         ),
         sub=context.sub if identity else "",
         client=context.client if identity else "",

@@ -28,9 +28,9 @@ class SummedFigures:
                 if reason == Reason.MAINTENANCE and not isinstance(count, list):
                     all_, failed = totals.get(route, (0, 0))
                     totals[route] = all_, failed - int(count)
-            for (route,), found in process.get(SECONDS.name, ()):
-                if isinstance(found, list):
-                    counted = map(int, found[:-1])
+            for (route,), values in process.get(SECONDS.name, ()):
+                if isinstance(values, list):
+                    counted = map(int, values[:-1])
                     before = times.get(route)
                     times[route] = list(
                         counted if before is None else map(sum, zip(before, counted, strict=True))
@@ -40,9 +40,9 @@ class SummedFigures:
 
     def of_sign_ins(self) -> Mapping[str, int]:
         """Return the number of sign-ins by result, as Figures does."""
-        found: dict[str, int] = {}
+        sign_ins: dict[str, int] = {}
         for process in self._counts():
             for (result,), count in process.get(LOGINS.name, ()):
                 if not isinstance(count, list) and count:
-                    found[result] = found.get(result, 0) + int(count)
-        return found
+                    sign_ins[result] = sign_ins.get(result, 0) + int(count)
+        return sign_ins

@@ -37,10 +37,10 @@ def is_journal(descriptor: int, environ: Mapping[str, str]) -> bool:
     output may be redirected, and other programs inherit the variable.
     """
     try:
-        found = os.fstat(descriptor)
+        status = os.fstat(descriptor)
     except OSError:
         return False
-    return environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
+    return environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
 def is_text(chosen: str, descriptor: int) -> bool:
@@ -61,7 +61,9 @@ def shown(text: str) -> str:
     """Return a text on one line; characters that control a terminal are escaped."""
     if text.isprintable():
         return text
-    return "".join(one if one.isprintable() else dumps(one)[1:-1] for one in text)
+    return "".join(
+        character if character.isprintable() else dumps(character)[1:-1] for character in text
+    )
 
 
 def text_line(
@@ -80,5 +82,7 @@ def text_line(
 
 def _value(value: object) -> str:
     text = value if isinstance(value, str) else dumps(value, default=str, ensure_ascii=False)
-    found = shown(text)
-    return dumps(found, ensure_ascii=False) if not found or set(found) & set(' "=') else found
+    visible = shown(text)
+    return (
+        dumps(visible, ensure_ascii=False) if not visible or set(visible) & set(' "=') else visible
+    )

@@ -22,8 +22,8 @@ def expiry_of(connection: ssl.SSLObject | None) -> float:
 
     `ssl.cert_time_to_seconds` is not used, because its first call imports a module from the disk.
     """
-    found = connection.getpeercert(binary_form=True) if connection is not None else None
+    certificate = connection.getpeercert(binary_form=True) if connection is not None else None
     try:
-        return x509.load_der_x509_certificate(found or b"").not_valid_after_utc.timestamp()
+        return x509.load_der_x509_certificate(certificate or b"").not_valid_after_utc.timestamp()
     except ValueError:
         return 0.0

@@ -51,9 +51,9 @@ class OtherProcesses:
         Raises OSError.
         """
         if self._descriptor < 0:
-            found = os.memfd_create("gate-turns", os.MFD_CLOEXEC)
-            os.pwrite(found, b"\0", _PLACES - 1)
-            self._use(found)
+            descriptor = os.memfd_create("gate-turns", os.MFD_CLOEXEC)
+            os.pwrite(descriptor, b"\0", _PLACES - 1)
+            self._use(descriptor)
         return self._descriptor
 
     def _use(self, descriptor: int) -> None:
@@ -63,23 +63,23 @@ class OtherProcesses:
     @contextmanager
     def turn(self, descriptor: int) -> Iterator[bool]:
         """Lock a file against other processes; yield whether one of them left a line unfinished."""
-        begun = self._begun
-        if begun is None:
+        lines_begun = self._begun
+        if lines_begun is None:
             yield False
             return
         try:
-            found = os.fstat(descriptor)
+            status = os.fstat(descriptor)
         except OSError:
             yield False
             return
-        place = hash((found.st_dev, found.st_ino)) % _PLACES
+        place = hash((status.st_dev, status.st_ino)) % _PLACES
         self._lock(place, fcntl.F_WRLCK)
         try:
-            was_cut = begun[place] == _BEGUN
-            begun[place] = _BEGUN
+            was_cut = lines_begun[place] == _BEGUN
+            lines_begun[place] = _BEGUN
             yield was_cut
         finally:
-            begun[place] = _DONE
+            lines_begun[place] = _DONE
             self._lock(place, fcntl.F_UNLCK)
 
     def _lock(self, place: int, kind: int) -> None:
@@ -95,8 +95,8 @@ _making: Final = Lock()
 def write_lock_of(descriptor: int) -> WriteLock:
     """Return the lock of this process for the file of a descriptor."""
     try:
-        found = os.fstat(descriptor)
+        status = os.fstat(descriptor)
     except OSError:
         return WriteLock()
     with _making:
-        return _turns.setdefault((found.st_dev, found.st_ino), WriteLock())
+        return _turns.setdefault((status.st_dev, status.st_ino), WriteLock())
