@@ -110,11 +110,11 @@ class TokenUse:
     def unsaved(self, *, last: bool) -> Iterable[Record]:
         """Return the uses that are not written yet; at the end all of them."""
         least = 0.0 if last else _USE_INTERVAL
-        found = {
+        changed = {
             name: at for name, at in self.last.items() if at - self._saved.get(name, 0.0) > least
         }
-        self._saved.update(found)
-        return [_use_record(name, at) for name, at in found.items()]
+        self._saved.update(changed)
+        return [_use_record(name, at) for name, at in changed.items()]
 
     def erase(self, sub: str, *, in_force: bool) -> None:
         """Do nothing: a token belongs to no person."""

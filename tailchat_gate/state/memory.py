@@ -74,27 +74,27 @@ class MemoryStore:
     async def reserve(self, kind: str, key: str, *, until: float, room: int) -> Reservation:
         """Reserve a single-use key."""
         keys = self._keys.setdefault(kind, OrderedDict())
-        found = await self.find_reservation(kind, key)
-        if found.status is ReservationStatus.TAKEN:
-            return found
+        reservation = await self.find_reservation(kind, key)
+        if reservation.status is ReservationStatus.TAKEN:
+            return reservation
         if len(keys) >= room and not self._make_room(keys, room):
             return Reservation(ReservationStatus.FULL)
         keys[key] = _Key(self._clock(), until)
-        return found
+        return reservation
 
     async def find_reservation(self, kind: str, key: str) -> Reservation:
         """Return the stored value of a key."""
-        found = self._keys[kind].get(key) if kind in self._keys else None
-        if found is None:
+        stored = self._keys[kind].get(key) if kind in self._keys else None
+        if stored is None:
             return Reservation(ReservationStatus.GRANTED)
-        is_kept = self._clock() < found.outcome.until
-        data = found.outcome.data if is_kept else None
-        return Reservation(ReservationStatus.TAKEN, found.reserved_at, data)
+        is_kept = self._clock() < stored.outcome.until
+        data = stored.outcome.data if is_kept else None
+        return Reservation(ReservationStatus.TAKEN, stored.reserved_at, data)
 
     async def settle(self, kind: str, key: str, outcome: Outcome) -> None:
         """Store the outcome of a key."""
-        if kind in self._keys and (found := self._keys[kind].get(key)) is not None:
-            found.outcome = outcome
+        if kind in self._keys and (stored := self._keys[kind].get(key)) is not None:
+            stored.outcome = outcome
 
     async def release(self, kind: str, key: str) -> None:
         """Release a key, so that it can be reserved again."""
@@ -102,13 +102,13 @@ class MemoryStore:
 
     def _make_room(self, keys: "OrderedDict[str, _Key]", room: int) -> bool:
         now = self._clock()
-        for key in [key for key, found in keys.items() if found.until <= now - EXPIRY_MARGIN]:
+        for key in [key for key, stored in keys.items() if stored.until <= now - EXPIRY_MARGIN]:
             del keys[key]
         if len(keys) >= room:
-            for key in [key for key, found in keys.items() if found.until <= now]:
+            for key in [key for key, stored in keys.items() if stored.until <= now]:
                 del keys[key]
         if len(keys) >= room:
-            unspent = next((key for key, found in keys.items() if not found.outcome.spent), None)
+            unspent = next((key for key, stored in keys.items() if not stored.outcome.spent), None)
             if unspent is not None:
                 del keys[unspent]
         return len(keys) < room

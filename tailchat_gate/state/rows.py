@@ -23,7 +23,7 @@ def to_row(seq: int | None, record: Record) -> tuple[object, ...]:
 
 def from_row(row: tuple[object, ...]) -> Row | None:
     """Return the record of a row, None for one that is damaged beyond reading."""
-    seq, kind, key, sub, until, body, found = row
+    seq, kind, key, sub, until, body, written = row
     if not (isinstance(seq, int) and isinstance(kind, str) and isinstance(key, str)):
         return None
     if not (isinstance(sub, str) and isinstance(body, str)):
@@ -31,6 +31,6 @@ def from_row(row: tuple[object, ...]) -> Row | None:
     if not (until is None or isinstance(until, int)) or len(key) + len(body) > MAX_TEXT:
         return None
     record = Record(kind, key, body, sub, until)
-    if checksum(record) != found:
+    if checksum(record) != written:
         record = Record(kind, key, body, sub, until, intact=False)
     return seq, record

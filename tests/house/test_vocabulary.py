@@ -21,6 +21,7 @@ REPLACED: Final = {
     "Comeback": "ReconnectGate",
     "CrewInside": "AllWorkers",
     "Doubt": "FaultStreak",
+    "Found": "RowsRead",
     "HeldRequest": "PendingRequest",
     "Holder": "SessionHolder",
     "Inside": "ServingProcesses",

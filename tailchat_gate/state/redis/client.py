@@ -49,9 +49,9 @@ class RedisClient:
 
     async def close(self) -> None:
         """Close every connection."""
-        found, self._servers = self._servers, None
-        if found is not None:
-            await found.close()
+        servers, self._servers = self._servers, None
+        if servers is not None:
+            await servers.close()
 
     async def run(self, script: str, keys: Sequence[str], arguments: Sequence[object]) -> Any:  # noqa: ANN401 - each script has its own result
         """Run a script. Raises StoreFault."""
@@ -60,19 +60,19 @@ class RedisClient:
         words = [_encoded(word) for word in (len(keys), *keys, *arguments)]
         return await self._bounded(self._servers, script, words)
 
-    async def _call(self, found: Servers, script: str, words: Sequence[bytes]) -> Any:  # noqa: ANN401 - as above
+    async def _call(self, servers: Servers, script: str, words: Sequence[bytes]) -> Any:  # noqa: ANN401 - as above
         from redis.exceptions import NoScriptError  # noqa: PLC0415 - only where the store is Redis
 
         known = self._hashes.get(script)
         if known is None:
             known = self._hashes[script] = sha1(script.encode(), usedforsecurity=False).hexdigest()
-        await found.prepare()
+        await servers.prepare()
         try:
-            return await found.execute("EVALSHA", known, *words)
+            return await servers.execute("EVALSHA", known, *words)
         except NoScriptError:
-            return await found.execute("EVAL", script, *words)
+            return await servers.execute("EVAL", script, *words)
 
-    async def _bounded(self, found: Servers, script: str, words: Sequence[bytes]) -> Any:  # noqa: ANN401 - as above
+    async def _bounded(self, servers: Servers, script: str, words: Sequence[bytes]) -> Any:  # noqa: ANN401 - as above
         from redis import exceptions  # noqa: PLC0415 - only where the store is Redis
 
         problem = ""
@@ -80,15 +80,15 @@ class RedisClient:
         try:
             async with asyncio.timeout(self._patience):
                 try:
-                    return await self._call(found, script, words)
+                    return await self._call(servers, script, words)
                 except exceptions.TimeoutError:
                     raise
                 except exceptions.ConnectionError as lost:
                     if isinstance(lost.__cause__, exceptions.AuthenticationError):
                         raise
-                    found.failed()
+                    servers.failed()
                 # The server closed the connection meanwhile, as when it restarts: try once more.
-                return await self._call(found, script, words)
+                return await self._call(servers, script, words)
         except (TimeoutError, exceptions.TimeoutError):
             problem = f"gives no answer within {self._patience:g} s"
         except exceptions.ResponseError as refused:
@@ -99,7 +99,7 @@ class RedisClient:
             problem = _refusal(refused, self._place)
         except (exceptions.RedisError, exceptions.RedisClusterException, OSError) as error:
             problem = _unreachable(error)
-        found.failed()
+        servers.failed()
         # Raised outside the handlers, so that no traceback holds what was sent.
         raise StoreFault(kind, f"{self._place} {problem}")
 

@@ -64,8 +64,8 @@ class _Contexts:
         return made
 
     def _look(self) -> ssl.SSLContext:
-        found = Path(self._file).stat() if self._file else None
-        state = (found.st_mtime_ns, found.st_ino) if found else None
+        status = Path(self._file).stat() if self._file else None
+        state = (status.st_mtime_ns, status.st_ino) if status else None
         made = self._made
         if made is None or state != self._state:
             made = self._made = ssl.create_default_context(cafile=self._file or None)
@@ -95,8 +95,8 @@ def _looked_up(base: Any, lookup: Lookup) -> Any:  # noqa: ANN401 - as above
 
         async def _connect(self) -> None:
             async with asyncio.timeout(self.socket_connect_timeout):
-                found = await lookup(self.host, self.port)
-                self._opened = await start_connection(found, happy_eyeballs_delay=_STAGGER_SECONDS)
+                infos = await lookup(self.host, self.port)
+                self._opened = await start_connection(infos, happy_eyeballs_delay=_STAGGER_SECONDS)
             try:
                 await super()._connect()
             except BaseException:

@@ -45,7 +45,7 @@ _SWEPT: Final = 1000
 _T = TypeVar("_T")
 
 
-class Found(NamedTuple):
+class RowsRead(NamedTuple):
     """The rows read, the oldest change first.
 
     `replaced`: the data on the server were emptied or replaced. `lost`: how many rows are damaged.
@@ -89,25 +89,25 @@ class RedisDatabase:
         self._compacted: dict[str, int] = {}
         self._uncounted: Counter[str] = Counter()
 
-    async def read_all(self) -> Found:
+    async def read_all(self) -> RowsRead:
         """Read every record; mark an empty server, so that its loss is noticed."""
-        found, self._position = await self._read(_Position())
+        read, self._position = await self._read(_Position())
         if not self._position.mark:
             await self._write([])
-            found = await self.read_new()
-        return found
+            read = await self.read_new()
+        return read
 
-    async def read_new(self) -> Found:
+    async def read_new(self) -> RowsRead:
         """Read what was written since the last time."""
-        found, self._position = await self._read(self._position)
-        return found
+        read, self._position = await self._read(self._position)
+        return read
 
-    async def peek(self) -> Found:
+    async def peek(self) -> RowsRead:
         """Read every record; this does not change what `read_new` reads next."""
-        found, _ = await self._read(_Position())
-        return found
+        read, _ = await self._read(_Position())
+        return read
 
-    async def _read(self, start: _Position) -> tuple[Found, _Position]:
+    async def _read(self, start: _Position) -> tuple[RowsRead, _Position]:
         rows: list[Row] = []
         lost = 0
         after = start.last
@@ -116,14 +116,14 @@ class RedisDatabase:
                 scripts.READ, (_LOG, _CHANGES), (PREFIX, start.mark, after, _BATCH, start.written)
             )
             if not known:
-                return Found((), replaced=True), start
-            for found in page:
-                row = _row(*found)
+                return RowsRead((), replaced=True), start
+            for entry in page:
+                row = _row(*entry)
                 lost += row is None
                 if row is not None:
                     rows.append(row)
             if len(page) < _BATCH:
-                return Found(rows, lost=lost), _Position(mark, head.decode())
+                return RowsRead(rows, lost=lost), _Position(mark, head.decode())
             after = page[-1][0].decode()
 
     async def write(self, records: Iterable[Record]) -> None:
@@ -177,10 +177,10 @@ class RedisDatabase:
     async def _current(self, places: Sequence[tuple[str, str]]) -> list[tuple[str, Record | None]]:
         """Return the number and the record of each kind and key."""
         flat = [text for place in places for text in place]
-        found = await self._client.run(scripts.CURRENT, (_CHANGES,), (PREFIX, *flat))
+        answers = await self._client.run(scripts.CURRENT, (_CHANGES,), (PREFIX, *flat))
         rows = [
             (seq, _row(seq, _bytes(kind), _bytes(key), document))
-            for (kind, key), (seq, document) in zip(places, found, strict=True)
+            for (kind, key), (seq, document) in zip(places, answers, strict=True)
         ]
         return [(seq.decode(), row[1] if row else None) for seq, row in rows]
 
@@ -219,10 +219,10 @@ class RedisDatabase:
 
     async def evicts(self) -> str:
         """Return the policy by which a full server deletes data, "" if it does not."""
-        found: bytes = await self._client.run(scripts.MEMORY, (_LOG,), ())
-        said = dict(line.split(":", 1) for line in found.decode().splitlines() if ":" in line)
-        policy = said.get("maxmemory_policy", "noeviction")
-        return "" if policy == "noeviction" or said.get("maxmemory") == "0" else policy
+        answer: bytes = await self._client.run(scripts.MEMORY, (_LOG,), ())
+        members = dict(line.split(":", 1) for line in answer.decode().splitlines() if ":" in line)
+        policy = members.get("maxmemory_policy", "noeviction")
+        return "" if policy == "noeviction" or members.get("maxmemory") == "0" else policy
 
     async def sweep(self) -> None:
         """Delete what expired long ago."""
@@ -246,26 +246,26 @@ class RedisDatabase:
         age = self._clock() - at
         lifetime = max(1, int((until + EXPIRY_MARGIN - self._clock()) * 1000))
         expired = int(self._clock()) - USE_MARGIN
-        found: Any = await self._client.run(
+        answer: Any = await self._client.run(
             scripts.RESERVE,
             (f"{PREFIX}use:{kind}:{key}",),
             (PREFIX, kind, key, nonce, age, int(until), lifetime, room, expired),
         )
-        if found[0] == b"granted":
+        if answer[0] == b"granted":
             return Reservation(ReservationStatus.GRANTED)
-        if found[0] == b"full":
+        if answer[0] == b"full":
             return Reservation(ReservationStatus.FULL)
-        is_kept = self._clock() < float(found[3])
-        outcome = found[2] if is_kept and found[2] else None
-        return Reservation(ReservationStatus.TAKEN, self._clock() - float(found[1]), outcome)
+        is_kept = self._clock() < float(answer[3])
+        outcome = answer[2] if is_kept and answer[2] else None
+        return Reservation(ReservationStatus.TAKEN, self._clock() - float(answer[1]), outcome)
 
     async def charge(self, charges: Sequence[Charge]) -> Sequence[float]:
         """Add charges to buckets; return in how many seconds each is full again."""
         arguments: list[object] = [_MOST_RATES]
         for charge in charges:
             arguments += [2 if charge.strangers else 1, charge.key, charge.seconds]
-        found = await self._client.run(scripts.CHARGE, _RATES, arguments)
-        return [float(ahead) for ahead in found]
+        answer = await self._client.run(scripts.CHARGE, _RATES, arguments)
+        return [float(ahead) for ahead in answer]
 
     async def settle(self, kind: str, key: str, nonce: str, outcome: Outcome) -> None:
         """Store the outcome of a key that was reserved under a nonce."""
@@ -286,7 +286,7 @@ class RedisDatabase:
         )
 
 
-async def peek_at(place: RedisPlace) -> Found:
+async def peek_at(place: RedisPlace) -> RowsRead:
     """Read every record of a server over a connection of its own. Raises StoreError, StoreFault."""
     async with _opened(place) as database:
         return await database.peek()

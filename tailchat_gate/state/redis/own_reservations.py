@@ -84,6 +84,6 @@ class OwnReservations:
     def behind(self) -> list[OwnReservation]:
         """Return the reservations that the store may lack, and forget the expired ones."""
         gone = self._clock() - EXPIRY_MARGIN
-        for reservation in [found for found in self._kept.values() if found.until <= gone]:
+        for reservation in [own for own in self._kept.values() if own.until <= gone]:
             self.forget(reservation)
-        return [found for found in self._kept.values() if found.behind]
+        return [own for own in self._kept.values() if own.behind]

@@ -88,8 +88,8 @@ class _OneServer:
 
     def execute(self, *words: Any) -> Awaitable[Any]:  # noqa: ANN401 - as the library has it
         """Send it a command."""
-        found: Awaitable[Any] = self._client.execute_command(*words)  # type: ignore[no-untyped-call] # redis has no types for it
-        return found
+        answer: Awaitable[Any] = self._client.execute_command(*words)  # type: ignore[no-untyped-call] # redis has no types for it
+        return answer
 
     def failed(self) -> None:
         """Do nothing: the library connects again."""
@@ -139,8 +139,8 @@ class _Sentinels:
 
     def execute(self, *words: Any) -> Awaitable[Any]:  # noqa: ANN401 - as the library has it
         """Send it a command."""
-        found: Awaitable[Any] = self._client.execute_command(*words)  # type: ignore[no-untyped-call] # redis has no types for it
-        return found
+        answer: Awaitable[Any] = self._client.execute_command(*words)  # type: ignore[no-untyped-call] # redis has no types for it
+        return answer
 
     def failed(self) -> None:
         """Ask again before the next command."""
@@ -196,13 +196,13 @@ class _Cluster:
 
         client = self._at(node, brief=True)
         try:
-            found = await client.execute_command("CLUSTER SLOTS")  # type: ignore[no-untyped-call] # redis has no types for it
+            slots = await client.execute_command("CLUSTER SLOTS")  # type: ignore[no-untyped-call] # redis has no types for it
         finally:
             await client.aclose()
         slot, owner = key_slot(HASH_TAG.encode()), None
-        for first, last, *nodes in found:
+        for first, last, *nodes in slots:
             there = [(_text(host) or node[0], int(port)) for host, port, *_ in nodes]
-            new = [one for one in there if one not in self._nodes]
+            new = [node for node in there if node not in self._nodes]
             self._nodes += new[: _MOST_NODES - len(self._nodes)]
             if first <= slot <= last:
                 owner = there[0]

@@ -14,7 +14,7 @@ from tailchat_gate.state.bookkeeping import (
     StoreFault,
 )
 from tailchat_gate.state.redis.client import CALL_SECONDS, RedisClient
-from tailchat_gate.state.redis.database import Found, RedisDatabase
+from tailchat_gate.state.redis.database import RedisDatabase, RowsRead
 from tailchat_gate.state.redis.own_reservations import OwnReservation, OwnReservations
 from tailchat_gate.state.redis.servers import RedisPlace
 from tailchat_gate.state.store import (
@@ -76,13 +76,13 @@ class RedisStore(DatabaseStore):
         await asyncio.to_thread(self._client.connect)
         async with self._using:
             try:
-                found = await self._database.read_all()
+                read = await self._database.read_all()
             except StoreFault as fault:
                 await self._client.close()
                 raise StoreError(str(fault)) from None
-        if found.lost:
+        if read.lost:
             self._health.happened(FaultKind.DAMAGED, _DAMAGED)
-        self._followers.hand_out(_records(found), complete=True, doubtful=bool(found.lost))
+        self._followers.hand_out(_records(read), complete=True, doubtful=bool(read.lost))
 
     async def close(self) -> None:
         """Stop following, and write what is left."""
@@ -101,12 +101,12 @@ class RedisStore(DatabaseStore):
                 kind, key, own.nonce, until=until, room=room, at=own.at
             )
 
-        found = await self._single_use(reserve)
-        if found is None or found.status is ReservationStatus.GRANTED:
-            own.behind = found is None
+        reservation = await self._single_use(reserve)
+        if reservation is None or reservation.status is ReservationStatus.GRANTED:
+            own.behind = reservation is None
             self._behind = self._behind or own.behind
             self._own.keep(own)
-        return found or _UNAVAILABLE
+        return reservation or _UNAVAILABLE
 
     async def find_reservation(self, kind: str, key: str) -> Reservation:
         """Return the stored outcome of a key that was reserved elsewhere."""
@@ -143,9 +143,9 @@ class RedisStore(DatabaseStore):
     async def about(self, sub: str) -> tuple[list[Record], int]:
         """Return the records about a person, and the number of outcomes. Raises StoreFault."""
         async with self._using:
-            found = await self._database.peek()
+            read = await self._database.peek()
             count = await self._database.outcomes(sub, erase=False)
-        return [record for record in _records(found) if record.sub == sub], count
+        return [record for record in _records(read) if record.sub == sub], count
 
     async def _bring_up(self, own: OwnReservation) -> None:
         own.behind = True
@@ -216,8 +216,8 @@ class RedisStore(DatabaseStore):
             await self._read()
         if self._lost:
             # Before writing, because others may have written what this process does not know.
-            found = await self._database.read_all()
-            self._followers.hand_out(_records(found), complete=False, doubtful=True)
+            read = await self._database.read_all()
+            self._followers.hand_out(_records(read), complete=False, doubtful=True)
         with self._health.timed(Operation.WRITE):
             await self._database.write(self._followers.known(lost=self._lost))
         for own in self._own.behind():
@@ -253,14 +253,14 @@ class RedisStore(DatabaseStore):
     async def _read(self) -> None:
         """Read what is new. Raises StoreFault."""
         with self._health.timed(Operation.READ):
-            found = await self._database.read_new()
-        if found.replaced or found.lost:
+            read = await self._database.read_new()
+        if read.replaced or read.lost:
             self._behind = self._lost = True
             self._own.lost()
-            fault = FaultKind.REPLACED if found.replaced else FaultKind.DAMAGED
-            self._health.happened(fault, _REPLACED if found.replaced else _DAMAGED)
-        if found.rows:
-            self._followers.hand_out(_records(found), complete=False, doubtful=bool(found.lost))
+            fault = FaultKind.REPLACED if read.replaced else FaultKind.DAMAGED
+            self._health.happened(fault, _REPLACED if read.replaced else _DAMAGED)
+        if read.rows:
+            self._followers.hand_out(_records(read), complete=False, doubtful=bool(read.lost))
 
     async def _write_last(self) -> None:
         await self._batches.written()
@@ -273,5 +273,5 @@ class RedisStore(DatabaseStore):
                     self._failed(fault)
 
 
-def _records(found: Found) -> list[Record]:
-    return [record for _, record in found.rows]
+def _records(read: RowsRead) -> list[Record]:
+    return [record for _, record in read.rows]

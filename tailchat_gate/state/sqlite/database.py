@@ -78,8 +78,8 @@ def uri(path: object, query: str = "") -> str:
 
 def quick_check(connection: sqlite3.Connection) -> str:
     """Return the fault of a database's structure, "" if there is none."""
-    found = connection.execute("PRAGMA quick_check(1)").fetchone()
-    return "" if found == ("ok",) else str(found[0] if found else "no answer")
+    answer = connection.execute("PRAGMA quick_check(1)").fetchone()
+    return "" if answer == ("ok",) else str(answer[0] if answer else "no answer")
 
 
 class Database:
@@ -159,8 +159,8 @@ class Database:
     def read_all(self) -> Read:
         """Read every record."""
         self.last_seq = 0
-        found = self._read_new()
-        return found._replace(complete=True)
+        read = self._read_new()
+        return read._replace(complete=True)
 
     def rewind(self, seq: int) -> None:
         """Let the next `read_new` read every change after a number."""
@@ -182,17 +182,17 @@ class Database:
         self._data_version = self._version()
         rows: list[Row] = []
         lost = 0
-        for found in self.connection.execute(RECORDS_AFTER, (self.last_seq,)):
-            self.last_seq = max(self.last_seq, int(found[0]))
-            row = from_row(found)
+        for columns in self.connection.execute(RECORDS_AFTER, (self.last_seq,)):
+            self.last_seq = max(self.last_seq, int(columns[0]))
+            row = from_row(columns)
             lost += row is None
             if row is not None:
                 rows.append(row)
         return Read(rows, complete=False, lost=lost)
 
     def _version(self) -> int:
-        found: int = self.connection.execute("PRAGMA data_version").fetchone()[0]
-        return found
+        version: int = self.connection.execute("PRAGMA data_version").fetchone()[0]
+        return version
 
     def _highest(self) -> int:
         row = self.connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'record'")
@@ -234,7 +234,7 @@ class Database:
         ).fetchone()[0]
         if count <= max(kind.room, 2 * self._compacted.get(kind.name, 0)):
             return
-        rows = [from_row(found) for found in connection.execute(RECORDS_OF_KIND, (kind.name,))]
+        rows = [from_row(columns) for columns in connection.execute(RECORDS_OF_KIND, (kind.name,))]
         records = [row[1] for row in rows if row is not None]
         left = {record.key: record for record in kind.compact(records)}
         there = {record.key: record for record in records}
@@ -288,7 +288,7 @@ class Database:
 
     def about(self, sub: str) -> tuple[list[Record], int]:
         """Return the records about a person, and how many stored outcomes are about them."""
-        rows = [from_row(found) for found in self.connection.execute(RECORDS_OF_SUB, (sub,))]
+        rows = [from_row(columns) for columns in self.connection.execute(RECORDS_OF_SUB, (sub,))]
         count = "SELECT count(*) FROM reservation WHERE sub = ? AND outcome IS NOT NULL"
         outcomes = self.connection.execute(count, (sub,)).fetchone()[0]
         return [row[1] for row in rows if row is not None], outcomes
@@ -302,8 +302,8 @@ def _check_version(connection: sqlite3.Connection) -> None:
 
 def put_record(connection: sqlite3.Connection, record: Record, kinds: Mapping[str, Kind]) -> bool:
     """Write one record; return whether that changed anything."""
-    found = connection.execute(RECORD_OF_KEY, (record.kind, record.key)).fetchone()
-    old = from_row(found) if found is not None else None
+    columns = connection.execute(RECORD_OF_KEY, (record.kind, record.key)).fetchone()
+    old = from_row(columns) if columns is not None else None
     if old is not None and old[1].intact:
         kind = kinds.get(record.kind)
         if kind is not None:

@@ -197,11 +197,11 @@ class Engine:
         """
         last = self._database.last_seq
         self.close()
-        found = salvage(self.files)
-        newer = [(seq, record) for seq, record in found.rows if seq > last]
-        return found._replace(rows=newer)
+        salvaged = salvage(self.files)
+        newer = [(seq, record) for seq, record in salvaged.rows if seq > last]
+        return salvaged._replace(rows=newer)
 
-    def rebuild(self, found: Salvage, known: Iterable[Record], followed: set[str]) -> Read:
+    def rebuild(self, salvaged: Salvage, known: Iterable[Record], followed: set[str]) -> Read:
         """Put a new database in place of a damaged or lost one, and read it.
 
         If another process has done so already, its database is read; it may have more or fewer
@@ -213,8 +213,8 @@ class Engine:
             if not mine:
                 raise StoreFault(FaultKind.UNWRITABLE, "another process is replacing the database")
             # New changes must not get numbers that processes have already read.
-            floor = max(found.last_seq, self._database.last_seq)
-            rebuild(self.files, found, list(known), followed, floor)
+            floor = max(salvaged.last_seq, self._database.last_seq)
+            rebuild(self.files, salvaged, list(known), followed, floor)
             return self._load()
 
     def _load(self) -> Read:
@@ -239,22 +239,22 @@ class Engine:
 
     def _salvaged(self, problem: str) -> StoredState:
         self.close()
-        found = salvage(self.files)
+        salvaged = salvage(self.files)
         return StoredState(
-            found.records, doubtful=True, salvaged=found, faults={FaultKind.DAMAGED: problem}
+            salvaged.records, doubtful=True, salvaged=salvaged, faults={FaultKind.DAMAGED: problem}
         )
 
     def _unwritable(self, fault: FaultKind, problem: str) -> StoredState:
         self.close()
-        found = read_only(self.files)
+        read = read_only(self.files)
         faults = {fault: problem}
-        if found is not None:
-            self._database.last_seq = found.last_seq
-            return StoredState(found.records, faults=faults)
-        found = salvage(self.files) if fault is not FaultKind.NEWER else Salvage([], [])
-        if not found.rows:
+        if read is not None:
+            self._database.last_seq = read.last_seq
+            return StoredState(read.records, faults=faults)
+        read = salvage(self.files) if fault is not FaultKind.NEWER else Salvage([], [])
+        if not read.rows:
             raise StoreError(f"{self.files.database}: {problem}")
-        return StoredState(found.records, doubtful=True, faults=faults)
+        return StoredState(read.records, doubtful=True, faults=faults)
 
     @contextmanager
     def _faults(self, usual: FaultKind) -> Iterator[None]:

@@ -118,19 +118,19 @@ class Files:
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(self.directory))
         for path in (self.directory, self.database, self.log, self.index, self.copy, self.new):
             try:
-                found = path.lstat() if path != self.directory else folder
+                status = path.lstat() if path != self.directory else folder
             except FileNotFoundError:
                 continue
-            is_link = stat.S_ISLNK(found.st_mode)
-            if not is_link and (warning := writable_by_all(path, found.st_mode)):
+            is_link = stat.S_ISLNK(status.st_mode)
+            if not is_link and (warning := writable_by_all(path, status.st_mode)):
                 raise StoreError(warning, says_remedy=True)
             if path == self.directory:
                 continue
             if is_link:
                 raise OSError(errno.ELOOP, "a symbolic link, which may lead anywhere", str(path))
-            if stat.S_ISDIR(found.st_mode):
+            if stat.S_ISDIR(status.st_mode):
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-            if not stat.S_ISREG(found.st_mode):
+            if not stat.S_ISREG(status.st_mode):
                 raise OSError(errno.EINVAL, "not a file", str(path))
 
 
@@ -168,7 +168,7 @@ def as_owner(directory: Path) -> Iterator[None]:
 def _inode(path: Path, *, or_empty: bool = False) -> tuple[int, int] | None:
     """Return device and inode of a file, None if it is missing or, unless `or_empty`, empty."""
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return (found.st_dev, found.st_ino) if found.st_size or or_empty else None
+    return (status.st_dev, status.st_ino) if status.st_size or or_empty else None

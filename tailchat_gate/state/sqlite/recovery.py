@@ -88,7 +88,7 @@ def read_only(files: Files) -> Salvage | None:
                 return Salvage([], [])
             if quick_check(connection):
                 return None
-            rows = [from_row(found) for found in connection.execute(EVERY_RECORD[0])]
+            rows = [from_row(columns) for columns in connection.execute(EVERY_RECORD[0])]
             reservations = list(connection.execute(EVERY_RESERVATION[0]))
             return Salvage([row for row in rows if row is not None], reservations)
     return None
@@ -97,13 +97,13 @@ def read_only(files: Files) -> Salvage | None:
 def read_after(files: Files, seq: int) -> list[Row]:
     """Return the records that changed after a number, without writing; [] if that fails."""
     with suppress(sqlite3.Error), closing(connect(uri(files.database, "mode=ro"))) as connection:
-        rows = (from_row(found) for found in connection.execute(RECORDS_AFTER, (seq,)))
+        rows = (from_row(columns) for columns in connection.execute(RECORDS_AFTER, (seq,)))
         return [row for row in rows if row is not None]
     return []
 
 
 def rebuild(
-    files: Files, found: Salvage, known: Iterable[Record], followed: set[str], floor: int
+    files: Files, salvaged: Salvage, known: Iterable[Record], followed: set[str], floor: int
 ) -> None:
     """Put a new database in place of the damaged one.
 
@@ -118,7 +118,7 @@ def rebuild(
         connection.execute("PRAGMA synchronous = FULL")
         migrate(connection)
         connection.execute("BEGIN IMMEDIATE")
-        for seq, record in found.rows:
+        for seq, record in salvaged.rows:
             if record.intact and record.kind not in followed:
                 insert_record(connection, record, seq)
         # Continue after every number that any process has read.
@@ -126,7 +126,7 @@ def rebuild(
         connection.execute("INSERT INTO sqlite_sequence VALUES ('record', ?)", (floor,))
         for record in known:
             put_record(connection, record, {})
-        connection.executemany(ADD_RESERVATION, found.reservations)
+        connection.executemany(ADD_RESERVATION, salvaged.reservations)
         connection.execute("COMMIT")
     _sync(files.new)
     with suppress(FileNotFoundError):
@@ -166,7 +166,7 @@ def problem_of(connection: sqlite3.Connection) -> str:
     try:
         if wrong := quick_check(connection):
             return wrong
-        rows = (from_row(found) for found in connection.execute(EVERY_RECORD[0]))
+        rows = (from_row(columns) for columns in connection.execute(EVERY_RECORD[0]))
         damaged = sum(row is None or not row[1].intact for row in rows)
     except sqlite3.Error as error:
         if not is_corrupt(error):
@@ -204,16 +204,16 @@ def _read_copy(files: Files) -> tuple[list[Row], list[ReservationRow]]:
 
 
 def _read_database(files: Files) -> tuple[list[Row], list[ReservationRow]]:
-    found: tuple[list[Row], list[ReservationRow]] = ([], [])
+    everything: tuple[list[Row], list[ReservationRow]] = ([], [])
     if not files.exists():
-        return found
+        return everything
     # With the log and without it, because either may be damaged.
     for query in ("mode=rw", "immutable=1"):
         rows, reservations = _read_from(uri(files.database, query))
-        known = {seq for seq, record in found[0] if record.intact}
-        found[0].extend(row for row in rows if row[0] not in known)
-        found[1].extend(reservations)
-    return found
+        known = {seq for seq, record in everything[0] if record.intact}
+        everything[0].extend(row for row in rows if row[0] not in known)
+        everything[1].extend(reservations)
+    return everything
 
 
 def _read_from(name: str) -> tuple[list[Row], list[ReservationRow]]:
@@ -222,8 +222,8 @@ def _read_from(name: str) -> tuple[list[Row], list[ReservationRow]]:
     # From both ends, because reading stops at the first damaged page.
     for query in EVERY_RECORD:
         with suppress(sqlite3.Error), closing(connect(name)) as connection:
-            for found in connection.execute(query):
-                if (row := from_row(found)) is not None:
+            for columns in connection.execute(query):
+                if (row := from_row(columns)) is not None:
                     rows[row[0]] = row
     for query in EVERY_RESERVATION:
         with suppress(sqlite3.Error), closing(connect(name)) as connection:

@@ -38,8 +38,8 @@ class Reservations:
     def reserve(self, kind: str, key: str, *, until: float, room: int) -> Reservation:
         """Reserve a key; see Store.reserve."""
         with self._database.transaction() as connection:
-            if (found := self.find(kind, key)) is not _GRANTED:
-                return found
+            if (reservation := self.find(kind, key)) is not _GRANTED:
+                return reservation
             if not self._has_room(connection, kind, room):
                 return _FULL
             row = (kind, key, self._clock(), int(until), 1, "", None, 0.0)
@@ -149,5 +149,5 @@ class MissedReservations:
 
 def _count(connection: sqlite3.Connection, kind: str) -> int:
     query = "SELECT count(*) FROM reservation WHERE kind = ?"
-    found: int = connection.execute(query, (kind,)).fetchone()[0]
-    return found
+    count: int = connection.execute(query, (kind,)).fetchone()[0]
+    return count

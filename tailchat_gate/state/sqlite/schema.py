@@ -95,8 +95,8 @@ ReservationRow = tuple[object, ...]
 
 def version_of(connection: sqlite3.Connection) -> int:
     """Return the version of a database, 0 for an empty one."""
-    found: int = connection.execute("PRAGMA user_version").fetchone()[0]
-    return found
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    return version
 
 
 def migrate(connection: sqlite3.Connection) -> None:

@@ -98,11 +98,13 @@ class SqliteStore(DatabaseStore):
 
     async def reserve(self, kind: str, key: str, *, until: float, room: int) -> Reservation:
         """Reserve a single-use key."""
-        found = await self._single_use(lambda keys: keys.reserve(kind, key, until=until, room=room))
-        if found is None:
+        reservation = await self._single_use(
+            lambda keys: keys.reserve(kind, key, until=until, room=room)
+        )
+        if reservation is None:
             self._missed.add(kind, key, until=until, now=self._clock())
             return _UNAVAILABLE
-        return found
+        return reservation
 
     async def find_reservation(self, kind: str, key: str) -> Reservation:
         """Return the stored outcome of a key that was reserved elsewhere."""
@@ -218,13 +220,13 @@ class SqliteStore(DatabaseStore):
             return
         await self._rebuild(await self._run(self._engine.salvage))
 
-    async def _rebuild(self, found: Salvage) -> None:
+    async def _rebuild(self, salvaged: Salvage) -> None:
         """Write a new database from salvaged and known records. Raises StoreFault."""
-        self._followers.hand_out(found.records, complete=False, doubtful=True)
+        self._followers.hand_out(salvaged.records, complete=False, doubtful=True)
         known = self._followers.known(lost=True)
         followed = set(self._followers.kinds)
-        read = await self._run(lambda: self._engine.rebuild(found, known, followed))
-        self._followers.hand_out([one for _, one in read.rows], complete=False, doubtful=True)
+        read = await self._run(lambda: self._engine.rebuild(salvaged, known, followed))
+        self._followers.hand_out([record for _, record in read.rows], complete=False, doubtful=True)
         # Another process may have written it, without what only this one knows.
         known = self._followers.known(lost=False)
         await self._run(lambda: self._write_in_thread(known))
@@ -241,17 +243,17 @@ class SqliteStore(DatabaseStore):
     async def _read_new(self) -> bool:
         """Read what other processes wrote; return whether the database could be read."""
         try:
-            found = await self._run(self._engine.look, Operation.READ)
+            read = await self._run(self._engine.look, Operation.READ)
         except StoreFault as fault:
             await self._mend(fault)
             return False
         self._health.clear(FaultKind.UNREADABLE)
-        if found is not None:
+        if read is not None:
             self._upkeep.uncopied = True
             self._followers.hand_out(
-                [record for _, record in found.rows],
-                complete=found.complete,
-                doubtful=bool(found.lost),
+                [record for _, record in read.rows],
+                complete=read.complete,
+                doubtful=bool(read.lost),
             )
         return True
 
