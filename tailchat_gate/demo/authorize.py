@@ -134,10 +134,10 @@ def _scope_and_prompt(params: Parameters) -> tuple[tuple[str, ...], frozenset[st
         raise bad_request("prompt none must only be used alone")
     if params.get("resource"):
         raise OAuthError("invalid_target", "resource indicator is missing, or unknown")
-    asked = dict.fromkeys((params.get("scope") or "").split(" "))
+    scopes = dict.fromkeys((params.get("scope") or "").split(" "))
     scope = tuple(
         name
-        for name in asked
+        for name in scopes
         if name in SCOPES and (name != "offline_access" or "consent" in prompt)
     )
     if "openid" not in scope:

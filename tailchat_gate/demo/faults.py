@@ -75,8 +75,8 @@ class Faults:
         """Return the fault of an endpoint or action."""
         if "/" in name:
             return self.actions.get(name)
-        found: Fault | None = getattr(self, name)
-        return found
+        fault: Fault | None = getattr(self, name)
+        return fault
 
 
 @dataclass(slots=True)

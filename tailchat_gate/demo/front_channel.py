@@ -218,7 +218,7 @@ class FrontChannel:
             return _failed(error)
         app = self._store.apps.get(waiting.request.client_id)
         # Nobody knows the password of an app's bot, so it is not offered.
-        users = tuple(one for one in self._store.users.values() if one.kind == "normalUser")
+        users = tuple(user for user in self._store.users.values() if user.kind == "normalUser")
         html = render(
             f"{waiting.kind}.html",
             uid=waiting.uid,

@@ -116,8 +116,8 @@ class Gateway:
         nickname, mark, discriminator = str(params.get("uniqueName", "")).partition("#")
         for user in self._store.users.values():
             claims = user.claims
-            found = (claims.get("nickname"), claims.get("discriminator"))
-            if mark and found == (nickname, discriminator):
+            name = (claims.get("nickname"), claims.get("discriminator"))
+            if mark and name == (nickname, discriminator):
                 return self._public(user.sub)
         return None
 

@@ -262,8 +262,8 @@ def _sub(caller: User | None) -> str:
 
 
 def _texts(params: Params, name: str) -> list[str]:
-    found = params.get(name)
-    return [str(each) for each in found] if isinstance(found, list) else []
+    texts = params.get(name)
+    return [str(each) for each in texts] if isinstance(texts, list) else []
 
 
 def _no_permission() -> ActionError:

@@ -66,12 +66,12 @@ class OAuthError(Exception):
 
     def members(self) -> dict[str, str]:
         """Return the response's members in the real Tailchat's order."""
-        found = {"error": self.error}
+        error = {"error": self.error}
         if self.description is not None:
-            found["error_description"] = self.description
+            error["error_description"] = self.description
         if self.scope:
-            found["scope"] = self.scope
-        return found
+            error["scope"] = self.scope
+        return error
 
 
 def bad_request(description: str) -> OAuthError:

@@ -80,8 +80,8 @@ def refused(whose: str, error: ssl.SSLError) -> Statement:
     if error.reason in _NO_TLS:
         text = f"{whose}: the server there does not speak TLS"
         return wrong(CERTIFICATE, text, "write http://, or switch on TLS there")
-    said = (error.reason or str(error)).replace("_", " ").lower()
-    return wrong(CERTIFICATE, f"{whose}: no TLS connection: {said}", "look at the server's log")
+    problem = (error.reason or str(error)).replace("_", " ").lower()
+    return wrong(CERTIFICATE, f"{whose}: no TLS connection: {problem}", "look at the server's log")
 
 
 async def tailchat(

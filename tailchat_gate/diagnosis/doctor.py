@@ -55,8 +55,8 @@ def tailchat_checks(set_up: SetUp) -> Iterator[Check]:
     yield Check(sign_in.PEOPLE, partial(sign_in.people, settings, calls.inquiry))
     yield Check(sign_in.REGISTRATION, partial(sign_in.registration, calls.registration))
     yield Check(sign_in.KEY, partial(sign_in.key, calls.api, set_up.clock()))
-    asked = partial(sign_in.groups, settings, calls.api, calls.bot, calls.panel)
-    yield Check(sign_in.GROUPS, asked)
+    check = partial(sign_in.groups, settings, calls.api, calls.bot, calls.panel)
+    yield Check(sign_in.GROUPS, check)
 
 
 def network_checks(set_up: SetUp) -> Iterator[Check]:

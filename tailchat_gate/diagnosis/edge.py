@@ -76,9 +76,9 @@ async def edge(settings: Settings, names: Names, now: float) -> AsyncIterator[St
         return
     for statement in certificates.dates_of(public_url, answer.certificate, now):
         yield statement
-    said = _of_answer(settings, answer, challenge)
-    yield said._replace(lacks="" if said.mark is Mark.OK else PUBLIC_URL)
-    if said.mark is Mark.OK:
+    outcome = _of_answer(settings, answer, challenge)
+    yield outcome._replace(lacks="" if outcome.mark is Mark.OK else PUBLIC_URL)
+    if outcome.mark is Mark.OK:
         yield _of_cookies(settings, answer.cookies)
     elif _is_login(settings, answer):
         text = f"not checked: the cookies at {public_url} are not this gate's"
@@ -95,19 +95,19 @@ def _of_answer(settings: Settings, answer: FetchedResponse, challenge: str) -> S
         where = f" to {short_text(answer.location)}" if answer.location else ""
         text = f"{public_url} does not begin a login of this gate: status {answer.status}{where}"
         if answer.status in {HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE}:
-            said = wrong(PUBLIC_URL, text, f"check whether the gate runs; else {_LEAD}")
-            return said._replace(needs=RUNNING_GATE)
+            statement = wrong(PUBLIC_URL, text, f"check whether the gate runs; else {_LEAD}")
+            return statement._replace(needs=RUNNING_GATE)
         return wrong(PUBLIC_URL, text, _LEAD)
-    asked = parse_qs(urlsplit(answer.location).query)
+    query = parse_qs(urlsplit(answer.location).query)
     for name, expected in (
         ("client_id", settings.tailchat.client_id),
         ("redirect_uri", settings.redirect_uri),
     ):
-        found = asked.get(name, [""])[0]
-        if found != expected:
-            text = f"another gate answers at {public_url}: its {name} is {short_text(found)}"
+        sent = query.get(name, [""])[0]
+        if sent != expected:
+            text = f"another gate answers at {public_url}: its {name} is {short_text(sent)}"
             return wrong(PUBLIC_URL, text, "reload the running gate, or correct the configuration")
-    if not _is_sealed_here(settings, asked.get("state", [""])[0], challenge):
+    if not _is_sealed_here(settings, query.get("state", [""])[0], challenge):
         text = f"another gate answers at {public_url}: it has none of session.secrets"
         remedy = (
             "check where the name leads and what listens there, such as an older machine; gates "
@@ -124,8 +124,8 @@ def _is_sealed_here(settings: Settings, state: str, challenge: str) -> bool:
     strangers. The state is sealed for another purpose than sessions, so it cannot be used as one.
     """
     own = [secret.get_secret_value().encode() for secret in settings.session.secrets]
-    found = open_state(state, KeyRing(own, KEY_PURPOSE))
-    return found is not None and hmac.compare_digest(found.return_to.encode(), challenge.encode())
+    opened = open_state(state, KeyRing(own, KEY_PURPOSE))
+    return opened is not None and hmac.compare_digest(opened.return_to.encode(), challenge.encode())
 
 
 def _of_cookies(settings: Settings, fields: Sequence[str]) -> Statement:

@@ -94,7 +94,9 @@ def _of_state(key: str, folder: Path) -> Iterator[Obstacle]:
     if file.is_symlink():
         yield Obstacle(key, f"{file} is a symbolic link, which may lead anywhere")
     else:
-        yield from (Obstacle(key, found) for found in map(_open_to_all, (folder, file)) if found)
+        yield from (
+            Obstacle(key, problem) for problem in map(_open_to_all, (folder, file)) if problem
+        )
 
 
 def _open_to_all(path: Path) -> str:
@@ -139,30 +141,32 @@ async def configuration(
     settings = loaded.settings
     routes = counted(len(settings.route), "route")
     yield ok(CONFIGURATION, f"{name} is valid, with {routes}")
-    for said in loaded.warnings:
-        if said not in loaded.exposed:
-            yield warning(CONFIGURATION, said)
-    for said in (*of_examples(settings), *beside_the_gate(settings)):
-        yield warning(CONFIGURATION, said)
-    said = await in_thread(partial(in_foreign_home, settings.state.path, environ))
-    if said:
-        yield warning(CONFIGURATION, f"state.path: {said}")
+    for sentence in loaded.warnings:
+        if sentence not in loaded.exposed:
+            yield warning(CONFIGURATION, sentence)
+    for sentence in (*of_examples(settings), *beside_the_gate(settings)):
+        yield warning(CONFIGURATION, sentence)
+    sentence = await in_thread(partial(in_foreign_home, settings.state.path, environ))
+    if sentence:
+        yield warning(CONFIGURATION, f"state.path: {sentence}")
 
 
 async def secret_files(loaded: Loaded) -> AsyncIterator[Statement]:
     """Say which secrets every user of the machine can read."""
-    for said in loaded.exposed:
-        yield warning(SECRETS, said)
+    for sentence in loaded.exposed:
+        yield warning(SECRETS, sentence)
     if not loaded.exposed:
         yield ok(SECRETS, "no other user of this machine can read a secret")
 
 
 async def start(settings: Settings) -> AsyncIterator[Statement]:
     """Say what would prevent a start."""
-    found = await in_thread(lambda: list(obstacles(settings)))
-    for one in found:
-        yield wrong(START, f"{one.key}: {one.problem}", "correct this, or the gate does not start")
-    if not found:
+    in_the_way = await in_thread(lambda: list(obstacles(settings)))
+    for obstacle in in_the_way:
+        yield wrong(
+            START, f"{obstacle.key}: {obstacle.problem}", "correct this, or the gate does not start"
+        )
+    if not in_the_way:
         yield ok(START, "the files and directories of the configuration exist")
 
 
@@ -182,13 +186,13 @@ async def store(state: State, environ: Mapping[str, str]) -> AsyncIterator[State
 
 async def _of_server(place: RedisPlace) -> Statement:
     try:
-        found, policy = await peek_at(place), await evicts_at(place)
+        server, policy = await peek_at(place), await evicts_at(place)
     except StoreError as error:
         return wrong(STORE, str(error), "install the gate with its extra for Redis")
     except StoreFault as fault:
         remedy = "start the server, and check state.url and its password"
         return wrong(STORE, str(fault), remedy)._replace(lacks=STATE_SERVER)
-    if found.lost:
+    if server.lost:
         remedy = "see docs/operate/redis.md"
         return wrong(STORE, f"{place}: records are missing or damaged", remedy)
     if policy:

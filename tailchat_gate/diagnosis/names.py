@@ -41,12 +41,12 @@ class HostName(NamedTuple):
 
 def host_names(settings: Settings) -> tuple[HostName, ...]:
     """Return the host names without duplicates; IP addresses and wildcards are left out."""
-    found: dict[str, HostName] = {}
+    by_name: dict[str, HostName] = {}
     for host in _host_names(settings):
-        known = found.get(host.name)
+        known = by_name.get(host.name)
         if not _is_address(host.name) and (known is None or (host.is_ours and not known.is_ours)):
-            found[host.name] = host
-    return tuple(found.values())
+            by_name[host.name] = host
+    return tuple(by_name.values())
 
 
 def name_checks(settings: Settings, names: Names) -> Iterator[Check]:
@@ -62,22 +62,22 @@ async def look_up(
     refusal = wrong if host.is_ours else warning
     remedy = _REPAIR if host.is_ours else "check that browsers can look it up"
     about = f"{host.key}: this machine cannot look up {host.name}"
-    said, is_general = None, True
+    statement, is_general = None, True
     try:
         async with asyncio.timeout(seconds):
             infos = await names.addresses(host.name, 0)
     except TimeoutError:
-        said = refusal(DNS, f"{about}: no name server answers", _REPAIR)
+        statement = refusal(DNS, f"{about}: no name server answers", _REPAIR)
     except OSError as error:
-        said = refusal(DNS, f"{about}: {error.strerror}", remedy)
+        statement = refusal(DNS, f"{about}: {error.strerror}", remedy)
         is_general = error.errno == socket.EAI_AGAIN
-    if said is not None:
+    if statement is not None:
         needs = NAME_SERVERS if is_general else ""
-        yield said._replace(needs=needs, lacks=name_of(host.name), about=host.name)
+        yield statement._replace(needs=needs, lacks=name_of(host.name), about=host.name)
         return
-    found = list(dict.fromkeys(str(info[4][0]) for info in infos))
-    more = f" and {len(found) - _MOST_SHOWN} more" if len(found) > _MOST_SHOWN else ""
-    yield ok(DNS, f"{host.key}: {host.name} is {', '.join(found[:_MOST_SHOWN])}{more}")
+    addresses = list(dict.fromkeys(str(info[4][0]) for info in infos))
+    more = f" and {len(addresses) - _MOST_SHOWN} more" if len(addresses) > _MOST_SHOWN else ""
+    yield ok(DNS, f"{host.key}: {host.name} is {', '.join(addresses[:_MOST_SHOWN])}{more}")
 
 
 def _host_names(settings: Settings) -> Iterator[HostName]:

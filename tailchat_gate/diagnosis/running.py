@@ -55,13 +55,13 @@ def _look(ask: Ask) -> Running:
         if not isinstance(status, dict) or not isinstance(status.get("configuration"), dict):
             return Running(problem=f"another program answers there: status {code}")
         is_ready = ask("/readyz")[0] == HTTPStatus.OK
-        found = _MAX_FDS.search(ask("/metrics")[1])
+        match = _MAX_FDS.search(ask("/metrics")[1])
     except ValueError:
         return Running(problem="another program does")
     except (OSError, http.client.HTTPException) as error:
-        said = error.strerror if isinstance(error, OSError) else None
-        return Running(problem=said or type(error).__name__)
-    limit = int(float(found[1])) if found is not None else None
+        problem = error.strerror if isinstance(error, OSError) else None
+        return Running(problem=problem or type(error).__name__)
+    limit = int(float(match[1])) if match is not None else None
     return Running(status, is_ready=is_ready, descriptors=limit)
 
 
@@ -86,22 +86,22 @@ async def gate(where: str, running: Running, file: str) -> AsyncIterator[Stateme
 def _of_status(running: Running, file: str) -> list[Statement]:
     status = running.status or {}
     about = status["configuration"]
-    found: list[Statement] = []
+    statements: list[Statement] = []
     if not running.is_ready:
-        found.append(wrong(GATE, "the running gate takes no requests: it is stopping", ""))
+        statements.append(wrong(GATE, "the running gate takes no requests: it is stopping", ""))
     used = about.get("file")
     if isinstance(used, str) and Path(used).resolve() != Path(file).resolve():
         text = f"the gate at this address runs with {used}"
-        found.append(warning(GATE, text, "name that file with --config"))
+        statements.append(warning(GATE, text, "name that file with --config"))
     if about.get("problems"):
         text = "the running gate refused this file and serves with an earlier configuration"
-        found.append(wrong(GATE, text, "`tailchat-gate reload` says why"))
+        statements.append(wrong(GATE, text, "`tailchat-gate reload` says why"))
     if status.get("version") != __version__:
         text = f"the running gate is version {status.get('version')}, this command {__version__}"
-        found.append(warning(GATE, text, "restart the gate"))
+        statements.append(warning(GATE, text, "restart the gate"))
     for key, needs in (("state_faults", STATE_SERVER), ("group_faults", TAILCHAT)):
-        found.extend(
+        statements.extend(
             wrong(GATE, f"the running gate says: {fault}")._replace(needs=needs, about=REPEATED)
             for fault in status.get(key, ())
         )
-    return found or [ok(GATE, f"the gate has run for {status.get('uptime_seconds')} seconds")]
+    return statements or [ok(GATE, f"the gate has run for {status.get('uptime_seconds')} seconds")]

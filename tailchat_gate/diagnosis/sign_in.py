@@ -70,12 +70,12 @@ class Seen(NamedTuple):
 
 async def look(settings: Settings, api: TailchatApi, bot: Bot) -> Seen:
     """Ask Tailchat for the groups of the bot."""
-    found = await bot.call(USER_GROUPS, {}, limit=settings.tailchat.groups_max_bytes)
-    views = read_views(found.data, bot.sub) if isinstance(found, Done) else None
+    result = await bot.call(USER_GROUPS, {}, limit=settings.tailchat.groups_max_bytes)
+    views = read_views(result.data, bot.sub) if isinstance(result, Done) else None
     if views is None:
-        said = found.why if isinstance(found, CannotTell) else ""
-        problem = f"the gate's bot cannot ask Tailchat for its groups: {bot.problem or said}"
-        is_outage = bool(said) and said == (bot.problem or said)
+        why = result.why if isinstance(result, CannotTell) else ""
+        problem = f"the gate's bot cannot ask Tailchat for its groups: {bot.problem or why}"
+        is_outage = bool(why) and why == (bot.problem or why)
         return Seen(problem=problem, remedy=bot.remedy, is_outage=is_outage)
     sources = (source for group in settings.groups.values() for source in group.sources)
     missing = {source.group for source in sources} - {view.id for view in views}
@@ -84,8 +84,8 @@ async def look(settings: Settings, api: TailchatApi, bot: Bot) -> Seen:
 
 
 async def _exists(api: TailchatApi, group: str) -> bool:
-    found = await api.call(GROUP_INFO, {"groupId": group})
-    return isinstance(found, Done) and found.data is not None
+    result = await api.call(GROUP_INFO, {"groupId": group})
+    return isinstance(result, Done) and result.data is not None
 
 
 async def key(api: TailchatApi, now: float) -> AsyncIterator[Statement]:
@@ -133,15 +133,17 @@ async def groups(
 
 
 def _of_groups(settings: Settings, seen: Seen) -> list[Statement]:
-    found = [
+    statements = [
         wrong(GROUPS, fault, "`tailchat-gate tailchat-groups` lists the groups and roles")
         for fault in faults_of(settings.groups, seen.views, seen.existing)
     ]
-    found += [
-        warning(GROUPS, said, "look at its roles in Tailchat")
-        for said in warnings_of(settings.groups, seen.views)
+    statements += [
+        warning(GROUPS, sentence, "look at its roles in Tailchat")
+        for sentence in warnings_of(settings.groups, seen.views)
     ]
-    return found or [ok(GROUPS, "Tailchat has each group and role that the configuration names")]
+    return statements or [
+        ok(GROUPS, "Tailchat has each group and role that the configuration names")
+    ]
 
 
 def as_sentence(statement: Statement) -> str:
@@ -177,10 +179,10 @@ async def sign_in(settings: Settings, check: SignInCheck, names: Names) -> Async
         CALLBACK: f"{settings.redirect_uri} is registered",
         SECRET: "Tailchat accepts tailchat.client_secret",
     }
-    asked: set[str] = set()
+    answered: set[str] = set()
     stopped, host = "", called_host(tailchat)
     async for step in check.steps():
-        asked.add(step.question)
+        answered.add(step.question)
         if step.finding is None:
             yield ok(step.question, good[step.question])
         else:
@@ -188,8 +190,8 @@ async def sign_in(settings: Settings, check: SignInCheck, names: Names) -> Async
             is_nameless = step.finding.problem.endswith(UNKNOWN_NAME) or names.waits(host)
             needs = name_of(host) if is_nameless else ""
             yield of_finding(step.question, step.finding)._replace(needs=needs, lacks=stopped)
-    for question in [question for question in good if question not in asked]:
-        if question == UNDER_PROXY and ISSUER in asked:
+    for question in [question for question in good if question not in answered]:
+        if question == UNDER_PROXY and ISSUER in answered:
             why = "because the gate reaches Tailchat at tailchat.internal_url"
             yield unknown(question, f"not checked, {why}")
         else:
@@ -204,15 +206,15 @@ def of_finding(name: str, finding: Finding) -> Statement:
 
 async def registration(check: RegistrationCheck) -> AsyncIterator[Statement]:
     """Say which routes are open to strangers, because they can register in Tailchat."""
-    found = await check.run()
-    if isinstance(found, CannotTell):
-        yield warning(REGISTRATION, f"Tailchat cannot be asked: {found.why}")._replace(
+    sentences = await check.run()
+    if isinstance(sentences, CannotTell):
+        yield warning(REGISTRATION, f"Tailchat cannot be asked: {sentences.why}")._replace(
             needs=TAILCHAT
         )
         return
-    for sentence in found:
+    for sentence in sentences:
         yield warning(REGISTRATION, sentence)
-    if not found:
+    if not sentences:
         yield ok(REGISTRATION, "no route is open to everybody who registers in Tailchat")
 
 
@@ -225,15 +227,15 @@ async def people(settings: Settings, inquiry: Inquiry) -> AsyncIterator[Statemen
             "set tailchat.people_refresh",
         )
         return
-    found = await inquiry.ask((_NOBODY,))
-    if isinstance(found, dict):
+    records = await inquiry.ask((_NOBODY,))
+    if isinstance(records, dict):
         yield ok(PEOPLE, "Tailchat tells the gate of bans, names and e-mail addresses")
-    elif isinstance(found, CannotTell):
-        yield warning(PEOPLE, f"Tailchat cannot be asked: {found.why}")._replace(needs=TAILCHAT)
+    elif isinstance(records, CannotTell):
+        yield warning(PEOPLE, f"Tailchat cannot be asked: {records.why}")._replace(needs=TAILCHAT)
     else:
         yield wrong(
             PEOPLE,
-            f"status {found.status}: {CLOSED}",
+            f"status {records.status}: {CLOSED}",
             "let Tailchat's proxy pass /api/user/getUserInfoList from the gate, or switch on the "
             "bot of the app",
         )

@@ -75,25 +75,25 @@ def unknown(name: str, text: str, remedy: str = "") -> Statement:
     return Statement(name, Mark.UNKNOWN, text, remedy)
 
 
-def joined(found: Sequence[Statement]) -> list[Statement]:
+def joined(statements: Sequence[Statement]) -> list[Statement]:
     """Merge the statements of each outage into one, which names the checks that it held up.
 
     The one that stays is that of the cause, or else the first with the same reason.
     """
-    lacking = {one.lacks for one in found if one.lacks}
+    lacking = {statement.lacks for statement in statements if statement.lacks}
     causes: dict[str, int] = {}
-    for index, one in enumerate(found):
-        if one.lacks:
-            causes.setdefault(one.lacks, index)
-        if one.needs and one.needs not in lacking:
-            causes.setdefault(_reason(one), index)
-    held_up: dict[int, list[Statement]] = {index: [] for index in range(len(found))}
-    for index, one in enumerate(found):
-        cause = _cause(index, found, causes)
+    for index, statement in enumerate(statements):
+        if statement.lacks:
+            causes.setdefault(statement.lacks, index)
+        if statement.needs and statement.needs not in lacking:
+            causes.setdefault(_reason(statement), index)
+    held_up: dict[int, list[Statement]] = {index: [] for index in range(len(statements))}
+    for index, statement in enumerate(statements):
+        cause = _cause(index, statements, causes)
         if cause != index:
-            held_up[cause].append(one)
+            held_up[cause].append(statement)
             held_up[cause] += held_up.pop(index, [])
-    return [_with(found[index], others) for index, others in held_up.items()]
+    return [_with(statements[index], others) for index, others in held_up.items()]
 
 
 def _reason(statement: Statement) -> str:
@@ -101,20 +101,22 @@ def _reason(statement: Statement) -> str:
     return f"{statement.needs}: {statement.text.rpartition(': ')[2]}"
 
 
-def _cause(index: int, found: Sequence[Statement], causes: Mapping[str, int]) -> int:
+def _cause(index: int, statements: Sequence[Statement], causes: Mapping[str, int]) -> int:
     """Follow the needs of a statement to the index of the one that is their first cause."""
     seen = set()
-    while (needs := found[index].needs) and index not in seen:
+    while (needs := statements[index].needs) and index not in seen:
         seen.add(index)
-        index = causes.get(needs, causes.get(_reason(found[index]), index))
+        index = causes.get(needs, causes.get(_reason(statements[index]), index))
     return index
 
 
 def _with(cause: Statement, others: Sequence[Statement]) -> Statement:
     """Add the names of the checks that it held up to the statement of a cause."""
-    marks = {one.mark for one in (cause, *others)}
+    marks = {statement.mark for statement in (cause, *others)}
     names = dict.fromkeys(
-        f"{one.name} {one.about}".rstrip() for one in others if one.about != REPEATED
+        f"{statement.name} {statement.about}".rstrip()
+        for statement in others
+        if statement.about != REPEATED
     )
     text = f"{cause.text}; not checked because of this: {', '.join(names)}" if names else cause.text
     return cause._replace(mark=Mark.WRONG if Mark.WRONG in marks else cause.mark, text=text)
@@ -132,21 +134,24 @@ async def run_checks(checks: Sequence[Check], seconds: float = CHECK_SECONDS) ->
 
     A check that hangs is cancelled after `seconds`; its statements until then stay. Raises nothing.
     """
-    found: list[list[Statement]] = [[] for _ in checks]
+    by_check: list[list[Statement]] = [[] for _ in checks]
     await asyncio.gather(
-        *(_run(check, said, seconds) for check, said in zip(checks, found, strict=True))
+        *(
+            _run(check, statements, seconds)
+            for check, statements in zip(checks, by_check, strict=True)
+        )
     )
-    return [statement for said in found for statement in said]
+    return [statement for statements in by_check for statement in statements]
 
 
-async def _run(check: Check, said: list[Statement], seconds: float) -> None:
+async def _run(check: Check, statements: list[Statement], seconds: float) -> None:
     try:
         async with asyncio.timeout(seconds):
             async for statement in check.run():
-                said.append(statement)  # noqa: PERF401 - statements before a failure stay
+                statements.append(statement)  # noqa: PERF401 - statements before a failure stay
     except TimeoutError:
-        said.append(wrong(check.name, f"this check was not done within {seconds:g} seconds"))
+        statements.append(wrong(check.name, f"this check was not done within {seconds:g} seconds"))
     except Exception as error:  # noqa: BLE001 - the other checks go on
         # Not the error's text, which may quote a secret.
         fault = type(error).__name__
-        said.append(unknown(check.name, f"not checked, because of a fault inside: {fault}"))
+        statements.append(unknown(check.name, f"not checked, because of a fault inside: {fault}"))

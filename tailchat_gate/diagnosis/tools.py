@@ -85,12 +85,12 @@ async def who_else(
             infos = await names.addresses(address.host, address.port)
     except OSError:
         return  # the check whether the tool answers reports it
-    found = [ip_address(info[4][0].partition("%")[0]) for info in infos]
-    if all(one.is_loopback for one in found):
+    addresses = [ip_address(info[4][0].partition("%")[0]) for info in infos]
+    if all(address.is_loopback for address in addresses):
         listeners = await in_thread(lambda: tuple(read_listeners()))
         yield of_loopback(label, address.port, listeners)
     else:
-        yield of_network(label, [one for one in found if not one.is_loopback])
+        yield of_network(label, [address for address in addresses if not address.is_loopback])
 
 
 def of_socket(label: str, path: Path) -> Statement | None:
@@ -108,8 +108,8 @@ def of_socket(label: str, path: Path) -> Statement | None:
 
 def of_loopback(label: str, port: int, listeners: tuple[Listener, ...]) -> Statement:
     """Say whether a tool on this machine also listens on addresses other than loopback."""
-    there = [one for one in listeners if one.port == port]
-    outside = sorted({str(one) for one in there if not one.address.is_loopback})
+    there = [listener for listener in listeners if listener.port == port]
+    outside = sorted({str(listener) for listener in there if not listener.address.is_loopback})
     if outside:
         where = ", ".join(outside)
         text = f"{label}: port {port} is open beyond this machine, at {where}"
@@ -122,7 +122,7 @@ def of_loopback(label: str, port: int, listeners: tuple[Listener, ...]) -> State
 
 def of_network(label: str, addresses: list[_Address]) -> Statement:
     """Say whether a tool's addresses are public or in a private network."""
-    public = [str(one) for one in addresses if one.is_global]
+    public = [str(address) for address in addresses if address.is_global]
     if public:
         text = f"{label}: {public[0]} is a public address, so anybody may reach it around the gate"
         return warning(AROUND, text, _REMEDY)
@@ -150,9 +150,9 @@ def read_listeners() -> Iterator[Listener]:
 def _address(text: str) -> _Address:
     words = [text[start : start + _WORD] for start in range(0, len(text), _WORD)]
     packed = b"".join(int(word, 16).to_bytes(4, sys.byteorder) for word in words)
-    found = ip_address(packed)
-    mapped = found.ipv4_mapped if isinstance(found, IPv6Address) else None
-    return mapped or found
+    address = ip_address(packed)
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return mapped or address
 
 
 class Tool(NamedTuple):
@@ -169,12 +169,12 @@ class Tool(NamedTuple):
 
 def tools(settings: Settings) -> tuple[Tool, ...]:
     """Return the tools of all routes without duplicates."""
-    found: dict[str, Tool] = {}
+    by_address: dict[str, Tool] = {}
     for route in settings.route:
         for address in map(upstream_address, route.backends):
             if isinstance(address, HttpAddress | UnixAddress):
-                found.setdefault(str(address), Tool(address, route))
-    return tuple(found.values())
+                by_address.setdefault(str(address), Tool(address, route))
+    return tuple(by_address.values())
 
 
 def tool_checks(settings: Settings, dialer: Dialer, now: float) -> Iterator[Check]:
@@ -212,12 +212,12 @@ async def answers(
     except OSError as error:
         kind = kind_of(error)
         text = f"{tool.label} {_PROBLEMS.get(kind, 'cannot be reached')}"
-        said = wrong(TOOL, text, "start the tool, or correct the route's upstream")
+        finding = wrong(TOOL, text, "start the tool, or correct the route's upstream")
         host = tool.address.host if isinstance(tool.address, HttpAddress) else ""
         needs = name_of(host) if kind == "dns" or dialer.names.waits(host) else ""
-        yield said._replace(needs=needs, lacks=tool.label, about=tool.route.name)
+        yield finding._replace(needs=needs, lacks=tool.label, about=tool.route.name)
         return
-    itself = next((one for one in listeners if _leads_to(probe, one)), None)
+    itself = next((listener for listener in listeners if _leads_to(probe, listener)), None)
     if itself is not None:
         text = f"{tool.label} leads to {itself}, where the gate itself listens: requests loop"
         yield wrong(TOOL, text, "correct the route's upstream, or where its name leads")
