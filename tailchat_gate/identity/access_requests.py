@@ -80,8 +80,8 @@ class AccessRequest:
     @classmethod
     def from_record(cls, record: Record) -> "AccessRequest | None":
         """Return the request of a record, None for a damaged one."""
-        found = read_document(record, cls)
-        return found if found is not None and found.is_valid() else None
+        request = read_document(record, cls)
+        return request if request is not None and request.is_valid() else None
 
     def shown(self) -> dict[str, object]:
         """Return the request's values for pages."""
@@ -112,12 +112,12 @@ def _in_the_way(waiting: Sequence[AccessRequest], route: str) -> AccessRequest |
     It is the oldest for this route, or, if all routes together have too many, the oldest for the
     route with the most. `waiting` holds the open requests, the oldest first.
     """
-    counts = Counter(one.route for one in waiting)
+    counts = Counter(request.route for request in waiting)
     if counts[route] < MOST_OF_ROUTE:
         if len(waiting) < MOST:
             return None
         route = counts.most_common(1)[0][0]
-    return next(one for one in waiting if one.route == route)
+    return next(request for request in waiting if request.route == route)
 
 
 def _latest(records: Sequence[Record]) -> Sequence[Record]:
@@ -149,17 +149,19 @@ class AccessRequests:
     @property
     def open(self) -> tuple[AccessRequest, ...]:
         """The open requests, the oldest first."""
-        found = [one for one in self._in_time() if one.state == OPEN]
-        return tuple(sorted(found, key=lambda one: (one.at, one.sub, one.route)))
+        open_requests = [request for request in self._in_time() if request.state == OPEN]
+        return tuple(
+            sorted(open_requests, key=lambda request: (request.at, request.sub, request.route))
+        )
 
     def of(self, sub: str, route: str) -> AccessRequest | None:
         """Return a person's latest request for a route, None if there is none or it has expired."""
-        found = self._requests.get((sub, route))
-        return found if found is not None and self._clock() < found.until else None
+        request = self._requests.get((sub, route))
+        return request if request is not None and self._clock() < request.until else None
 
     def find(self, key: str) -> AccessRequest | None:
         """Return an open request by its key."""
-        return next((one for one in self.open if one.key == key), None)
+        return next((request for request in self.open if request.key == key), None)
 
     async def ask(
         self,
@@ -180,7 +182,7 @@ class AccessRequests:
         if known is not None and known.state == DECLINED and now < known.at + REST_SECONDS:
             raise TooManyRequestsError("declined")
         waiting = self.open
-        if sum(one.sub == person.sub for one in waiting) >= MOST_OF_ONE:
+        if sum(request.sub == person.sub for request in waiting) >= MOST_OF_ONE:
             raise TooManyRequestsError("too many")
         dropped = _in_the_way(waiting, route)
         if dropped is not None:
@@ -215,8 +217,8 @@ class AccessRequests:
         While the store cannot be written, every process may decide, as with logins.
         """
         until = self._clock() + WAIT_SECONDS
-        found = await self._store.reserve(DECISION, request.key, until=until, room=4 * MOST)
-        return found.status is not ReservationStatus.TAKEN
+        reservation = await self._store.reserve(DECISION, request.key, until=until, room=4 * MOST)
+        return reservation.status is not ReservationStatus.TAKEN
 
     def decide(self, request: AccessRequest, by: str, *, approved: bool) -> Awaitable[None]:
         """Store the decision that the person `by` made; it applies at once."""
@@ -234,15 +236,15 @@ class AccessRequests:
             _log.error("damaged records of access requests are ignored", extra={"details": details})
         if changes.complete:
             self._requests.clear()
-        for found in read:
-            if found is not None:
-                self._requests[found.sub, found.route] = found
+        for request in read:
+            if request is not None:
+                self._requests[request.sub, request.route] = request
         self._sweep()
 
     def known(self, *, lost: bool) -> Iterable[Record]:
         """Return the records that the store must hold."""
         del lost
-        return [one.to_record() for one in self._in_time()]
+        return [request.to_record() for request in self._in_time()]
 
     def unsaved(self, *, last: bool) -> Iterable[Record]:
         """Return nothing: requests are written at once."""
@@ -262,11 +264,11 @@ class AccessRequests:
 
     def _in_time(self) -> Iterator[AccessRequest]:
         now = self._clock()
-        return (one for one in self._requests.values() if now < one.until)
+        return (request for request in self._requests.values() if now < request.until)
 
     def _sweep(self) -> None:
         now = self._clock()
-        for key in [key for key, one in self._requests.items() if one.until <= now]:
+        for key in [key for key, request in self._requests.items() if request.until <= now]:
             del self._requests[key]
 
     def _tell_full(self, route: str) -> None:

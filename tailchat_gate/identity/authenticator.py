@@ -147,12 +147,12 @@ class Authenticator:
             ):
                 return visitor
         try:
-            found = self._after_waiting(known) or self.authenticate(section.cookies)
+            judged = self._after_waiting(known) or self.authenticate(section.cookies)
         except UndecidedError as undecided:
             section.visitor = (_Waited(self, undecided.cookie, undecided.record), None)
             raise
-        section.visitor = None if found is None else (self, found)
-        return found
+        section.visitor = None if judged is None else (self, judged)
+        return judged
 
     def authenticate(self, fields: Sequence[bytes]) -> Visitor | None:
         """Return the visitor of a request, or None.
@@ -175,7 +175,9 @@ class Authenticator:
         """
         now = self._clock()
         living = self._cookie.living_in(
-            section.cookies, self._reader, lambda one: self._revocation.second_for(one.sub, now)
+            section.cookies,
+            self._reader,
+            lambda record: self._revocation.second_for(record.sub, now),
         )
         for record in living:
             rejection = self._revocation.bar(record)
@@ -191,8 +193,8 @@ class Authenticator:
 
     def opens(self, section: FieldSection, record: SessionRecord) -> bool:
         """Whether a cookie of the request holds the session of `record`, expired or not."""
-        found = self._cookie.records_in(section.cookies, self._reader)
-        return any(other.sid == record.sid for other in found)
+        records = self._cookie.records_in(section.cookies, self._reader)
+        return any(other.sid == record.sid for other in records)
 
     def renewal(self, visitor: Visitor) -> str | None:
         """Return the Set-Cookie value that renews the visitor's session, None if none is due."""

@@ -46,8 +46,8 @@ class Grant:
     @classmethod
     def from_record(cls, record: Record) -> "Grant | None":
         """Return the grant of a record, None for a damaged one, which must let nobody in."""
-        found = read_document(record, cls)
-        return found if found is not None and found.is_valid() else None
+        grant = read_document(record, cls)
+        return grant if grant is not None and grant.is_valid() else None
 
     def is_valid(self) -> bool:
         """Whether every field has the form that the gate writes."""
@@ -84,8 +84,8 @@ class GrantState:
 
     def of(self, sub: str) -> tuple[Grant, ...]:
         """Return a person's grants in force, by the name of the route."""
-        found = sorted(self._by_sub.get(sub, {}).items())
-        return tuple(grant for _, grant in found if self.is_in_force(grant))
+        grants = sorted(self._by_sub.get(sub, {}).items())
+        return tuple(grant for _, grant in grants if self.is_in_force(grant))
 
     @property
     def in_force(self) -> tuple[Grant, ...]:

@@ -162,18 +162,18 @@ class HostSession(SealedSessionStorage):
                     await asyncio.wait((self._rechecker.settled(record),))
         return self.load_record(fields)
 
-    def joined(self, begun: SessionRecord, fields: list[bytes]) -> SessionRecord:
-        """Return `begun` with the id of a session that the same person has in this browser, if any.
+    def joined(self, signed_in: SessionRecord, fields: list[bytes]) -> SessionRecord:
+        """Return `signed_in` with the id of the person's session in this browser, if there is one.
 
         Otherwise two tabs that sign in at once would leave two ids on the tools' hosts, and a
         sign-out would end only one of them. `fields` are the raw Cookie fields.
         """
         for record in self._cookie.records_in(fields, self._reader):
-            if record.sub != begun.sub or self._revocation.check(record) is not None:
+            if record.sub != signed_in.sub or self._revocation.check(record) is not None:
                 continue
             if self._vault is None or self._vault.stored.get(record.sid) is not None:
-                return replace(begun, sid=record.sid)
-        return begun
+                return replace(signed_in, sid=record.sid)
+        return signed_in
 
     async def open(
         self, request: web.BaseRequest, answer: web.StreamResponse, record: SessionRecord

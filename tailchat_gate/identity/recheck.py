@@ -177,14 +177,14 @@ def caught_up(record: SessionRecord, newest: SessionRecord) -> SessionRecord:
     """
     if newest.checked_at < record.checked_at:
         return record.with_tokens_of(newest) if newest.has_newer_tokens(record) else record
-    found = replace(
+    updated = replace(
         record.with_tokens_of(newest),
         nickname=newest.nickname,
         discriminator=newest.discriminator,
         avatar=newest.avatar,
         checked_at=newest.checked_at,
     )
-    return record if found == record else found
+    return record if updated == record else updated
 
 
 class ErrorMeaning(Enum):

@@ -267,12 +267,12 @@ class Rechecker:
         return "ok"
 
     def _apply_error(self, sign_in: SignIn, refused: LoginRefused) -> str:
-        found = error_meaning(refused)
-        if found is ErrorMeaning.REVOKED:
+        meaning = error_meaning(refused)
+        if meaning is ErrorMeaning.REVOKED:
             problem = refused.detail.get("problem", "")
             return self._end(sign_in, problem or "Tailchat no longer accepts its tokens")
         now, sub = self.clock(), sign_in.record.sub
-        if found is ErrorMeaning.FAULT:
+        if meaning is ErrorMeaning.FAULT:
             other_at = self._sign_ins.answers.about_another(sub)
             sign_in.faults = sign_in.faults.grown(now, other_at)
             if sign_in.faults.is_certain:

@@ -54,8 +54,8 @@ class PendingRecheck:
         if self._settled is None or self._settled.done():
             loop = asyncio.get_running_loop()
             self._settled = loop.create_future()
-            asked = self.task is not None
-            self._timer = loop.call_later(patience, self._give_up, clock, asked)
+            was_asked = self.task is not None
+            self._timer = loop.call_later(patience, self._give_up, clock, was_asked)
         return self._settled
 
     def end(self) -> None:
@@ -65,8 +65,8 @@ class PendingRecheck:
         if self._settled is not None and not self._settled.done():
             self._settled.set_result(None)
 
-    def _give_up(self, clock: Callable[[], float], asked: bool) -> None:  # noqa: FBT001 - of call_later
-        if asked:
+    def _give_up(self, clock: Callable[[], float], was_asked: bool) -> None:  # noqa: FBT001 - of call_later
+        if was_asked:
             self.sign_in.failed_at = clock()
         self.end()
 
@@ -113,9 +113,13 @@ class SignIns:
 
         The answer to a refresh may hold the only refresh token that is still valid.
         """
-        asked = [(one.task, one.sign_in) for one in self.pending.values() if one.task is not None]
-        tasks = [task for task, _ in asked]
-        refreshing = [task for task, sign_in in asked if sign_in.refreshes]
+        running = [
+            (pending.task, pending.sign_in)
+            for pending in self.pending.values()
+            if pending.task is not None
+        ]
+        tasks = [task for task, _ in running]
+        refreshing = [task for task, sign_in in running if sign_in.refreshes]
         if refreshing:
             await asyncio.wait(refreshing, timeout=END_SECONDS)
         for task in tasks:

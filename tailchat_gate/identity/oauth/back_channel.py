@@ -110,13 +110,13 @@ class BackChannel:
                 ssl=self._tls or True,
                 proxy=self._proxy,
             ) as response:
-                found = await _read(call, response, limit)
+                answer = await _read(call, response, limit)
         except (TimeoutError, aiohttp.ClientError, ValueError, LoginRefused) as error:
             fault: Exception = error
         else:
-            status = found.status
-            self._note(call, found)
-            return found
+            status = answer.status
+            self._note(call, answer)
+            return answer
         finally:
             self._calls -= 1
             if (trace := CURRENT_TRACE.get()) is not None:
@@ -204,6 +204,6 @@ def describe(error: OSError) -> str:
 
 def _why(error: aiohttp.ClientConnectorCertificateError) -> str:
     """Return OpenSSL's reason for rejecting a certificate."""
-    found = error.certificate_error
-    said = found.verify_message if isinstance(found, ssl.SSLCertVerificationError) else ""
-    return f"certificate not trusted: {said}" if said else "certificate not trusted"
+    cause = error.certificate_error
+    problem = cause.verify_message if isinstance(cause, ssl.SSLCertVerificationError) else ""
+    return f"certificate not trusted: {problem}" if problem else "certificate not trusted"

@@ -321,9 +321,9 @@ class TailchatClient:
         response = await self._channel.exchange(call, method, path, headers, body)
         status = response.status
         if status == HTTPStatus.TOO_MANY_REQUESTS:
-            found = busy(call, response.retry_after)
-            self._rests_until = self._clock() + int(found.detail["retry_after"])
-            raise found
+            refusal = busy(call, response.retry_after)
+            self._rests_until = self._clock() + int(refusal.detail["retry_after"])
+            raise refusal
         if not response.is_json:
             raise broken(call, status, "not JSON")
         try:

@@ -144,7 +144,7 @@ def _matching(keys: Sequence[JsonObject], header: Mapping[str, object]) -> list[
     """Return the public keys of the right kind and id (RFC 7517 4)."""
     alg, kid = str(header["alg"]), header.get("kid")
     kty, members, curve, _ = _ALGORITHMS[alg]
-    found = []
+    matching = []
     for key in keys:
         # Only the public members: a set that holds private ones by mistake still works.
         public = {name: key.get(name) for name in ("kty", "crv", *members)}
@@ -157,11 +157,11 @@ def _matching(keys: Sequence[JsonObject], header: Mapping[str, object]) -> list[
             and all(isinstance(public[name], str) for name in members)
         ):
             try:
-                found.append(jwt.PyJWK(public, alg))
+                matching.append(jwt.PyJWK(public, alg))
             except (jwt.PyJWTError, ValueError):
                 continue
     # Without a kid there must be only one key (OIDC Core 10.1).
-    return found if kid is not None or len(found) == 1 else []
+    return matching if kid is not None or len(matching) == 1 else []
 
 
 def _verified(token: str, header: JsonObject, keys: list[jwt.PyJWK]) -> JsonObject:
@@ -204,7 +204,7 @@ def _check_audience(claims: JsonObject, client_id: str) -> None:
     """Check that `aud` has this client and `azp`, if there or needed, is it (OIDC Core 3.1.3.7)."""
     aud, azp = claims.get("aud"), claims.get("azp")
     audiences = aud if isinstance(aud, list) else [aud]
-    if not all(isinstance(one, str) for one in audiences) or client_id not in audiences:
+    if not all(isinstance(audience, str) for audience in audiences) or client_id not in audiences:
         raise _refused("aud")
     if azp != client_id and ("azp" in claims or len(audiences) > 1):
         raise _refused("azp")
@@ -218,8 +218,8 @@ def _seconds(value: object) -> float | None:
     return float(value) if abs(value) < 1e15 else None  # noqa: PLR2004 - year 31 million
 
 
-def _equal(found: object, wanted: str) -> bool:
+def _equal(claim: object, wanted: str) -> bool:
     """Compare in constant time; a text may hold lone surrogates from JSON escapes."""
-    if not isinstance(found, str):
+    if not isinstance(claim, str):
         return False
-    return hmac.compare_digest(found.encode("utf-8", "surrogatepass"), wanted.encode())
+    return hmac.compare_digest(claim.encode("utf-8", "surrogatepass"), wanted.encode())

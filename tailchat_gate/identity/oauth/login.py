@@ -190,11 +190,11 @@ def accept_callback(pending: PendingCallback, *, expected_issuer: str) -> str:
         issuers = {"iss": short_text(query["iss"]), "expected": short_text(expected_issuer)}
         raise LoginRefused(Reason.LOGIN_ISSUER_WRONG, {**again, **issuers})
     if query["error"]:
-        said = {"error": short_text(query["error"], 64)}
+        error = {"error": short_text(query["error"], 64)}
         # Tailchat: a missing scope comes back as access_denied without a description.
         if description := short_text(query["error_description"]):
-            said["description"] = description
-        raise LoginRefused(Reason.LOGIN_REFUSED, {**again, **said})
+            error["description"] = description
+        raise LoginRefused(Reason.LOGIN_REFUSED, {**again, **error})
     if re.fullmatch(f"[{VCHAR}]{{1,{_MAX_CODE}}}", query["code"]) is None:
         raise LoginRefused(Reason.LOGIN_MALFORMED, {**again, "problem": "no usable code"})
     return query["code"]
@@ -278,28 +278,28 @@ def safe_return_to(
         return "/"
     origin, target = "", rd
     if not rd.startswith("/"):
-        found, target = _split_origin(rd)
+        origin_of_rd, target = _split_origin(rd)
         own, _ = _split_origin(public_origin)
-        if not found or (found != own and found not in allowed_origins):
+        if not origin_of_rd or (origin_of_rd != own and origin_of_rd not in allowed_origins):
             return "/"
-        origin = "" if found == own else found
+        origin = "" if origin_of_rd == own else origin_of_rd
         target = target if target.startswith("/") else "/" + target
     path = re.split(r"[?#]", target, maxsplit=1)[0]
     readings = (path, unquote(path), unquote(unquote(path)))
     if any(_ASTRAY.search(reading) or _is_one(pages, reading, prefix) for reading in readings):
         return "/"
-    safe = origin + re.sub(f"[^{VCHAR}]+", lambda found: quote(found[0]), target)
+    safe = origin + re.sub(f"[^{VCHAR}]+", lambda unsafe: quote(unsafe[0]), target)
     return safe if len(safe) <= longest else "/"
 
 
 def _split_origin(url: str) -> tuple[str, str]:
     """Return (origin in normal form, the rest); the origin is "" if there is none."""
-    found = _ORIGIN.match(url)
-    if found is None:
+    match = _ORIGIN.match(url)
+    if match is None:
         return "", url
-    scheme, host, port = found[1].lower(), found[2].lower(), found[3]
+    scheme, host, port = match[1].lower(), match[2].lower(), match[3]
     shown = f":{int(port)}" if port and int(port) != DEFAULT_PORTS[scheme] else ""
-    return f"{scheme}://{host}{shown}", url[found.end() :]
+    return f"{scheme}://{host}{shown}", url[match.end() :]
 
 
 def _is_one(pages: Collection[str], path: str, prefix: str) -> bool:

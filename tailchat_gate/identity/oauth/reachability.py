@@ -108,8 +108,8 @@ def cause_of(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return "timeout"
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        found = error.certificate_error
-        code = found.verify_code if isinstance(found, ssl.SSLCertVerificationError) else 0
+        refusal = error.certificate_error
+        code = refusal.verify_code if isinstance(refusal, ssl.SSLCertVerificationError) else 0
         return _CERTIFICATE_CAUSES.get(code, "certificate-untrusted")
     for kinds, cause in _CAUSES:
         if isinstance(error, kinds):

@@ -220,10 +220,10 @@ class Redemptions(Generic[T]):
             )
 
         async def make_once() -> T:
-            found = await shared.reserve(key, expires_at, codec)
-            if isinstance(found, Redeemed):
-                return _result_of(found)
-            if found.full:
+            reserved = await shared.reserve(key, expires_at, codec)
+            if isinstance(reserved, Redeemed):
+                return _result_of(reserved)
+            if reserved.full:
                 raise TooManyLogins
             try:
                 result = await make()

@@ -183,7 +183,7 @@ def quotes_any(text: str, secrets: Iterable[str]) -> bool:
     readings = {text[:MAX_TEXT]}
     latest = readings
     for _ in range(_DEPTH):
-        latest = {found for reading in latest for found in _decoded(reading)} - readings
+        latest = {decoded for reading in latest for decoded in _decoded(reading)} - readings
         readings = readings | latest
         if len(readings) > _MAX_READINGS:
             return True
@@ -203,7 +203,7 @@ def _decoded(text: str) -> Iterator[str]:
     if "%" in text or "+" in text:
         yield unquote_plus(text, "latin-1")
     if "\\" in text:
-        yield _ESCAPE.sub(lambda found: chr(int(found[1] or found[2] or found[3], 16)), text)
+        yield _ESCAPE.sub(lambda escape: chr(int(escape[1] or escape[2] or escape[3], 16)), text)
         yield text.replace("\\", "")
     if "&" in text:
         yield html.unescape(text)
@@ -244,8 +244,8 @@ def busy(call: str, retry_after: str) -> LoginRefused:
     `retry_after` is the raw field; without a number of seconds a default is used, and a number out
     of range is limited.
     """
-    asked = int(retry_after) if re.fullmatch("[0-9]{1,9}", retry_after) else _REST
-    seconds = min(max(asked, _SHORTEST_REST), _LONGEST_REST)
+    wanted = int(retry_after) if re.fullmatch("[0-9]{1,9}", retry_after) else _REST
+    seconds = min(max(wanted, _SHORTEST_REST), _LONGEST_REST)
     return LoginRefused(Reason.TAILCHAT_BUSY, {"call": call, "retry_after": str(seconds)})
 
 

@@ -89,10 +89,10 @@ class StoredTargets:
 
     async def find_anywhere(self, name: str, origin: str) -> str | None:
         """Return the target of a name on an origin, whichever process stored it."""
-        found = self.find(name, origin)
-        if found is None and self.others is not None and _NAME.fullmatch(name):
+        target = self.find(name, origin)
+        if target is None and self.others is not None and _NAME.fullmatch(name):
             return await self.others(name, origin)
-        return found
+        return target
 
     def _drop(self, name: str) -> None:
         stored = self._all.pop(name)
@@ -129,5 +129,5 @@ class ReturnTargets:
 
     async def find(self, query: Mapping[str, str], origin: str) -> tuple[str | None, str]:
         """Return the full target of a short one, None if it is no longer stored, and its path."""
-        found = await self.stored.find_anywhere(query.get("to", ""), origin)
-        return found, query.get("else", "/")
+        target = await self.stored.find_anywhere(query.get("to", ""), origin)
+        return target, query.get("else", "/")

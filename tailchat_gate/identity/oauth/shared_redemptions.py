@@ -118,8 +118,8 @@ class SharedRedemptions:
     async def _give_back(
         self, key: str, reserving: "asyncio.Task[Redeemed[T] | Redeemable]"
     ) -> None:
-        found = await reserving
-        if isinstance(found, Redeemable) and not found.full:
+        reserved = await reserving
+        if isinstance(reserved, Redeemable) and not reserved.full:
             await self.release(key)
 
     def _do_later(self, work: Coroutine[object, object, None]) -> None:

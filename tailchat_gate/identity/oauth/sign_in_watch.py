@@ -33,7 +33,7 @@ class SignInState:
     @property
     def obstacle(self) -> Finding | None:
         """The fault that prevents every sign-in, None if none is known."""
-        return next((found for found in self.findings if found.reason is not None), None)
+        return next((finding for finding in self.findings if finding.reason is not None), None)
 
 
 class SignInWatch:
@@ -130,10 +130,10 @@ class SignInWatch:
         findings = await self._check()
         before, self.state.findings = self.state.findings, findings
         self.state.checked_at = self._clock()
-        known = {found.name for found in before}
-        for found in findings:
-            if found.name not in known:
-                level = logging.WARNING if found.reason is None else logging.ERROR
-                _log.log(level, "%s", found.text, extra={"details": {"finding": found.name}})
+        known = {finding.name for finding in before}
+        for finding in findings:
+            if finding.name not in known:
+                level = logging.WARNING if finding.reason is None else logging.ERROR
+                _log.log(level, "%s", finding.text, extra={"details": {"finding": finding.name}})
         if before and not findings:
             _log.info("Tailchat accepts sign-ins from this gate again")

@@ -198,8 +198,8 @@ class RevocationState:
         """Return the Unix second up to which a person's sign-ins have ended, -1 for none."""
         if not self._signed_out:
             return -1
-        found = [self._signed_out.get(target) for target in (SUB + sub, ALL)]
-        return max((one.at for one in found if one is not None), default=-1)
+        entries = [self._signed_out.get(target) for target in (SUB + sub, ALL)]
+        return max((entry.at for entry in entries if entry is not None), default=-1)
 
     def second_for(self, sub: str, now: float) -> float:
         """Return the latest Unix second at which a person's session may have begun.
@@ -212,8 +212,8 @@ class RevocationState:
     @property
     def locks(self) -> tuple[Lock, ...]:
         """The locks in force, by target."""
-        found = (self._in_force(target) for target in sorted(self._locks))
-        return tuple(lock for lock in found if lock is not None)
+        in_force = (self._in_force(target) for target in sorted(self._locks))
+        return tuple(lock for lock in in_force if lock is not None)
 
     def apply(self, entry: Entry) -> bool:
         """Apply an entry; return whether it changed anything."""
@@ -280,7 +280,10 @@ class RevocationState:
 
     def _end(self, entry: EndedSession) -> bool:
         covering = (self._signed_out.get(target) for target in (SUB + entry.sub, ALL))
-        if any(one and one.at >= entry.at and one.until >= entry.until for one in covering):
+        if any(
+            signed_out and signed_out.at >= entry.at and signed_out.until >= entry.until
+            for signed_out in covering
+        ):
             return False
         if entry.sid in self._ended.get(entry.sub, ()):
             return False
@@ -301,14 +304,14 @@ class RevocationState:
 
     def _sign_out(self, entry: SignedOut) -> bool:
         subs = tuple(self._ended) if entry.target == ALL else (entry.target.removeprefix(SUB),)
-        covered = [one for sub in subs for one in self._ended.pop(sub, {}).values()]
+        covered = [ended for sub in subs for ended in self._ended.pop(sub, {}).values()]
         self._count -= len(covered)
         known = self._signed_out.get(entry.target, entry)
-        at = max(entry.at, known.at, *(one.at for one in covered))
-        until = max(entry.until, known.until, *(one.until for one in covered))
-        found = SignedOut(entry.target, at, until)
-        changed = self._signed_out.get(entry.target) != found
-        self._signed_out[entry.target] = found
+        at = max(entry.at, known.at, *(ended.at for ended in covered))
+        until = max(entry.until, known.until, *(ended.until for ended in covered))
+        merged = SignedOut(entry.target, at, until)
+        changed = self._signed_out.get(entry.target) != merged
+        self._signed_out[entry.target] = merged
         return changed
 
     def _forget(self, kept_after: int = EXPIRY_MARGIN) -> None:

@@ -31,7 +31,7 @@ _READ: Final = 512
 def browser_name(agent: str) -> str:
     """Return a name such as "Firefox, Linux", "" for any other program."""
     read = agent[:_READ]
-    found = [
+    names = [
         next((name for mark, name in marks if mark in read), "") for marks in (_BROWSERS, _SYSTEMS)
     ]
-    return ", ".join(filter(None, found))
+    return ", ".join(filter(None, names))

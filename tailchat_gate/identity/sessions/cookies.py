@@ -142,8 +142,8 @@ class CookieReader:
         their order. b"" if no cookie is left.
         """
         read = self._read(field)
-        kept, beside = read.for_upstream, read.beside_tailchat
-        return kept if beside is kept or not self._is_tailchats(host) else beside
+        rest, beside = read.for_upstream, read.beside_tailchat
+        return rest if beside is rest or not self._is_tailchats(host) else beside
 
     def is_reserved(self, set_cookie: bytes, host: str = "") -> bool:
         """Whether a tool's Set-Cookie value would replace a cookie of a gate, or one of Tailchat's.
@@ -230,8 +230,8 @@ class CookieReader:
             others = self._all_cookies.split(whole)
             beside = field if len(others) == 1 else _joined(others)
         # `split` also returns the groups: the session's name if it is a session, and the value.
-        found = zip(parts[1::3], parts[2::3], strict=True)
-        values = [_text(value or b"") for session, value in found if session]
+        pairs = zip(parts[1::3], parts[2::3], strict=True)
+        values = [_text(value or b"") for session, value in pairs if session]
         return _Read(tuple(values[:MAX_VALUES]), rest, beside, is_all_hidden=not any(parts[::3]))
 
     def _is_hidden(self, name: bytes) -> bool:

@@ -100,7 +100,7 @@ class SessionRecord:
 
         The session stores `tokens`; None if nothing will need them.
         """
-        begun = cls(
+        record = cls(
             sid=secrets.token_urlsafe(16),
             sub=profile.sub,
             nickname=profile.nickname,
@@ -111,7 +111,9 @@ class SessionRecord:
             login=login,
             password_at=password_at,
         )
-        return begun if tokens is None else replace(begun.with_tokens(tokens), checked_at=int(now))
+        return (
+            record if tokens is None else replace(record.with_tokens(tokens), checked_at=int(now))
+        )
 
     def with_tokens(self, tokens: TokenSet) -> "SessionRecord":
         """Return the record with other tokens."""

@@ -55,7 +55,7 @@ class StoredSession:
             return None
         numbers = [fields[name] for name in ("began", "seen", "tokens", "checked")]
         texts = (fields["browser"], fields["sealed"])
-        if not all(map(is_second, numbers)) or not all(isinstance(one, str) for one in texts):
+        if not all(map(is_second, numbers)) or not all(isinstance(text, str) for text in texts):
             return None
         return cls(sid=record.key, sub=record.sub, until=record.until, **fields)
 
@@ -140,16 +140,19 @@ class StoredSessions:
 
     def get(self, sid: str) -> StoredSession | None:
         """Return a session, None if it is not stored or has ended."""
-        found = self._by_sid.get(sid)
-        return found if found is not None and found.sealed else None
+        session = self._by_sid.get(sid)
+        return session if session is not None and session.sealed else None
 
     def of(self, sub: str) -> list[StoredSession]:
         """Return a person's sessions, the last used first; everybody's for `sub` ""."""
-        found = [self.get(sid) for sid in (self._by_sub.get(sub, ()) if sub else self._by_sid)]
+        sessions = [self.get(sid) for sid in (self._by_sub.get(sub, ()) if sub else self._by_sid)]
         now = self._clock()
-        live = [one for one in found if one is not None and one.until > now]
-        used = [replace(one, seen=max(one.seen, self._seen.get(one.sid, 0))) for one in live]
-        return sorted(used, key=lambda one: (-one.seen, -one.began, one.sid))
+        live = [session for session in sessions if session is not None and session.until > now]
+        used = [
+            replace(session, seen=max(session.seen, self._seen.get(session.sid, 0)))
+            for session in live
+        ]
+        return sorted(used, key=lambda session: (-session.seen, -session.began, session.sid))
 
     def note_use(self, sid: str, second: int) -> None:
         """Record that a session was used, to be written later."""
@@ -159,20 +162,20 @@ class StoredSessions:
         """Store a session; the result is done once it is written."""
         self._apply(session)
         surplus = self.of(session.sub)[MOST_OF_ONE:]
-        for one in surplus:
-            self._apply(one.ended())
+        for other in surplus:
+            self._apply(other.ended())
         if surplus:
             self._changed()
-        return self._write([session.sid, *(one.sid for one in surplus)])
+        return self._write([session.sid, *(other.sid for other in surplus)])
 
     def end(self, sessions: Iterable[StoredSession]) -> None:
         """End sessions, and erase their content."""
-        over = [one.ended() for one in sessions]
-        for one in over:
-            self._apply(one)
+        over = [session.ended() for session in sessions]
+        for ended in over:
+            self._apply(ended)
         if over:
             self._changed()
-            self._write([one.sid for one in over])
+            self._write([session.sid for session in over])
 
     def end_until(self, sub: str, sid: str, second: int) -> None:
         """End the session `sid`.
@@ -181,11 +184,15 @@ class StoredSessions:
         those of everybody.
         """
         if sid:
-            found = [self._by_sid[sid]] if sid in self._by_sid else []
+            to_end = [self._by_sid[sid]] if sid in self._by_sid else []
         else:
             sids = self._by_sub.get(sub, ()) if sub else self._by_sid
-            found = [one for one in map(self._by_sid.__getitem__, sids) if one.began <= second]
-        self.end([one for one in found if one.sealed])
+            to_end = [
+                session
+                for session in map(self._by_sid.__getitem__, sids)
+                if session.began <= second
+            ]
+        self.end([session for session in to_end if session.sealed])
 
     def take(self, changes: Changes) -> None:
         """Apply what was read from the store."""
@@ -197,10 +204,10 @@ class StoredSessions:
             self._ended.clear()
         over = before > 0 and changes.complete
         for record in changes.records:
-            found = StoredSession.from_record(record)
-            if found is not None:
-                over = over or not found.sealed
-                self._apply(found)
+            session = StoredSession.from_record(record)
+            if session is not None:
+                over = over or not session.sealed
+                self._apply(session)
         if over:
             self._changed()
 
@@ -215,11 +222,15 @@ class StoredSessions:
         self._put_before, self._put_last = self._put_last, {}
         used = []
         for sid, at in tuple(self._seen.items()):
-            found = self.get(sid)
-            if found is None or last or at - found.seen >= SEEN_SECONDS:
+            session = self.get(sid)
+            if session is None or last or at - session.seen >= SEEN_SECONDS:
                 del self._seen[sid]
-            if found is not None and (last or at - found.seen >= SEEN_SECONDS) and at > found.seen:
-                self._apply(replace(found, seen=at))
+            if (
+                session is not None
+                and (last or at - session.seen >= SEEN_SECONDS)
+                and at > session.seen
+            ):
+                self._apply(replace(session, seen=at))
                 self._put_last[sid] = None
                 used.append(self._by_sid[sid].to_record())
         return used
@@ -243,20 +254,20 @@ class StoredSessions:
         self._by_sub.setdefault(session.sub, {})[session.sid] = None
         if len(self._by_sid) >= self._look_at:
             now = self._clock()
-            self._drop([sid for sid, one in self._by_sid.items() if one.until <= now])
+            self._drop([sid for sid, session in self._by_sid.items() if session.until <= now])
             self._look_at = max(_FIRST_LOOK, min(MOST, 2 * len(self._by_sid)))
         if len(self._by_sid) > MOST:
             self._drop((next(iter(self._ended or self._by_sid)),))
 
     def _drop(self, sids: Iterable[str]) -> None:
         for sid in sids:
-            one = self._by_sid.pop(sid)
+            session = self._by_sid.pop(sid)
             self._seen.pop(sid, None)
             self._ended.pop(sid, None)
-            of_one = self._by_sub[one.sub]
+            of_one = self._by_sub[session.sub]
             del of_one[sid]
             if not of_one:
-                del self._by_sub[one.sub]
+                del self._by_sub[session.sub]
 
 
 class SessionVault:
