@@ -151,14 +151,14 @@ class Authorizer:
         fields = context.head.fields
         original = context.original
         host = original.host if original else fields.host
-        asked = Asked(
+        request = Asked(
             host,
             target,
             claimed_methods(fields, target.query) | {method},
             forwarded=original is None,
             public_port=self.sites.port(host.name),
         )
-        claimed = judge_claims(self.routes, match, fields, claimed_paths(fields), asked)
+        claimed = judge_claims(self.routes, match, fields, claimed_paths(fields), request)
         with_claims = decide((*match.rules, *claimed.rules), sub, token)
         return with_claims if with_claims.allowed else _CLAIM_REFUSED, claimed.values
 
@@ -183,8 +183,8 @@ class Authorizer:
             name, fields = machine.name, context.head.fields
             decision = decide(match.rules if match else (), None, name)
             if match is not None and decision.allowed and claimed_paths(fields):
-                found = self._decide_with_claims(context, match, method, target, None, name)
-                decision, rewritten = found
+                decided = self._decide_with_claims(context, match, method, target, None, name)
+                decision, rewritten = decided
             allowed, context.reason, context.token = decision.allowed, decision.reason, name
             if decision is AS_NOBODY:
                 machine = None
@@ -292,7 +292,9 @@ class Authorizer:
         scheme = f"{context.client_address.scheme}://"
         own = {f"{scheme}{host.raw.decode('ascii')}"}
         if host.name == self.sites.public_host or self.sites.is_tool(host.name):
-            own.update(one for one in (self.sites.origin(host.name),) if one.startswith(scheme))
+            own.update(
+                origin for origin in (self.sites.origin(host.name),) if origin.startswith(scheme)
+            )
         return is_foreign(sites, origins, own, route.settings.origins)
 
 

@@ -81,9 +81,9 @@ class _Commands(click.Group):
         for heading, names in _GROUPS.items():
             commands = ((name, self.get_command(ctx, name)) for name in names)
             rows = [
-                (name.ljust(width), one.get_short_help_str(_LONGEST))
-                for name, one in commands
-                if one
+                (name.ljust(width), command.get_short_help_str(_LONGEST))
+                for name, command in commands
+                if command
             ]
             with formatter.section(heading):
                 formatter.write_dl(rows)
@@ -132,8 +132,8 @@ def _explained(error: OSError) -> str:
         Path.cwd()
     except OSError:
         return "the current directory is gone; change to another one"
-    said = error.strerror or str(error)
-    return f"{error.filename}: {said}" if error.filename else f"input or output: {said}"
+    cause = error.strerror or str(error)
+    return f"{error.filename}: {cause}" if error.filename else f"input or output: {cause}"
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -240,12 +240,12 @@ class Gate:
 
         async def answer(request: web.BaseRequest) -> web.StreamResponse:
             if isinstance(backend, AdminRoute):
-                found = await backend.answer(request, context, verdict.record, route.settings)
+                response = await backend.answer(request, context, verdict.record, route.settings)
             else:
-                found = await backend.answer(request, path)
-            if renewal is not None and not found.prepared:
-                found.headers.add("Set-Cookie", renewal)
-            return found
+                response = await backend.answer(request, path)
+            if renewal is not None and not response.prepared:
+                response.headers.add("Set-Cookie", renewal)
+            return response
 
         self.writer.page(
             client,
@@ -343,8 +343,8 @@ class Gate:
         known = fields.forwarded
         if known is not None and known[0] == peer:
             return known[1]
-        found = self.clients.forwarded(
+        address = self.clients.forwarded(
             peer, fields.text(b"x-forwarded-for"), fields.text(b"x-forwarded-proto")
         )
-        fields.forwarded = (peer, found)
-        return found
+        fields.forwarded = (peer, address)
+        return address

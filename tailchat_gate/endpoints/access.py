@@ -58,13 +58,13 @@ class ApprovalDesk(NamedTuple):
     @property
     def open(self) -> list[AccessRequest]:
         """The open requests for routes that people may still ask for, the oldest first."""
-        return [found for found in self.requests.open if found.route in self.askable]
+        return [request for request in self.requests.open if request.route in self.askable]
 
     def waiting_for(self, sub: str) -> int:
         """Return the number of requests that a person can decide now."""
         if not decide((self.approvers,), sub).allowed:
             return 0
-        return sum(found.sub != sub for found in self.open)
+        return sum(request.sub != sub for request in self.open)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +122,9 @@ class AccessEndpoints:
             return self._list(context, record)
         if not await self.forms.is_own(request, record, context.host):
             return self.refusals.failure(context, Reason.CROSS_ORIGIN)
-        said = await self._decide(record, await form_fields(request))
+        outcome = await self._decide(record, await form_fields(request))
         # A redirect, so that reloading the page does not decide again.
-        query = self.forms.notes.query(record.sid, said)
+        query = self.forms.notes.query(record.sid, outcome)
         return self.refusals.answers.redirect(f"{self.prefix}/approvals?{query}", status=303)
 
     def _no_approver(
@@ -145,18 +145,18 @@ class AccessEndpoints:
     async def _ask(
         self, context: RequestContext, record: SessionRecord, route: str, back: str, reason: str
     ) -> web.StreamResponse:
-        rule = next(found.rule for found in self.routes.routes if found.name == route)
+        rule = next(candidate.rule for candidate in self.routes.routes if candidate.name == route)
         if record.sub in rule.denied_subs:
             return self.refusals.denied(context, Reason.DENY_LISTED, record)
         known = self.desk.requests.of(record.sub, route)
         try:
-            found = await self.desk.requests.ask(
+            request = await self.desk.requests.ask(
                 record, route, reason, partial(self._tell_full, route)
             )
         except TooManyRequestsError:
             return self._page(context, record, route, back, "too_many")
-        if found is not known:
-            self.panel.say("access-request", self._message(found), for_all=True)
+        if request is not known:
+            self.panel.say("access-request", self._message(request), for_all=True)
         return self.refusals.answers.redirect(self._status_url(route, back), status=303)
 
     def _tell_full(self, route: str) -> None:
@@ -165,22 +165,22 @@ class AccessEndpoints:
         text = f"The list of requests for access is full, the last one is for {tool}"
         self.panel.say("access-requests-full", f"{text}\n{url}", for_all=True)
 
-    def _message(self, found: AccessRequest) -> str:
+    def _message(self, request: AccessRequest) -> str:
         """Return the bot's message about a request; nothing in it is markup or a secret."""
-        who = f"{plain(found.nickname)}#{plain(found.discriminator)}"
-        why = f": {plain(found.reason)}" if found.reason else ""
+        who = f"{plain(request.nickname)}#{plain(request.discriminator)}"
+        why = f": {plain(request.reason)}" if request.reason else ""
         url = f"{self.sites.public_url}{self.prefix}/approvals"
-        tool = plain(self.refusals.answers.title(found.route))
+        tool = plain(self.refusals.answers.title(request.route))
         return f"{who} asks for access to {tool}{why}\n{url}"
 
     def _status(
         self, context: RequestContext, record: SessionRecord, route: str, back: str
     ) -> web.StreamResponse:
-        found = self.desk.requests.of(record.sub, route)
+        request = self.desk.requests.of(record.sub, route)
         granted = self.grants.state.has(record.sub, route)
-        if granted or found is None or found.state == APPROVED:
+        if granted or request is None or request.state == APPROVED:
             return self.refusals.answers.redirect(back, status=303)
-        return self._page(context, record, route, back, found.state)
+        return self._page(context, record, route, back, request.state)
 
     def _page(
         self, context: RequestContext, record: SessionRecord, route: str, back: str, state: str
@@ -208,17 +208,17 @@ class AccessEndpoints:
 
         It cannot be approved if a reload has closed its route to grants meanwhile.
         """
-        found = self.desk.requests.find(fields.get("id", ""))
+        request = self.desk.requests.find(fields.get("id", ""))
         seconds = CHOICES.get(fields.get("for", ""))
-        if found is None or seconds is None:
+        if request is None or seconds is None:
             return Said("gone", {})
-        if found.sub == record.sub:
+        if request.sub == record.sub:
             return Said("own", {})
-        values = self._values(found)
-        if seconds and found.route not in self.desk.askable:
+        values = self._values(request)
+        if seconds and request.route not in self.desk.askable:
             return Said("closed", values)
         now = self.sessions.clock()
-        decision = Decided(found, seconds, record.sub)
+        decision = Decided(request, seconds, record.sub)
         if not await decision.carry_out(self.desk.requests, self.grants, now):
             return Said("gone", {})
         stored = "" if self.is_stored() else "_unsaved"
@@ -226,27 +226,27 @@ class AccessEndpoints:
             return Said(f"declined{stored}", values)
         return Said(f"approved{stored}", {**values, "until": int(now) + seconds})
 
-    def _values(self, found: AccessRequest) -> dict[str, str | int]:
-        who = f"{found.nickname}#{found.discriminator}" if found.nickname else found.sub
-        return {"who": who, "tool": self.refusals.answers.title(found.route)}
+    def _values(self, request: AccessRequest) -> dict[str, str | int]:
+        who = f"{request.nickname}#{request.discriminator}" if request.nickname else request.sub
+        return {"who": who, "tool": self.refusals.answers.title(request.route)}
 
     def _list(self, context: RequestContext, record: SessionRecord) -> web.StreamResponse:
         answers = self.refusals.answers
-        said = self.forms.notes.read(record.sid, dict(query_pairs(context.target.query)))
+        outcome = self.forms.notes.read(record.sid, dict(query_pairs(context.target.query)))
         shown = [
             {
-                **found.shown(),
-                "tool": answers.title(found.route),
-                "own": found.sub == record.sub,
+                **request.shown(),
+                "tool": answers.title(request.route),
+                "own": request.sub == record.sub,
             }
-            for found in self.desk.open
+            for request in self.desk.open
         ]
         return answers.page(
             context,
             "approvals",
             requests=shown,
             csrf=self.forms.token(record, context.host),
-            said=said.shown() if said else {},
+            said=outcome.shown() if outcome else {},
         )
 
     def _sign_in_again(self, context: RequestContext, *, dated: bool) -> web.StreamResponse:
@@ -310,12 +310,12 @@ class Decided(NamedTuple):
     async def _carry_out(self, requests: AccessRequests, grants: Grants, now: float) -> bool:
         if not await requests.claim(self.request):
             return False
-        found, writes = self.request, list[Awaitable[None]]()
+        request, writes = self.request, list[Awaitable[None]]()
         if self.seconds:
             end = int(now) + self.seconds
-            grant = Grant(found.sub, found.route, int(now), end, found.reason, self.by)
+            grant = Grant(request.sub, request.route, int(now), end, request.reason, self.by)
             writes.append(grants.put(grant))
-        writes.append(requests.decide(found, self.by, approved=self.seconds > 0))
+        writes.append(requests.decide(request, self.by, approved=self.seconds > 0))
         for write in writes:
             await write
         return True

@@ -66,10 +66,10 @@ class FormTokens:
 
         If the browser says that another site's page sent it, it is refused even with a token.
         """
-        found = request.headers.getall("Sec-Fetch-Site", [])
-        if found == [_OWN_PAGE]:
+        sites = request.headers.getall("Sec-Fetch-Site", [])
+        if sites == [_OWN_PAGE]:
             return True
-        if found not in _NO_PAGE:
+        if sites not in _NO_PAGE:
             return False
         return self.holds((await form_fields(request)).get(_FIELD, ""), record, host)
 
@@ -159,13 +159,17 @@ class SignOut:
         self, context: RequestContext, record: SessionRecord, sid: str
     ) -> web.StreamResponse:
         """End another session of the person, if it is theirs."""
-        found = next((one for one in self._sessions.of(record.sub) if one.sid == sid), None)
-        if found is not None:
+        other = next(
+            (session for session in self._sessions.of(record.sub) if session.sid == sid), None
+        )
+        if other is not None:
             self._audit.event("signed-out", context, everywhere=False, session=sid)
             ended = replace(record, sid=sid)
             await self._locks.end_session(ended, lifetime=self._sessions.lifetimes.absolute)
-        said = Said("session_ended", {"browser": found.browser}) if found else Said("nothing", {})
-        query = self._forms.notes.query(record.sid, said)
+        outcome = (
+            Said("session_ended", {"browser": other.browser}) if other else Said("nothing", {})
+        )
+        query = self._forms.notes.query(record.sid, outcome)
         return self._answers.redirect(f"{self._userinfo}?{query}", status=303)
 
     async def _signed_out(
@@ -289,7 +293,7 @@ class UserInfo:
         groups = self._identity.groups_of(record.sub)
         grants = self._grants.of(record.sub)
         if read_intent(context.method, request.headers) is Intent.NAVIGATION:
-            said = self._forms.notes.read(record.sid, dict(query_pairs(context.target.query)))
+            outcome = self._forms.notes.read(record.sid, dict(query_pairs(context.target.query)))
             return self._answers.page(
                 context,
                 "userinfo",
@@ -303,7 +307,7 @@ class UserInfo:
                 csrf=self._forms.token(record, context.host),
                 sessions=self._listed(record, context),
                 has_tool=self._has_tool(context.head.fields.host.name),
-                said=said.shown() if said else {},
+                said=outcome.shown() if outcome else {},
             )
         body = {
             "sub": record.sub,
@@ -325,13 +329,13 @@ class UserInfo:
             return []
         return [
             {
-                "id": one.sid,
-                "browser": one.browser,
-                "signed_in_at": one.began,
-                "seen_at": one.seen,
-                "is_this": one.sid == record.sid,
+                "id": session.sid,
+                "browser": session.browser,
+                "signed_in_at": session.began,
+                "seen_at": session.seen,
+                "is_this": session.sid == record.sid,
             }
-            for one in self._sessions.of(record.sub)
+            for session in self._sessions.of(record.sub)
         ]
 
     def _machine(self, context: RequestContext) -> web.StreamResponse:

@@ -67,7 +67,9 @@ class AdminRequest(NamedTuple):
 class AdminPage(Protocol):
     """Serves the admin page."""
 
-    async def answer(self, request: web.BaseRequest, asked: AdminRequest) -> web.StreamResponse:
+    async def answer(
+        self, request: web.BaseRequest, admin_request: AdminRequest
+    ) -> web.StreamResponse:
         """Return a response to be sent, or that of an event stream that has ended."""
 
 
@@ -98,7 +100,7 @@ class AdminRoute:
         # The origin as configured, and as requested, maybe with another port.
         scheme, host = context.client_address.scheme, context.head.fields.host
         asked_for = f"{scheme}://{host.raw.decode('ascii')}"
-        asked = AdminRequest(
+        admin_request = AdminRequest(
             context.method,
             context.path[len(base) :],
             context.target.query,
@@ -110,7 +112,7 @@ class AdminRoute:
             self.forms.notes,
             record.sid if record is not None else "",
         )
-        return await page.answer(request, asked)
+        return await page.answer(request, admin_request)
 
     def _operator(
         self, context: RequestContext, record: SessionRecord | None, base: str

@@ -118,8 +118,8 @@ class ForwardAuth:
                 Reason.ORIGINAL_MISSING,
             )
         fields = context.head.fields
-        asked = fields.host.name
-        if asked != original.host.name and asked in self._tools:
+        host = fields.host.name
+        if host != original.host.name and host in self._tools:
             # One of them may be the visitor's, for instance if a proxy passes on the Host field but
             # routes an absolute-form target by its authority. Nobody knows which one it routes by.
             raise RefusedError("Host and the original request name different hosts")
@@ -174,11 +174,11 @@ class ForwardAuth:
         *,
         keep: bool,
     ) -> bytes:
-        asked = _asked(context)
-        asked.reason = context.reason
-        answer = self._refusal(asked, verdict, detail)
-        context.reason = asked.reason
-        answer = self._refusals.challenged(asked, answer, verdict.rules if verdict else ())
+        original = _original_context(context)
+        original.reason = context.reason
+        answer = self._refusal(original, verdict, detail)
+        context.reason = original.reason
+        answer = self._refusals.challenged(original, answer, verdict.rules if verdict else ())
         if answer.status != HTTPStatus.UNAUTHORIZED and not _passes_on(context):
             answer.set_status(HTTPStatus.FORBIDDEN)
         context.status = answer.status
@@ -186,13 +186,15 @@ class ForwardAuth:
         return self._answers.serialize(answer, context.head, keep=keep)
 
     def _refusal(
-        self, asked: RequestContext, verdict: Verdict | None, detail: dict[str, str]
+        self, original: RequestContext, verdict: Verdict | None, detail: dict[str, str]
     ) -> web.Response:
         if verdict is None:
-            return self._answers.problem(asked, asked.reason, detail=detail)
-        if asked.reason in _SIGN_IN and not (verdict.rejection and verdict.rejection.retry_after):
-            return self._refusals.sign_in_first(asked, verdict.rejection)
-        return self._refusals.refusal(asked, verdict.record, verdict.rejection)
+            return self._answers.problem(original, original.reason, detail=detail)
+        if original.reason in _SIGN_IN and not (
+            verdict.rejection and verdict.rejection.retry_after
+        ):
+            return self._refusals.sign_in_first(original, verdict.rejection)
+        return self._refusals.refusal(original, verdict.record, verdict.rejection)
 
 
 def _passes_on(context: RequestContext) -> bool:
@@ -220,19 +222,19 @@ def _removals(fields: FieldSection, lines: bytes) -> bytes:
     return b"X-Envoy-Auth-Headers-To-Remove: %b\r\n" % b", ".join(removed) if removed else b""
 
 
-def _asked(context: RequestContext) -> RequestContext:
+def _original_context(context: RequestContext) -> RequestContext:
     """Return the context of the original request, for pages about that request."""
     original, head = context.original, context.head
     if original is None:
         return context
     fields = head.fields.apart()
     fields.host, fields.visitor = original.host, head.fields.visitor
-    asked = RequestContext(
+    judged = RequestContext(
         context.request_id,
         context.started,
         RequestHead(original.method or "GET", head.http10, original.target, fields),
         context.client_address,
     )
-    asked.route, asked.sub, asked.token = context.route, context.sub, context.token
-    asked.trace = context.trace
-    return asked
+    judged.route, judged.sub, judged.token = context.route, context.sub, context.token
+    judged.trace = context.trace
+    return judged

@@ -35,7 +35,7 @@ class FrameSignIn:
         a window itself gets nothing.
         """
         origins = self.embedders.of_host(context.host)
-        return_to = self.targets.asked(context)
+        return_to = self.targets.return_to(context)
         if not origins or not is_frame(context.method, context.head.fields.headers):
             return self.answers.redirect(self.answers.start_url(return_to))
         cookie = self.bindings.for_login(request)

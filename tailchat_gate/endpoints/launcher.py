@@ -118,15 +118,15 @@ class Launcher:
         if read_intent(context.method, request.headers) is not Intent.NAVIGATION:
             body = json.dumps([_described(tile) for tile in mine])
             return self._refusals.answers.json(body.encode("ascii"))
-        asked = dict(query_pairs(context.target.query)).get("q", "").strip()
+        wanted = dict(query_pairs(context.target.query)).get("q", "").strip()
         until = {grant.route: grant.until for grant in self._grants.of(record.sub)}
         return self._refusals.answers.page(
             context,
             "launcher",
             nickname=record.nickname,
-            tools=list(drawn(_sought(mine, asked), until)),
+            tools=list(drawn(_sought(mine, wanted), until)),
             waiting=waiting,
-            query=asked,
+            query=wanted,
             decisions=self._desk.waiting_for(record.sub),
             approvals_url=self._approvals_url,
             filters=len(mine) > _FILTER_BEYOND,
@@ -144,11 +144,11 @@ class Launcher:
 
     def _waiting(self, record: SessionRecord, tile: Tile) -> dict[str, object] | None:
         """Return the page's values about an open request, None if there is none."""
-        found = self._desk.requests.of(record.sub, tile.route.name)
-        if found is None or found.state != OPEN:
+        request = self._desk.requests.of(record.sub, tile.route.name)
+        if request is None or request.state != OPEN:
             return None
-        url = f"{self._request_url}?route={quote(found.route)}&rd={quote(tile.url, safe='/')}"
-        return {"title": tile.title, "url": url, "at": found.at}
+        url = f"{self._request_url}?route={quote(request.route)}&rd={quote(tile.url, safe='/')}"
+        return {"title": tile.title, "url": url, "at": request.at}
 
 
 def drawn(tiles: Iterable[Tile], until: Mapping[str, int]) -> Iterator[dict[str, object]]:

@@ -76,9 +76,9 @@ class LoginEndpoints:
         self, _request: web.BaseRequest, context: RequestContext
     ) -> web.StreamResponse:
         """Show the sign-in page, which preserves the #fragment of the URL."""
-        return_to = self.targets.asked(context)
-        if found := await self.sign_in_watch.obstacle():
-            return self.login_refusals.broken(context, found, return_to)
+        return_to = self.targets.return_to(context)
+        if obstacle := await self.sign_in_watch.obstacle():
+            return self.login_refusals.broken(context, obstacle, return_to)
         return self.answers.page(
             context,
             "sign_in",
@@ -100,7 +100,7 @@ class LoginEndpoints:
         query = query_pairs(context.target.query)
         prompt = "login" if ("prompt", "login") in query else ""
         again = ("again", "1") in query
-        return_to = self.targets.asked(context)
+        return_to = self.targets.return_to(context)
         if self.sites.is_tool(context.host):
             target = self._handoff_url(context, cookie.value, return_to, again=again)
             location = self.sites.public_url + self.answers.start_url(target, prompt=prompt)
@@ -113,8 +113,8 @@ class LoginEndpoints:
                 return self.answers.in_frame(
                     context, Reason.NOT_SIGNED_IN, self.targets.at_last(return_to)
                 )
-            if found := await self.sign_in_watch.obstacle():
-                return self.login_refusals.broken(context, found, return_to)
+            if obstacle := await self.sign_in_watch.obstacle():
+                return self.login_refusals.broken(context, obstacle, return_to)
             self.sign_in_watch.login_began(headers.get("User-Agent", ""))
             self.metrics.login_stage("began")
             location = self._by_tailchat(cookie.value, return_to, prompt, again=again)
@@ -212,18 +212,18 @@ class LoginEndpoints:
             nonlocal sent
             async with self.login_queue.turn(context.client_address.network):
                 sent = True
-                found = await self.tailchat.identity(code, state)
+                identity = await self.tailchat.identity(code, state)
             # A sign-out everywhere ended all sign-ins up to its second.
-            earliest = self.sessions.revocation.signed_out_at(found.profile.sub) + 1
-            begun = SessionRecord.begin(
-                found.profile,
+            earliest = self.sessions.revocation.signed_out_at(identity.profile.sub) + 1
+            record = SessionRecord.begin(
+                identity.profile,
                 now=max(self.sessions.clock(), earliest),
                 login=state.short_id,
-                tokens=found.tokens if self.keeps_tokens else None,
-                password_at=found.auth_time,
+                tokens=identity.tokens if self.keeps_tokens else None,
+                password_at=identity.auth_time,
             )
             host_session = self.sessions.at(context.host)
-            return host_session.joined(begun, cookie_fields(request.raw_headers))
+            return host_session.joined(record, cookie_fields(request.raw_headers))
 
         try:
             record = await self.used_states.redeem_once(

@@ -118,15 +118,15 @@ class Targets:
     longest: int
     routes: RouteTable
 
-    def asked(self, context: RequestContext) -> str:
+    def return_to(self, context: RequestContext) -> str:
         """Return the return target in the query, short enough to travel with the login."""
         wanted = dict(query_pairs(context.target.query)).get("rd", "/")
-        found = self.safe(wanted, context.host)
-        if len(found) <= MAX_RETURN_TO and self.is_handoff(found):
+        return_to = self.safe(wanted, context.host)
+        if len(return_to) <= MAX_RETURN_TO and self.is_handoff(return_to):
             # The tool's host has already shortened it.
-            return found
+            return return_to
         origin = self.sites.origin(context.host)
-        return self.returns.short(found, origin=origin, visitor=context.client_address.network)
+        return self.returns.short(return_to, origin=origin, visitor=context.client_address.network)
 
     def safe(self, return_to: str, host: str = "") -> str:
         """Return a target that is certainly the gate's, "/" for any other."""
@@ -181,9 +181,9 @@ class Targets:
     async def back(self, _request: web.BaseRequest, context: RequestContext) -> web.StreamResponse:
         """Redirect to a return target that was too long to travel with a login."""
         origin = self.sites.origin(context.host)
-        found, instead = await self.returns.find(dict(query_pairs(context.target.query)), origin)
-        if found is not None:
-            return self.answers.onward(context, self.safe(found, context.host))
+        target, instead = await self.returns.find(dict(query_pairs(context.target.query)), origin)
+        if target is not None:
+            return self.answers.onward(context, self.safe(target, context.host))
         path = self.safe(instead, context.host)
         url = f"{origin}{path if path.startswith('/') else '/'}"
         return self.answers.problem(context, Reason.LOGIN_TARGET_LOST, retry_url=url)
@@ -254,17 +254,19 @@ class LoginRefusals:
             retry_url=self.answers.same_again(context),
         )
 
-    def broken(self, context: RequestContext, found: Finding, return_to: str) -> web.StreamResponse:
+    def broken(
+        self, context: RequestContext, finding: Finding, return_to: str
+    ) -> web.StreamResponse:
         """Return the response to a sign-in that would get stuck on a page of Tailchat.
 
         The finding is already in the log; the page shows its name, so that people can report it.
         """
-        reason = found.reason or Reason.TAILCHAT_BROKEN
+        reason = finding.reason or Reason.TAILCHAT_BROKEN
         self.metrics.login(reason)
         return self.answers.problem(
             context,
             reason,
-            detail={"problem": found.name},
+            detail={"problem": finding.name},
             retry_url=self.answers.start_url(return_to),
         )
 

@@ -158,10 +158,10 @@ class Endpoints:
 
     async def answer(self, request: web.BaseRequest, context: RequestContext) -> web.StreamResponse:
         """Answer a request for one of the gate's own paths."""
-        found = self._handlers.get(context.target.path)
-        if found is None:
+        entry = self._handlers.get(context.target.path)
+        if entry is None:
             return self._answers.problem(context, Reason.NO_ROUTE)
-        methods, handler = found
+        methods, handler = entry
         if context.method not in methods:
             return self._answers.problem(
                 context,

@@ -43,10 +43,10 @@ class SaidNotes:
     def __init__(self, keys: KeyRing) -> None:
         self._keys = keys
 
-    def query(self, reader: str, said: Said) -> str:
-        """Return the query, without "?", that shows `said` to `reader`, such as a session's ID."""
-        values = {name: _short(value) for name, value in said.values.items()}
-        note = json.dumps([reader, said.code, values], separators=COMPACT)
+    def query(self, reader: str, outcome: Said) -> str:
+        """Return the query, without "?", that shows `outcome` to `reader`, a session's ID."""
+        values = {name: _short(value) for name, value in outcome.values.items()}
+        note = json.dumps([reader, outcome.code, values], separators=COMPACT)
         return f"{SAID}={self._keys.seal(_BEGIN + note.encode('ascii'))}"
 
     def read(self, reader: str, query: Mapping[str, str]) -> Said | None:

@@ -320,9 +320,9 @@ class Answers(PlainAnswers):
 
         `again`: it replaces a login that this browser could not finish.
         """
-        asked = f"&prompt={prompt}" if prompt else ""
+        prompt_query = f"&prompt={prompt}" if prompt else ""
         once_more = "&again=1" if again else ""
-        return f"{self._prefix}/start?rd={quote(return_to, safe='/')}{asked}{once_more}"
+        return f"{self._prefix}/start?rd={quote(return_to, safe='/')}{prompt_query}{once_more}"
 
 
 def is_unknown_elsewhere(reason: Reason, headers: Mapping[str, str]) -> bool:

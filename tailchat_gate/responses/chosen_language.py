@@ -51,12 +51,16 @@ def switched(headers: Mapping[str, str], query: str, *, secure: bool) -> web.Res
     `query` has the language as `to`, and the page as `rd`, a path on this host. Links on other
     hosts set no cookie.
     """
-    asked = dict(query_pairs(query))
+    parameters = dict(query_pairs(query))
     back = safe_return_to(
-        asked.get("rd", "/"), public_origin="", allowed_origins=(), pages=(), longest=3 * _LONGEST
+        parameters.get("rd", "/"),
+        public_origin="",
+        allowed_origins=(),
+        pages=(),
+        longest=3 * _LONGEST,
     )
     answer = web.Response(status=HTTPStatus.SEE_OTHER, headers={**NO_STORE, "Location": back})
-    language = asked.get("to", "")
+    language = parameters.get("to", "")
     if language in LANGUAGES and headers.get("Sec-Fetch-Site", "") in _OWN_LINKS:
         keep(answer, language, secure=secure)
     return answer
@@ -80,4 +84,4 @@ def way_back(context: RequestContext, origin: str, *, is_own: bool) -> str:
 
 def fitting(path: str, query: str) -> str:
     """Return a path that is short enough for the switch, without its query if necessary."""
-    return next((one for one in (path + query, path) if len(one) <= _LONGEST), "/")
+    return next((target for target in (path + query, path) if len(target) <= _LONGEST), "/")

@@ -27,10 +27,10 @@ MakeAnswer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 def details(context: RequestContext) -> dict[str, object]:
     """Return a request's fields for the gate's own log."""
-    found = {"request_id": context.request_id, "route": context.route}
+    members = {"request_id": context.request_id, "route": context.route}
     if context.trace is not None:
-        found["trace_id"] = context.trace_id
-    return {"details": found}
+        members["trace_id"] = context.trace_id
+    return {"details": members}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +87,14 @@ class ResponseWriter:
                 context.trace.calls = []
             CURRENT_TRACE.set(context.trace)
             try:
-                found = await make(request)
+                response = await make(request)
             except ConnectionError:
                 raise
             except Exception:  # noqa: BLE001 - a fault of any kind must deny, not pass
                 _log.exception("a request failed inside the gate", extra=details(context))
-                found = self.answers.problem(context, Reason.INTERNAL_ERROR)
-            self._mark(found)
-            return found
+                response = self.answers.problem(context, Reason.INTERNAL_ERROR)
+            self._mark(response)
+            return response
 
         def ended(answer: web.StreamResponse | Reason) -> None:
             if slots is not None:
