@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tailchat_gate.access.browser_origin import changes_something, is_foreign
-from tailchat_gate.access.claimed_paths import AS_SENT, Asked, judge_claims
+from tailchat_gate.access.claimed_paths import AS_SENT, ClaimingRequest, judge_claims
 from tailchat_gate.access.policy import (
     AS_NOBODY,
     PREFLIGHT,
@@ -151,7 +151,7 @@ class Authorizer:
         fields = context.head.fields
         original = context.original
         host = original.host if original else fields.host
-        request = Asked(
+        request = ClaimingRequest(
             host,
             target,
             claimed_methods(fields, target.query) | {method},

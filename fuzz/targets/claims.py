@@ -5,7 +5,7 @@ import re
 from fuzz.cutting import steered
 from fuzz.reference.servers import SERVERS
 from fuzz.target import Target
-from tailchat_gate.access.claimed_paths import Asked, judge_claims
+from tailchat_gate.access.claimed_paths import ClaimingRequest, judge_claims
 from tailchat_gate.access.policy import decide
 from tailchat_gate.access.routes import RouteTable
 from tailchat_gate.config.model import RouteSettings
@@ -45,7 +45,7 @@ def check(data: bytes) -> None:
     target = read_target(_ASKED[steer[0] % 2], None)
     match = _TABLE.match("h", target.path, "COPY")
     assert match is not None
-    asked = Asked(_HOST, target, frozenset(("COPY",)), forwarded=True)
+    asked = ClaimingRequest(_HOST, target, frozenset(("COPY",)), forwarded=True)
     try:
         claims = claimed_paths(section)
         _check_spans(claims, value)

@@ -68,7 +68,7 @@ def is_foreign(
     if not origins:
         return False
     return len(origins) > 1 or _plain(origins[0].lower()) not in {
-        _plain(one.lower()) for one in own
+        _plain(origin.lower()) for origin in own
     }
 
 

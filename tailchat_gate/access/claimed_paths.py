@@ -31,7 +31,7 @@ class Claimed(NamedTuple):
     values: Mapping[bytes, bytes]
 
 
-class Asked(NamedTuple):
+class ClaimingRequest(NamedTuple):
     """The request that names paths.
 
     `forwarded`: the gate itself forwards it, so that it can rewrite paths for the tool.
@@ -64,8 +64,8 @@ class _Judge:
             raise TooManyReadingsError
         first, *others = sorted(methods)
         table, host = self._table, self._host
-        found = table.match(host, path, first)
-        return table.match_each(found, host, path, others) if found and others else found
+        match = table.match(host, path, first)
+        return table.match_each(match, host, path, others) if match and others else match
 
     def touched(self, path: str, methods: frozenset[str]) -> list[Rule]:
         """Return the rules at every place to which some reading of a path leads."""
@@ -73,7 +73,11 @@ class _Judge:
 
 
 def judge_claims(
-    table: RouteTable, match: Match, fields: FieldSection, claims: Iterable[Claim], asked: Asked
+    table: RouteTable,
+    match: Match,
+    fields: FieldSection,
+    claims: Iterable[Claim],
+    request: ClaimingRequest,
 ) -> Claimed:
     """Return the rules and rewritten values for the claims of a request that `match` serves.
 
@@ -81,57 +85,57 @@ def judge_claims(
     """
     rules: list[Rule] = []
     seen: dict[bytes, list[tuple[Claim, bytes]]] = {}
-    judge = _Judge(table, asked.host.name)
+    judge = _Judge(table, request.host.name)
     for claim in claims:
         if claim.relative:
-            rules += _relative(judge, match.route, claim, asked)
+            rules += _relative(judge, match.route, claim, request)
             continue
-        _check_authority(claim, asked)
-        found = judge.find(claim.target.path, _methods(claim, asked))
-        if found is None:
+        _check_authority(claim, request)
+        claimed = judge.find(claim.target.path, _methods(claim, request))
+        if claimed is None:
             raise _refused("a field with a path that no route offers")
-        rules += found.rules
-        if asked.forwarded:
-            told = _told(found.route, match.route, claim, asked.host)
-            seen.setdefault(claim.name, []).append((claim, told))
+        rules += claimed.rules
+        if request.forwarded:
+            value = _as_sent(claimed.route, match.route, claim, request.host)
+            seen.setdefault(claim.name, []).append((claim, value))
     return Claimed(tuple(rules), MappingProxyType(_values(fields, seen)))
 
 
-def _methods(claim: Claim, asked: Asked) -> frozenset[str]:
+def _methods(claim: Claim, request: ClaimingRequest) -> frozenset[str]:
     """Return the methods that amount to the use of a claimed path."""
     if claim.purpose is Purpose.READ:
         return frozenset(("GET",))
     if claim.purpose is Purpose.MOVE:
         return frozenset(("GET", "DELETE"))
-    return asked.methods | {"PUT"} if claim.purpose is Purpose.WRITE else asked.methods
+    return request.methods | {"PUT"} if claim.purpose is Purpose.WRITE else request.methods
 
 
-def _check_authority(claim: Claim, asked: Asked) -> None:
-    authority, host = claim.authority, asked.host
+def _check_authority(claim: Claim, request: ClaimingRequest) -> None:
+    authority, host = claim.authority, request.host
     if authority is None:
         return
     ports = {authority.port, host.port} - _DEFAULT_PORTS - {""}
-    same_port = not ports or authority.port in {host.port, host.port or asked.public_port}
+    same_port = not ports or authority.port in {host.port, host.port or request.public_port}
     if authority.name != host.name or not same_port:
         raise _refused("a field with a path of another host")
 
 
-def _relative(judge: _Judge, route: Route, claim: Claim, asked: Asked) -> list[Rule]:
+def _relative(judge: _Judge, route: Route, claim: Claim, request: ClaimingRequest) -> list[Rule]:
     """Return the rules for every path that a name within the tool's own space may stand for.
 
     S3 takes it relative to its root, Swift relative to the account, whose folders begin the
     request's path: a route must offer that path. The rules for the readings of other servers apply
     as well. The name is not rewritten, because it is already the tool's own, and often signed.
     """
-    own = read_target(route.upstream_target(asked.target.raw).decode("ascii"), None).path
+    own = read_target(route.upstream_target(request.target.raw).decode("ascii"), None).path
     folders = own.split("/")[1:-1][:_MAX_FOLDERS]
     base = min(_ACCOUNT_FOLDERS if claim.in_account else 0, len(folders))
-    methods = _methods(claim, asked)
+    methods = _methods(claim, request)
     rules: list[Rule] = []
     for count in range(len(folders) + 1):
         path = _outward(route, "/".join(("", *folders[:count])) + claim.target.path)
-        found = None if path is None else judge.find(path, methods)
-        if found is None and (count == base or (path is None and not count)):
+        match = None if path is None else judge.find(path, methods)
+        if match is None and (count == base or (path is None and not count)):
             raise _refused("a field with a path that no route offers")
         rules += judge.touched(path, methods) if path is not None else ()
     return rules
@@ -146,7 +150,7 @@ def _outward(route: Route, path: str) -> str | None:
     return own + path[len(below) :] if not below or inside(path, below) else None
 
 
-def _told(serving: Route, route: Route, claim: Claim, host: Host) -> bytes:
+def _as_sent(serving: Route, route: Route, claim: Claim, host: Host) -> bytes:
     """Return the path as the tool gets it: b"" for unchanged, or as one of the tool's addresses.
 
     A URL stays one, for Apache's mod_dav takes no path alone, with the scheme that the tool is
@@ -177,8 +181,8 @@ def _values(
     They are by their names as sent, in lower case.
     """
     made: dict[bytes, bytes] = {}
-    for sent, found in fields.pairs if seen else ():
-        name, value = claim_name(sent), found
+    for sent, sent_value in fields.pairs if seen else ():
+        name, value = claim_name(sent), sent_value
         for claim, raw in reversed(seen.get(name, ()) if name in REWRITTEN else ()):
             if raw:
                 made[sent.lower()] = value = value[: claim.start] + raw + value[claim.end :]

@@ -31,7 +31,7 @@ _T = TypeVar("_T")
 #: A table, a method as that table distinguishes it, and a path.
 _Key = tuple["HostTable", str, str]
 #: A match, or None if no route serves a path.
-_Found = tuple[Match | None]
+_Judgement = tuple[Match | None]
 
 
 class PathMatch(NamedTuple):
@@ -62,7 +62,7 @@ class HostTable:
     At the same path, a place of an earlier layer wins.
     """
 
-    def __init__(self, layers: Sequence[Layer], kept: "PathCache") -> None:
+    def __init__(self, layers: Sequence[Layer], cache: "PathCache") -> None:
         self._layers = tuple(layer for layer in layers if layer.exact)
         self._depth = max((layer.depth for layer in self._layers), default=1)
         self._longest = max((layer.longest for layer in self._layers), default=1)
@@ -71,7 +71,7 @@ class HostTable:
         self.methods = frozenset(method for layer in self._layers for method in layer.methods)
         if self.methods:
             self.methods |= COMMON_METHODS
-        self._kept = kept
+        self._cache = cache
         self._plain: Final = PlainPaths(key for layer in self._layers for key in layer.lookups())
         # With a single place at "/", the same rules apply to every path. But a confined route must
         # be judged, because "/../x" would lead out of the replacement of its path.
@@ -87,25 +87,25 @@ class HostTable:
             return self._only
         if self._root is not None:
             return self._root.match(method)
-        told = method if method in self.methods else ODD_METHOD
-        found = self._kept.paths.get((self, told, path))
-        if found is None:
-            found = self._found(told, path, method)
-            self._kept.paths.keep((self, told, path), found)
-        return found[0]
+        method_key = method if method in self.methods else ODD_METHOD
+        judged = self._cache.paths.get((self, method_key, path))
+        if judged is None:
+            judged = self._judge_form(method_key, path, method)
+            self._cache.paths.keep((self, method_key, path), judged)
+        return judged[0]
 
-    def _found(self, told: str, path: str, method: str) -> _Found:
+    def _judge_form(self, method_key: str, path: str, method: str) -> _Judgement:
         """Return the judgement of this path or of one with the same form."""
         form = self._plain.form(path)
         if form is None:
             return (self._judge(path, method),)
-        found = self._kept.forms.get((self, told, form))
-        if found is None:
-            found = (self._judge(path, method),)
-            self._kept.forms.keep((self, told, form), found)
-        return found
+        judged = self._cache.forms.get((self, method_key, form))
+        if judged is None:
+            judged = (self._judge(path, method),)
+            self._cache.forms.keep((self, method_key, form), judged)
+        return judged
 
-    def told_apart(self, methods: Iterable[str]) -> set[str]:
+    def distinguished(self, methods: Iterable[str]) -> set[str]:
         """Return the methods as this table distinguishes them, which are few."""
         return {method if method in self.methods else ODD_METHOD for method in methods}
 
@@ -113,12 +113,12 @@ class HostTable:
         """Return the match of each reading of a raw path, the path itself first."""
         if self._root is not None:
             return [PathMatch(path, (self._root.match(method),))]
-        found = [
+        matches = [
             PathMatch(reading, tuple(dict.fromkeys(group.match(method) for group in groups)))
             for reading, groups in self._met(path, method)
         ]
         return sorted(
-            found, key=lambda path_match: (path_match.reading != path, path_match.reading)
+            matches, key=lambda path_match: (path_match.reading != path, path_match.reading)
         )
 
     def touched(self, path: str, method: str) -> list[Rule]:
@@ -176,14 +176,14 @@ class HostTable:
 
     def _spots(self, path: str, serving: RouteGroup | None) -> Sequence[_Spot]:
         """Return the readings of a path; cached for further methods of the same path."""
-        last = self._kept.last
+        last = self._cache.last
         if last is not None and last[0] is self and last[1] == path:
             return last[2]
         by_name = serving is not None and serving.reads_names
         key = b"%d%b" % (by_name, path.encode("utf-8", "surrogateescape"))
-        if self._kept.refused.get(key):
+        if self._cache.refused.get(key):
             raise TooManyReadingsError
-        meter = self._kept.meter
+        meter = self._cache.meter
         most = meter.most()
         try:
             spots = self._read(path, most, by_name=by_name)
@@ -192,19 +192,19 @@ class HostTable:
                 text = "too many paths that can be read in many ways; slow down"
                 raise RefusedError(text, Reason.RATE_LIMITED) from None
             meter.count(MAX_READINGS)
-            self._kept.refused.keep(key, True)  # noqa: FBT003 - what is kept
+            self._cache.refused.keep(key, True)  # noqa: FBT003 - what is kept
             raise
         meter.count(len(spots), len(path))
-        self._kept.last = (self, path, spots)
+        self._cache.last = (self, path, spots)
         return spots
 
     def _read(self, path: str, most: int, *, by_name: bool) -> Sequence[_Spot]:
-        found = readings(path, most)
-        spots = [self._spot(reading) for reading in found]
+        plain = readings(path, most)
+        spots = [self._spot(reading) for reading in plain]
         if by_name:
-            further = shortened(found, most)
+            further = shortened(plain, most)
             spots += [self._spot(reading)._replace(by_name=True) for reading in further]
-            for reading in (*found, *further):
+            for reading in (*plain, *further):
                 spots += self._near(reading)
         return spots
 
@@ -239,8 +239,8 @@ class HostTable:
 
     def _longest_prefix(self, at: Callable[[str], _T | None], path: str) -> _T | None:
         for prefix in self._prefixes(path):
-            if found := at(prefix):
-                return found
+            if value := at(prefix):
+                return value
         return at("/")
 
     def _prefixes(self, path: str) -> Iterator[str]:
@@ -276,10 +276,10 @@ class PathCache:
 
     def __init__(self) -> None:
         self.meter: Final = ReadingMeter()
-        self.paths: Final[BoundedCache[_Key, _Found]] = BoundedCache(
+        self.paths: Final[BoundedCache[_Key, _Judgement]] = BoundedCache(
             MAX_KEPT, cost=_cost, largest=_LARGEST_KEPT, twice=True
         )
-        self.forms: Final[BoundedCache[_Key, _Found]] = BoundedCache(
+        self.forms: Final[BoundedCache[_Key, _Judgement]] = BoundedCache(
             MAX_KEPT, cost=_cost, largest=_LARGEST_KEPT
         )
         self.last: tuple[HostTable, str, Sequence[_Spot]] | None = None
@@ -304,11 +304,11 @@ def strictest(rules: Iterable[Rule]) -> tuple[Rule, ...]:
 
 def _visible(layers: Iterable[RouteGroups], key: str) -> tuple[RouteGroup, ...]:
     """Return the places of all layers under a key, for each path that of the first layer."""
-    found: dict[str, RouteGroup] = {}
+    visible: dict[str, RouteGroup] = {}
     for groups in layers:
         for group in groups.get(key, ()):
-            found.setdefault(group.path, group)
-    return tuple(found.values())
+            visible.setdefault(group.path, group)
+    return tuple(visible.values())
 
 
 def _inside(groups: Iterable[RouteGroup], folder: str) -> tuple[RouteGroup, ...]:

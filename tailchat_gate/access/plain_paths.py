@@ -43,7 +43,7 @@ class PlainPaths:
             # An empty segment, which ends the path.
             return path
         matters = node in self._keys or "." in path[start:stop]
-        kept = path[:stop] if matters else path[: start + 1] + self._any_name
+        beginning = path[:stop] if matters else path[: start + 1] + self._any_name
         if stop == len(path):
-            return kept
-        return f"{kept}/{self._any_name}" if stop + 1 < len(path) else f"{kept}/"
+            return beginning
+        return f"{beginning}/{self._any_name}" if stop + 1 < len(path) else f"{beginning}/"

@@ -63,12 +63,12 @@ class Buckets:
         """Forget the buckets of a person."""
         tail = f":{sub}"
         # A token may have the same name as a sub.
-        found = [
+        buckets = [
             bucket
             for bucket in self.known.values()
             if bucket.key.endswith(tail) and bucket.limit.name != TOKEN
         ]
-        for bucket in found:
+        for bucket in buckets:
             self.known.drop(bucket.key)
             bucket.taken = 0
         if self.changed:
@@ -94,12 +94,12 @@ class RateLimit:
     def bucket(self, key: str, *, stranger: bool = False) -> Bucket:
         """Return the bucket of a key; `stranger`: anybody can make up such keys."""
         named = self._prefix + key
-        kept = self._buckets.strangers if stranger else self._buckets.known
-        found = kept.get(named)
-        if found is None:
-            found = Bucket(self, named, stranger=stranger)
-            kept.keep(named, found)
-        return found
+        cache = self._buckets.strangers if stranger else self._buckets.known
+        bucket = cache.get(named)
+        if bucket is None:
+            bucket = Bucket(self, named, stranger=stranger)
+            cache.keep(named, bucket)
+        return bucket
 
     def wait(self, bucket: Bucket, now: float) -> float:
         """Return the seconds that the next request has to wait, 0 or less for none."""

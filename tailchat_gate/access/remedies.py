@@ -89,10 +89,10 @@ def _remedies(settings: Settings, table: RouteTable, refused: RefusedRequest) ->
 def _met(table: RouteTable, refused: RefusedRequest) -> Iterator[Route]:
     """Yield the routes whose rules apply to the request."""
     try:
-        found = explain_match(table, refused.host, refused.path, (refused.method,))
+        matches = explain_match(table, refused.host, refused.path, (refused.method,))
     except RefusedError:
         return
-    for match in found:
+    for match in matches:
         yield from match.routes
 
 
@@ -128,10 +128,10 @@ def _undenying(settings: Settings, place: str, denied: Sequence[str], who: str) 
     """Yield the lists without the entries that deny `who`."""
     entry = who if who.startswith(TOKEN) else SUB + who
     if entry in denied:
-        yield Remedy(place, f"deny = {_listed(one for one in denied if one != entry)}")
-    for one in denied:
-        name = one.removeprefix(GROUP)
-        members = settings.groups.get(name) if one.startswith(GROUP) else None
+        yield Remedy(place, f"deny = {_listed(other for other in denied if other != entry)}")
+    for denial in denied:
+        name = denial.removeprefix(GROUP)
+        members = settings.groups.get(name) if denial.startswith(GROUP) else None
         if members is not None and who in Group(members).subs:
             rest = (each for each in members if each != who)
             yield Remedy("[groups]", f"{name} = {_listed(rest)}")

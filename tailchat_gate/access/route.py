@@ -111,10 +111,10 @@ class RouteGroup:
 
         If none does, the rule is NO_METHOD, and the route any of them.
         """
-        found = self._named.get(method)
-        if found is None:
-            found = self._other if method in COMMON_METHODS else self._odd
-        return found
+        match = self._named.get(method)
+        if match is None:
+            match = self._other if method in COMMON_METHODS else self._odd
+        return match
 
 
 RouteGroups = Mapping[str, tuple[RouteGroup, ...]]
@@ -157,11 +157,11 @@ def layers_of(routes: Iterable[Route]) -> Mapping[str, Layer]:
 
 
 def _grouped(pairs: Iterable[tuple[str, RouteGroup]]) -> RouteGroups:
-    found: dict[str, tuple[RouteGroup, ...]] = {}
+    groups: dict[str, tuple[RouteGroup, ...]] = {}
     for key, group in pairs:
         if key:
-            found[key] = (*found.get(key, ()), group)
-    return found
+            groups[key] = (*groups.get(key, ()), group)
+    return groups
 
 
 def _stems(group: RouteGroup) -> Iterator[str]:

@@ -71,15 +71,15 @@ class RouteTable:
         layers = layers_of(self.routes)
         above = HostPatterns({host: layer for host, layer in layers.items() if host})
         any_host = layers.get("", Layer(()))
-        self._kept = kept = PathCache()
+        self._cache = cache = PathCache()
 
         def table(host: str) -> HostTable:
             name = host.removeprefix(WILDCARD)
             own = [layers[host]] if host else []
-            return HostTable([*own, *above.covering(name), any_host], kept)
+            return HostTable([*own, *above.covering(name), any_host], cache)
 
         #: Limits the readings that one client may cause.
-        self.meter: Final = kept.meter
+        self.meter: Final = cache.meter
         self._any_host = table("")
         self._patterns = HostPatterns({host: table(host) for host in layers if host})
         #: Tables by the host names of requests.
@@ -116,7 +116,7 @@ class RouteTable:
         """Return `match` with the rules for further methods, which a tool may obey instead."""
         table = self._table(host)
         rules: list[Rule] = [*match.rules]
-        for method in table.told_apart(methods):
+        for method in table.distinguished(methods):
             other = table.match(path, method)
             if other is None:
                 return None
@@ -132,7 +132,7 @@ class RouteTable:
         """Return the rules at every place to which some reading of a raw path leads."""
         table = self._table(host)
         return [
-            rule for method in table.told_apart(methods) for rule in table.touched(path, method)
+            rule for method in table.distinguished(methods) for rule in table.touched(path, method)
         ]
 
     def methods(self, host: str, path: str) -> frozenset[str]:
@@ -205,11 +205,13 @@ def explain_match(
 
     `methods` are the request's own method and those that it claims. Raises TooManyReadingsError.
     """
-    found: dict[tuple[object, ...], ExplainedMatch] = {}
+    explained: dict[tuple[object, ...], ExplainedMatch] = {}
     for method in methods:
         for path_match in table.path_matches(host, path, method):
             if not path_match.matches:
-                found.setdefault((), ExplainedMatch((), path_match.reading, method, taken=False))
+                explained.setdefault(
+                    (), ExplainedMatch((), path_match.reading, method, taken=False)
+                )
             for match in path_match.matches:
                 each = ExplainedMatch(
                     tuple(_ruling(table, match)),
@@ -217,8 +219,8 @@ def explain_match(
                     method,
                     taken=NO_METHOD not in match.rules,
                 )
-                found.setdefault((each.routes, each.taken or method), each)
-    return tuple(found.values())
+                explained.setdefault((each.routes, each.taken or method), each)
+    return tuple(explained.values())
 
 
 def _ruling(table: RouteTable, match: Match) -> Iterator[Route]:

@@ -93,7 +93,7 @@ def read_token(authorization: Sequence[bytes], own: Sequence[bytes]) -> Presente
     for a second token, and for another credential in the same field, because it is unknown which of
     them is meant, and which a tool would read.
     """
-    found = [
+    tokens = [
         Presented(token, way)
         for way, token in (
             (TokenWay.BEARER, read_bearer(authorization)),
@@ -102,9 +102,9 @@ def read_token(authorization: Sequence[bytes], own: Sequence[bytes]) -> Presente
         )
         if token is not None
     ]
-    if len(found) > 1:
+    if len(tokens) > 1:
         raise RefusedError("more than one token of the gate")
-    return found[0] if found else None
+    return tokens[0] if tokens else None
 
 
 def read_bearer(values: Sequence[bytes]) -> bytes | None:

@@ -18,7 +18,7 @@ _FIELDS: Final = frozenset((b"x-http-method", b"x-http-method-override", b"x-met
 #: name, replaces a dot or a space in it by "_" and ends it at a NUL.
 _PARAMETER: Final = re.compile(
     r"(?i)[?&;](?:\+|%20)*(?:[_.]|%5f|%2e)"
-    + "".join(f"(?:{one}|%{ord(one):02x}|%{ord(one.upper()):02x})" for one in "method")
+    + "".join(f"(?:{letter}|%{ord(letter):02x}|%{ord(letter.upper()):02x})" for letter in "method")
     # A name is skipped even if no "=" follows; trying again at each ";" in it would take quadratic
     # time.
     + "(?:%00[^=&]*+)?(?:=([^&;]*+))?"
@@ -41,8 +41,8 @@ def claimed_methods(fields: FieldSection, query: str) -> frozenset[str]:
         claimed = _in_fields(fields)
         if len(claimed) <= _MOST_CACHED:
             fields.claimed = claimed
-    found = [match[1] for match in _PARAMETER.finditer(query) if match[1] is not None]
-    return claimed.union(unquote_plus(value).upper() for value in found) if found else claimed
+    values = [match[1] for match in _PARAMETER.finditer(query) if match[1] is not None]
+    return claimed.union(unquote_plus(value).upper() for value in values) if values else claimed
 
 
 def _in_fields(fields: FieldSection) -> frozenset[str]:
@@ -152,10 +152,10 @@ def claimed_paths(fields: FieldSection) -> tuple[Claim, ...]:
     Raises RefusedError for a malformed field, and for one that came twice, because tools differ on
     which of them counts.
     """
-    found = fields.paths
-    if found is None:
-        found = fields.paths = _read(fields) if _has_any(fields) else ()
-    return found
+    paths = fields.paths
+    if paths is None:
+        paths = fields.paths = _read(fields) if _has_any(fields) else ()
+    return paths
 
 
 def _has_any(fields: FieldSection) -> bool:

@@ -46,7 +46,7 @@ class FieldSection:
     `shape` has their names, `sent_values` their values without surrounding white space. `length` is
     the Content-Length, None if there is none; `chunked` is the only other framing. `connection` and
     `upgrade` are lower-case. Results of later steps (`sent`, `visitor`, `forwarded`, `claimed`) are
-    cached here, because a client repeats its fields from request to request. `told`: a section of
+    cached here, because a client repeats its fields from request to request. `known`: a section of
     the same shape that means the same; then `values` and `length` are given in place of `pairs`.
     """
 
@@ -61,15 +61,15 @@ class FieldSection:
         self,
         pairs: RawFields,
         shape: Shape | None = None,
-        told: "FieldSection | None" = None,
+        known: "FieldSection | None" = None,
         values: Values = (),
         length: int | None = None,
     ) -> None:
         self.host: Host
         self.via: list[bytes]
         self.shape = Shape(tuple([name for name, _ in pairs])) if shape is None else shape
-        if told is not None:
-            self._take(told, values, length)
+        if known is not None:
+            self._take(known, values, length)
             return
         self.sent_values = tuple([value for _, value in pairs])
         self.cookies = tuple(self.values(b"cookie"))
@@ -128,19 +128,19 @@ class FieldSection:
         """
         return FieldSection((), self.shape, self, values, length)
 
-    def _take(self, told: "FieldSection", values: Values, length: int | None) -> None:
+    def _take(self, known: "FieldSection", values: Values, length: int | None) -> None:
         """Take from another section of the same shape what it means for the message."""
         self.sent_values = values
         self.cookies = self.shape.pick_cookies(values) if values else ()
         self.length = length
-        self.has_body = told.chunked or bool(length)
-        self.host, self.agent, self.via = told.host, told.agent, told.via
-        self.chunked, self.expects_continue = told.chunked, told.expects_continue
-        self.connection, self.keep_alive = told.connection, told.keep_alive
-        self.upgrade, self.binds = told.upgrade, told.binds
-        self.bearer, self.token_way = told.bearer, told.token_way
-        self.has_credentials = told.has_credentials
-        self.worker_script, self.other_page = told.worker_script, told.other_page
+        self.has_body = known.chunked or bool(length)
+        self.host, self.agent, self.via = known.host, known.agent, known.via
+        self.chunked, self.expects_continue = known.chunked, known.expects_continue
+        self.connection, self.keep_alive = known.connection, known.keep_alive
+        self.upgrade, self.binds = known.upgrade, known.binds
+        self.bearer, self.token_way = known.bearer, known.token_way
+        self.has_credentials = known.has_credentials
+        self.worker_script, self.other_page = known.worker_script, known.other_page
         self.claimed = self.paths = self.forwarded = self.original = self.visitor = None
         self.sent, self.sent_for = b"", None
 
@@ -164,29 +164,29 @@ class FieldSection:
         return b",".join(self.values(name)).decode("latin-1")
 
     def _read(self) -> None:
-        found = self.values
-        credentials, tokens = found(b"authorization"), found(TOKEN_FIELD)
+        values = self.values
+        credentials, tokens = values(b"authorization"), values(TOKEN_FIELD)
         if credentials or tokens:
             self.has_credentials = True
             presented = read_token(credentials, tokens)
             if presented is not None:
                 self.bearer, self.token_way = presented
             self.binds = credentials_bind(credentials)
-        sites = found(b"sec-fetch-site")
-        self.other_page = bool(sites or found(b"origin")) and sites != _SAME_ORIGIN
+        sites = values(b"sec-fetch-site")
+        self.other_page = bool(sites or values(b"origin")) and sites != _SAME_ORIGIN
         # All browsers send the first field, some the second.
-        self.worker_script = bool(found(b"service-worker")) or b"serviceworker" in found(
+        self.worker_script = bool(values(b"service-worker")) or b"serviceworker" in values(
             b"sec-fetch-dest"
         )
-        self.via = found(b"via") + found(b"cdn-loop")
-        self.agent = b" ".join(found(b"user-agent")).decode("utf-8", "replace")
-        self.host = read_host([host.decode("latin-1") for host in found(b"host")])
-        options = self.connection = _read_options(found(b"connection"))
+        self.via = values(b"via") + values(b"cdn-loop")
+        self.agent = b" ".join(values(b"user-agent")).decode("utf-8", "replace")
+        self.host = read_host([host.decode("latin-1") for host in values(b"host")])
+        options = self.connection = _read_options(values(b"connection"))
         stays = b"close" not in options
         self.keep_alive = (stays, stays and b"keep-alive" in options)
-        self.upgrade = b",".join(found(b"upgrade")).lower()
-        self.expects_continue = b",".join(found(b"expect")).lower() == b"100-continue"
-        codings, lengths = found(b"transfer-encoding"), found(b"content-length")
+        self.upgrade = b",".join(values(b"upgrade")).lower()
+        self.expects_continue = b",".join(values(b"expect")).lower() == b"100-continue"
+        codings, lengths = values(b"transfer-encoding"), values(b"content-length")
         if codings and lengths:
             # Request smuggling relies on parsers that differ here (RFC 9112 section 6.1).
             raise RefusedError("both Content-Length and Transfer-Encoding")

@@ -52,13 +52,13 @@ def glimpse(sent: bytes) -> Mapping[str, str]:
     cookies, only that of the language is returned.
     """
     head = sent[:_MOST].partition(b"\r\n\r\n")[0]
-    found: dict[str, str] = {}
+    fields: dict[str, str] = {}
     for raw, value in _WANTED.findall(head):
         name, text = raw.decode("ascii").title(), value.decode("latin-1")
-        found[name] = f"{found[name]}, {text}" if name in found else text
+        fields[name] = f"{fields[name]}, {text}" if name in fields else text
     if (chosen := _CHOSEN.search(head)) is not None:
-        found["Cookie"] = chosen[1].decode("ascii")
-    return found
+        fields["Cookie"] = chosen[1].decode("ascii")
+    return fields
 
 
 #: Parameters of requests that wait for news: Engine.IO, CouchDB, Kubernetes, Consul.
@@ -105,8 +105,8 @@ def read_intent(method: str, headers: Mapping[str, str]) -> Intent:
         return Intent.CALL
     mode = headers.get("Sec-Fetch-Mode")
     if mode is not None:
-        found = _DESTINATIONS.get(headers.get("Sec-Fetch-Dest", "document"), Intent.CALL)
-        return found if mode == "navigate" else Intent.CALL
+        intent = _DESTINATIONS.get(headers.get("Sec-Fetch-Dest", "document"), Intent.CALL)
+        return intent if mode == "navigate" else Intent.CALL
     if wants_html(headers):
         return Intent.NAVIGATION
     return Intent.CALL
@@ -166,8 +166,8 @@ def is_preflight(method: str, fields: FieldSection) -> bool:
     """Whether it is a CORS preflight (Fetch, section 4.8), which has no credentials and no body."""
     if method != "OPTIONS" or fields.has_body or fields.cookies or fields.upgrade:
         return False
-    asked = fields.values(b"origin"), fields.values(b"access-control-request-method")
-    return all(len(values) == 1 for values in asked) and not fields.values(b"authorization")
+    own = fields.values(b"origin"), fields.values(b"access-control-request-method")
+    return all(len(values) == 1 for values in own) and not fields.values(b"authorization")
 
 
 def is_form(method: str, headers: Mapping[str, str]) -> bool:

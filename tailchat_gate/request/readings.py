@@ -97,40 +97,40 @@ def readings(path: str, most: int = MAX_READINGS) -> frozenset[str]:
     return _all_of((path,), _STEPS, len(path), most)
 
 
-def shortened(found: frozenset[str], most: int = MAX_READINGS) -> frozenset[str]:
-    """Return the further readings of a path, with readings `found`, without names of scripts.
+def shortened(paths: frozenset[str], most: int = MAX_READINGS) -> frozenset[str]:
+    """Return the further readings of a path, with readings `paths`, without names of scripts.
 
     To the script's application, "/index.php/admin" and "/public/index.php/admin" are "/admin".
     Raises TooManyReadingsError.
     """
-    if not any(map(_SCRIPT.search, found)):
+    if not any(map(_SCRIPT.search, paths)):
         return _NOTHING
-    return _all_of(found, _ALL_STEPS, min(map(len, found)), most) - found
+    return _all_of(paths, _ALL_STEPS, min(map(len, paths)), most) - paths
 
 
 def _all_of(
     start: Iterable[str], steps: Sequence[Sequence[_Step]], length: int, most: int
 ) -> frozenset[str]:
     """Return all results of steps on texts, in any order; `length` is the least cost of each."""
-    found = set(start)
-    waiting = list(found)
-    characters = sum(map(_weight, found))
+    paths = set(start)
+    waiting = list(paths)
+    characters = sum(map(_weight, paths))
     longest = most * (MAX_CHARACTERS // MAX_READINGS)
     while waiting:
         current = waiting.pop()
         # Most results are ASCII without escapes, for which fewer steps have an effect.
         for step in steps[("%" in current) + 2 * (not current.isascii())]:
             result = step(current)
-            if result not in found:
-                found.add(result)
+            if result not in paths:
+                paths.add(result)
                 waiting.append(result)
                 # Counted at once, because normalising turns one character into up to 18 (U+FDFA).
                 characters += _weight(result)
                 if characters > longest:
                     raise TooManyReadingsError
-        if len(found) > most or len(found) * length > longest:
+        if len(paths) > most or len(paths) * length > longest:
             raise TooManyReadingsError
-    return frozenset(found)
+    return frozenset(paths)
 
 
 def _weight(text: str) -> int:
@@ -283,15 +283,15 @@ def _resolve_dots(path: str) -> str:
     if "/." not in path:
         return path
     segments = path.split("/")[1:]
-    kept: list[str] = []
+    resolved: list[str] = []
     for segment in segments:
         if segment == "..":
-            del kept[-1:]
+            del resolved[-1:]
         elif segment != ".":
-            kept.append(segment)
+            resolved.append(segment)
     if segments[-1] in {".", ".."}:
-        kept.append("")
-    return "/" + "/".join(kept)
+        resolved.append("")
+    return "/" + "/".join(resolved)
 
 
 #: Steps that only change a text with "%", and steps that only change a non-ASCII text.

@@ -21,7 +21,7 @@ _MOST_ALIKE: Final = 8
 #: The most bytes of cached sections, shapes, and meanings of values.
 _KEPT_SECTIONS = 32 << 20
 _KEPT_SHAPES = 1 << 20
-_KEPT_TOLD = 4 << 20
+_KEPT_KNOWN = 4 << 20
 #: The most bytes of one cached section, or one shape, including all objects.
 _LARGEST_SECTION: Final = 24 << 10
 _LARGEST_SHAPE: Final = 16 << 10
@@ -42,7 +42,7 @@ class SectionReader:
     ) -> None:
         self._limits = limits
         self._careful: Final[Careful] = careful or read_carefully
-        self._kept: BoundedCache[bytes, FieldSection] = BoundedCache(
+        self._sections: BoundedCache[bytes, FieldSection] = BoundedCache(
             _KEPT_SECTIONS, cost=_cost_of_section, largest=_LARGEST_SECTION, twice=True
         )
         self.plain: Final = PlainSections(limits, often)
@@ -52,23 +52,23 @@ class SectionReader:
 
         Returns None if it must be read carefully, also if `raw` is no valid section.
         """
-        found = self._kept.get(raw)
-        if found is None and (found := self.plain.read(raw)) is not None:
-            self._kept.keep(raw, found)
-        return found
+        section = self._sections.get(raw)
+        if section is None and (section := self.plain.read(raw)) is not None:
+            self._sections.keep(raw, section)
+        return section
 
     def read(self, raw: bytes) -> FieldSection:
         """Return the section whose lines are `raw`, each with CRLF. Raises RefusedError."""
-        found = self.known(raw)
-        if found is None:
-            found = self._careful(raw, self._limits, self.plain.shape)
-            self.plain.learn(found)
-            self._kept.keep(raw, found)
-        return found
+        section = self.known(raw)
+        if section is None:
+            section = self._careful(raw, self._limits, self.plain.shape)
+            self.plain.learn(section)
+            self._sections.keep(raw, section)
+        return section
 
     def forget(self) -> None:
         """Clear the caches, because no further section will be read."""
-        self._kept.clear()
+        self._sections.clear()
         self.plain.forget()
 
 
@@ -88,8 +88,8 @@ class PlainSections:
         self._shapes: BoundedCache[Values, Shape] = BoundedCache(
             _KEPT_SHAPES, cost=_cost_of_shape, largest=_LARGEST_SHAPE
         )
-        self._told: BoundedCache[tuple[Shape, Values], FieldSection] = BoundedCache(
-            _KEPT_TOLD, cost=_cost_of_told, largest=_LARGEST_SHAPE, twice=True
+        self._known: BoundedCache[tuple[Shape, Values], FieldSection] = BoundedCache(
+            _KEPT_KNOWN, cost=_cost_of_known, largest=_LARGEST_SHAPE, twice=True
         )
         #: Shapes with a pattern by their number of lines, the last used first.
         self._patterns: dict[int, list[Shape]] = {}
@@ -105,12 +105,12 @@ class PlainSections:
         if match is None:
             return None
         shape, values = self._last, match.groups()
-        told = self._told.get((shape, shape.telling(values)))
-        if told is None or len(raw) > self._longest or not are_plain(values):
+        known = self._known.get((shape, shape.telling(values)))
+        if known is None or len(raw) > self._longest or not are_plain(values):
             return None
         if shape.length is None:
-            return told.with_values(values)
-        return told.with_values(values, read_length((values[shape.length],)))
+            return known.with_values(values)
+        return known.with_values(values, read_length((values[shape.length],)))
 
     def _match(self, raw: bytes) -> re.Match[bytes] | None:
         """Return the match of a section, None if no pattern matches.
@@ -138,9 +138,9 @@ class PlainSections:
             return
         if not shape.uses:
             self._shapes.keep(shape.names, shape)
-        told = (shape, shape.telling(section.sent_values))
-        if self._told.get(told) is None:
-            self._told.keep(told, section.with_values(()))
+        key = (shape, shape.telling(section.sent_values))
+        if self._known.get(key) is None:
+            self._known.keep(key, section.with_values(()))
         shape.uses += 1
         if shape.uses == self._often and _is_small(shape):
             shape.compile()
@@ -149,7 +149,7 @@ class PlainSections:
     def forget(self) -> None:
         """Drop the caches."""
         self._shapes.clear()
-        self._told.clear()
+        self._known.clear()
         self._patterns.clear()
         self._last = Shape(())
 
@@ -192,11 +192,11 @@ def _cost_of_shape(names: tuple[bytes, ...], _shape: Shape) -> int:
     return 2048 + sum([256 + 2 * len(name) for name in names])
 
 
-def _cost_of_told(key: tuple[Shape, Values], section: FieldSection) -> int:
+def _cost_of_known(key: tuple[Shape, Values], section: FieldSection) -> int:
     """Return about how many bytes the values of telling fields take, with their shape."""
     shape, values = key
-    told = sum([64 + 2 * len(value) for value in values]) + _cost_of_meaning(section)
-    return 1536 + ENTRY_BYTES + told + _cost_of_shape(shape.names, shape)
+    cost_of_values = sum([64 + 2 * len(value) for value in values]) + _cost_of_meaning(section)
+    return 1536 + ENTRY_BYTES + cost_of_values + _cost_of_shape(shape.names, shape)
 
 
 def _cost_of_meaning(section: FieldSection) -> int:

@@ -106,13 +106,13 @@ class Shape:
 
     def passed(self, rules: _R, passes: Callable[[_R, bytes], bool]) -> Picked:
         """Return the lines that a route's `rules` pass; `passes` judges a name by them."""
-        found = self._passed.get(rules)
-        if found is None:
-            kept = [place for place, name in enumerate(self.names) if passes(rules, name)]
-            found = Picked(self, kept)
-            most = min(_MAX_PASSED // (found.size + 1), _MAX_ROUTES) or 1
-            keep_in(self._passed, rules, found, most)
-        return found
+        picked = self._passed.get(rules)
+        if picked is None:
+            places = [place for place, name in enumerate(self.names) if passes(rules, name)]
+            picked = Picked(self, places)
+            most = min(_MAX_PASSED // (picked.size + 1), _MAX_ROUTES) or 1
+            keep_in(self._passed, rules, picked, most)
+        return picked
 
 
 def are_plain(values: Values) -> bool:

@@ -55,13 +55,13 @@ class HostPatterns(Generic[_T]):
     compared label by label, so that "badexample.com" is never below "example.com".
     """
 
-    def __init__(self, said: Mapping[str, _T]) -> None:
+    def __init__(self, by_pattern: Mapping[str, _T]) -> None:
         self._exact: Final = {
-            name: value for name, value in said.items() if not name.startswith(WILDCARD)
+            name: value for name, value in by_pattern.items() if not name.startswith(WILDCARD)
         }
         self._below: Final = {
             pattern.removeprefix(WILDCARD): value
-            for pattern, value in said.items()
+            for pattern, value in by_pattern.items()
             if pattern.startswith(WILDCARD)
         }
         # The numbers of labels in wildcards, the longest first, so that a host with a hundred
@@ -75,23 +75,23 @@ class HostPatterns(Generic[_T]):
 
         The whole name wins over a wildcard, a longer wildcard over a shorter one.
         """
-        found = self._exact.get(host)
-        if found is None and self._sizes:
+        value = self._exact.get(host)
+        if value is None and self._sizes:
             labels = host.split(".")
             for size in self._sizes:
-                found = self._below.get(".".join(labels[-size:]))
-                if found is not None and size < len(labels) and "" not in labels:
-                    return found
+                value = self._below.get(".".join(labels[-size:]))
+                if value is not None and size < len(labels) and "" not in labels:
+                    return value
             return None
-        return found
+        return value
 
     def covering(self, name: str) -> list[_T]:
         """Return the values of the wildcards that cover a name, the longest first."""
         labels = name.split(".")
-        found = (
+        values = (
             self._below.get(".".join(labels[-size:])) for size in self._sizes if size < len(labels)
         )
-        return [each for each in found if each is not None]
+        return [each for each in values if each is not None]
 
 
 class Host:

@@ -68,7 +68,7 @@ class TraceContexts:
                 state = _state([values[place] for place in states]) if states else b""
                 context.trace = self._continued(values[parents[0]], state)
         if context.trace is None and self.begins:
-            context.trace = self._begun()
+            context.trace = self._new_trace()
 
     def _continued(self, parent: bytes, state: bytes) -> Trace | None:
         """Return the trace of a traceparent, None if it is malformed.
@@ -97,7 +97,7 @@ class TraceContexts:
         lines = _line(trace_id, sent_id or parent_id, known) + state
         return Trace(trace_id, parent_id, lines, span_id, sent_id)
 
-    def _begun(self) -> Trace:
+    def _new_trace(self) -> Trace:
         ids = self._random_bytes(24).hex()
         trace_id, first_id = ids[:32], ids[32:]
         flags = int(int(trace_id[16:], 16) < self._sampled_below)

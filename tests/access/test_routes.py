@@ -487,7 +487,7 @@ def test_a_path_that_was_refused_is_refused_again_without_being_read() -> None:
     assert _read_paths(lambda: [may(table, path, method=m) for m in ("GET", "PUT", "X")]) == 0
     for index in range(200):
         assert not may(table, f"{path}{index}")
-    assert len(table._kept.refused) < 200
+    assert len(table._cache.refused) < 200
 
 
 def test_remembered_paths_are_bounded() -> None:
@@ -495,7 +495,7 @@ def test_remembered_paths_are_bounded() -> None:
     table = make_table(
         *(Row("/"), Row("/admin", ("signed-in",)), Row("/", host="a.test", methods=("GET",))),
     )
-    memory = table._kept
+    memory = table._cache
 
     assert not may(table, "/admin/x")
     assert not may(table, "/admin/x")
@@ -524,8 +524,8 @@ def test_paths_that_differ_are_not_remembered() -> None:
         for folder in ("", "/admin", "/a", "/a/b", "/a/b/x"):
             assert may(table, f"{folder}/{index}") == (folder != "/admin")
 
-    assert len(table._kept.forms) == 5
-    assert len(table._kept.paths) < 5, "but for the few whose hashes are alike"
+    assert len(table._cache.forms) == 5
+    assert len(table._cache.paths) < 5, "but for the few whose hashes are alike"
 
 
 def test_remembered_hosts_are_bounded() -> None:

@@ -235,8 +235,8 @@ def test_requests_that_differ_are_not_kept() -> None:
 
     sections = reader._sections
     assert len(reader._lines) < 5, "but for the few whose hashes are alike"
-    assert len(sections._kept) < 5
-    assert (len(sections.plain._shapes), len(sections.plain._told)) == (1, 1)
+    assert len(sections._sections) < 5
+    assert (len(sections.plain._shapes), len(sections.plain._known)) == (1, 1)
 
 
 def test_what_repeats_is_kept_whole() -> None:

@@ -331,6 +331,6 @@ async def test_a_retired_configuration_forgets_what_it_kept_for_requests(gate: F
     assert not authenticator._opened
     assert not old.gate.authorizer.sessions.reader._recent
     assert not len(old.gate.authorizer.sessions.reader._kept)
-    assert not len(old.service.reader._sections._kept)
-    assert not len(old.service.reader._sections.plain._told)
+    assert not len(old.service.reader._sections._sections)
+    assert not len(old.service.reader._sections.plain._known)
     assert not len(old.service.reader._lines)
