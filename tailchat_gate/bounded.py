@@ -68,10 +68,10 @@ class BoundedCache(Generic[_K, _V]):
 
     def get(self, key: _K) -> _V | None:
         """Return the value of a key, None if there is none."""
-        found = self._young.get(key)
-        if found is None and self._old and (found := self._old.pop(key, None)) is not None:
-            self._put(key, found, self._cost(key, found))
-        return found
+        value = self._young.get(key)
+        if value is None and self._old and (value := self._old.pop(key, None)) is not None:
+            self._put(key, value, self._cost(key, value))
+        return value
 
     def keep(self, key: _K, made: _V) -> None:
         """Store a value, unless it is too large or, with `twice`, its key is seen first."""
@@ -95,8 +95,8 @@ class BoundedCache(Generic[_K, _V]):
 
     def drop(self, key: _K) -> None:
         """Forget one key."""
-        if (found := self._young.pop(key, None)) is not None:
-            self._size -= self._cost(key, found)
+        if (value := self._young.pop(key, None)) is not None:
+            self._size -= self._cost(key, value)
         else:
             self._old.pop(key, None)
 

@@ -98,18 +98,18 @@ def peer_address(peer: object) -> str:
 
 def reset_on_close(transport: asyncio.Transport) -> None:
     """Let a close reset the connection, so that the peer does not take a message for complete."""
-    found = transport.get_extra_info("socket")
-    if found is not None and not transport.is_closing():
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    sock = transport.get_extra_info("socket")
+    if sock is not None and not transport.is_closing():
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
 
 
 def _room(transport: asyncio.Transport) -> int:
     """Return the least number of bytes that the transport's socket takes at once."""
-    found = transport.get_extra_info("socket")
-    if found is None or transport.is_closing():
+    sock = transport.get_extra_info("socket")
+    if sock is None or transport.is_closing():
         return 0
     try:
-        info = _MEMINFO.unpack(found.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size))
+        info = _MEMINFO.unpack(sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size))
     except (OSError, struct.error):
         return 0
     # Half, because the kernel also counts its bookkeeping (socket(7), SO_SNDBUF).
@@ -122,10 +122,10 @@ def unacknowledged_bytes(transport: asyncio.Transport) -> tuple[int, int]:
 
     A TLS transport does not count the bytes in the kernel's buffer.
     """
-    found = transport.get_extra_info("socket")
+    sock = transport.get_extra_info("socket")
     try:
-        waiting = fcntl.ioctl(found.fileno(), termios.TIOCOUTQ, bytes(_INT.size))
-        info = found.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_ACKED.size)
+        waiting = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(_INT.size))
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_ACKED.size)
     except OSError:
         return 0, 0
     return int(_INT.unpack(waiting)[0]), int(_BYTES_ACKED.unpack(info)[0])
@@ -139,12 +139,12 @@ def read_remaining(transport: asyncio.Transport | None) -> bytes:
     """
     if transport is None or transport.get_extra_info("ssl_object") is not None:
         return b""
-    found = transport.get_extra_info("socket")
-    if found is None:
+    sock = transport.get_extra_info("socket")
+    if sock is None:
         return b""
     words = b""
     try:
-        while len(words) < _MAX_BYTES and (more := os.read(found.fileno(), _MAX_BYTES)):
+        while len(words) < _MAX_BYTES and (more := os.read(sock.fileno(), _MAX_BYTES)):
             words += more
     except OSError:
         return words
@@ -170,12 +170,12 @@ def eof_is_authentic(transport: asyncio.Transport | None) -> bool:
     Anyone on the network path can send a FIN, so with TLS only close_notify shows that all bytes
     have arrived (RFC 9112 section 9.8, RFC 8446 section 6.1).
     """
-    found = transport.get_extra_info("ssl_object") if transport is not None else None
-    if found is None:
+    tls = transport.get_extra_info("ssl_object") if transport is not None else None
+    if tls is None:
         return True
     try:
         # The protocol got all bytes before EOF, so this read takes none away.
-        return not found.read(1)
+        return not tls.read(1)
     except ssl.SSLZeroReturnError:
         return True
     except ssl.SSLError:

@@ -125,15 +125,15 @@ class _Handler(web.RequestHandler):
     ) -> tuple[web.StreamResponse, bool]:
         """Send the response, then release the client's transport."""
         self.begun = True
-        found, reset = await super().finish_response(request, resp, start_time)
+        response, reset = await super().finish_response(request, resp, start_time)
         if self.transport is not None and not reset:
             self.transport = None
             self.force_close()
             if self._task_handler is not None:
                 self._task_handler.add_done_callback(lambda _: self.connection_lost(None))
             if self.let_go is not None:
-                self.let_go(found)
-        return found, reset
+                self.let_go(response)
+        return response, reset
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Break the reference cycle with the request, for which the collector would be needed."""

@@ -62,8 +62,8 @@ def peer_end(transport: asyncio.BaseTransport) -> PeerEnd:
 
 def unread_bytes(transport: asyncio.BaseTransport) -> int:
     """Return the number of received bytes that are unread in the socket."""
-    found = transport.get_extra_info("socket").fileno()
-    return int(_INT.unpack(fcntl.ioctl(found, termios.FIONREAD, bytes(_INT.size)))[0])
+    descriptor = transport.get_extra_info("socket").fileno()
+    return int(_INT.unpack(fcntl.ioctl(descriptor, termios.FIONREAD, bytes(_INT.size)))[0])
 
 
 class HalfClosed:

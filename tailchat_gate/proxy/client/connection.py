@@ -221,10 +221,10 @@ class ClientConnection(FlowControl):
         self._taker = taker
         # Bytes that come after the tunnel has ended are not read.
         self._unread = True
-        kept = self._take_kept()
+        waiting = self._take_waiting()
         self.release(PIPELINED)
-        if kept:
-            taker.from_client(kept)
+        if waiting:
+            taker.from_client(waiting)
         if self._half_closed is not None:
             self._half_closed, self._deadline = None, 0.0
             self._unread = False
@@ -268,25 +268,25 @@ class ClientConnection(FlowControl):
         self._reading = False
 
     def _go_on(self) -> None:
-        self._take(self._take_kept())
+        self._take(self._take_waiting())
         if not self._kept or self._active_request is None:
             self.release(PIPELINED)
 
-    def _take_kept(self) -> bytes:
-        kept, self._kept = bytes(self._kept), b""
-        return kept
+    def _take_waiting(self) -> bytes:
+        waiting, self._kept = bytes(self._kept), b""
+        return waiting
 
     def _read_head(self, data: bytes) -> bytes:
         """Read the head at the start of `data`, and begin to answer; return the bytes after it."""
         try:
-            found = self._service.reader.read(data)
+            head_read = self._service.reader.read(data)
         except RefusedError as error:
             self._refuse(error, data)
             return b""
-        if found is None:
+        if head_read is None:
             self._keep_part(data)
             return b""
-        head, size = found
+        head, size = head_read
         self._deadline = 0.0
         self._in_head = False
         self._service.handler.handle(self, head)
@@ -299,11 +299,11 @@ class ClientConnection(FlowControl):
         if not self._kept:
             self._kept = bytearray(data)
             return
-        kept = cast("bytearray", self._kept)
-        kept += data
-        if len(kept) > self._service.max_head_bytes:
+        buffer = cast("bytearray", self._kept)
+        buffer += data
+        if len(buffer) > self._service.max_head_bytes:
             self._kept = b""
-            self._take(bytes(kept))
+            self._take(bytes(buffer))
 
     def _feed_body(self, data: bytes) -> bytes:
         """Give the body in `data` to its sink; return the bytes after it."""

@@ -20,7 +20,7 @@ _BY_PROXY: Final = (b"via", b"forwarded", b"x-forwarded-for", b"x-real-ip")
 Person = tuple[str, str] | None
 
 
-class _Kept(NamedTuple):
+class _OwnConnection(NamedTuple):
     person: Person
     connection: UpstreamConnection
 
@@ -31,7 +31,7 @@ class OwnConnections:
     __slots__ = ("_kept",)
 
     def __init__(self) -> None:
-        self._kept: dict[Pool, _Kept] = {}
+        self._kept: dict[Pool, _OwnConnection] = {}
 
     def has(self, pool: Pool) -> bool:
         """Whether there is a connection to the pool's upstream."""
@@ -42,12 +42,12 @@ class OwnConnections:
 
         Closes the connections of any other person, who no longer uses the client's connection.
         """
-        for other, kept in tuple(self._kept.items()):
-            if person is None or kept.person != person:
-                other.drop_own(kept.connection)
+        for other, own in tuple(self._kept.items()):
+            if person is None or own.person != person:
+                other.drop_own(own.connection)
                 del self._kept[other]
-        found = self._kept.pop(pool, None)
-        return found.connection if found and pool.take_own(found.connection) else None
+        entry = self._kept.pop(pool, None)
+        return entry.connection if entry and pool.take_own(entry.connection) else None
 
     def keep(self, pool: Pool, person: Person, connection: UpstreamConnection) -> None:
         """Store a connection for `person`'s next request."""
@@ -55,12 +55,12 @@ class OwnConnections:
             oldest = next(iter(self._kept))
             oldest.drop_own(self._kept.pop(oldest).connection)
         pool.keep_own(connection)
-        self._kept[pool] = _Kept(person, connection)
+        self._kept[pool] = _OwnConnection(person, connection)
 
     def close(self) -> None:
         """Close all connections, because the client's connection is closed."""
-        for pool, kept in self._kept.items():
-            pool.drop_own(kept.connection)
+        for pool, own in self._kept.items():
+            pool.drop_own(own.connection)
         self._kept.clear()
 
 

@@ -87,20 +87,20 @@ class ClientConnectionLimits:
 
     def enter(self, who: str, connection: ClientProtocol, most: int) -> bool:
         """Count a connection; return False and count nothing if the client has too many."""
-        found = self._open.get(who)
-        if found is None:
-            found = self._open[who] = set()
-        elif len(found) >= most and not self._make_room(who, found):
+        connections = self._open.get(who)
+        if connections is None:
+            connections = self._open[who] = set()
+        elif len(connections) >= most and not self._make_room(who, connections):
             return False
-        found.add(connection)
+        connections.add(connection)
         return True
 
     def leave(self, who: str, connection: ClientProtocol) -> None:
         """Count one connection less, because one is closed."""
-        found = self._open.get(who)
-        if found is not None:
-            found.discard(connection)
-            if not found:
+        connections = self._open.get(who)
+        if connections is not None:
+            connections.discard(connection)
+            if not connections:
                 del self._open[who]
 
     def sweep(self) -> None:
@@ -190,7 +190,11 @@ class ClientServer:
     def _check_sessions(self) -> None:
         self._prompt = None
         self._watch.check(
-            [found.active_request for found in self.connections if found.active_request is not None]
+            [
+                client.active_request
+                for client in self.connections
+                if client.active_request is not None
+            ]
         )
 
     def hear_of_sessions(self) -> None:
@@ -238,7 +242,7 @@ class ClientServer:
         if now < self._next_tls:
             return True
         self._next_tls = now + TLS_ROUND_SECONDS
-        return close_oldest([one for one in self.connections if one.secure])
+        return close_oldest([connection for connection in self.connections if connection.secure])
 
     def may_linger(self) -> bool:
         """Whether a rejected client may stay connected until it has read why."""
@@ -298,7 +302,9 @@ class ClientServer:
 
 def close_oldest(connections: Collection[ClientProtocol]) -> bool:
     """Close the idle connections whose deadline is next; return False if none was idle."""
-    idle = [one for one in connections if one.idle_deadline]
-    for one in heapq.nsmallest(len(idle) // _CLOSED_PART + 1, idle, key=lambda c: c.idle_deadline):
-        one.close_idle()
+    idle = [connection for connection in connections if connection.idle_deadline]
+    for connection in heapq.nsmallest(
+        len(idle) // _CLOSED_PART + 1, idle, key=lambda c: c.idle_deadline
+    ):
+        connection.close_idle()
     return bool(idle)

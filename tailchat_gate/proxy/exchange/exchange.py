@@ -90,8 +90,8 @@ class Exchange(Admitted):
         # A used connection may close at any moment, and a protocol switch cannot be repeated.
         if upstream is None and self._settings.keepalive and not self.forward_request.upgrade:
             length = self.forward_request.request.fields.length or 0
-            kept = self._whole or 0 < length <= REPEATED_BYTES
-            upstream = self.pool.take(now, repeatable=self._repeatable and kept)
+            is_kept = self._whole or 0 < length <= REPEATED_BYTES
+            upstream = self.pool.take(now, repeatable=self._repeatable and is_kept)
         if upstream is None:
             self._connect()
         else:

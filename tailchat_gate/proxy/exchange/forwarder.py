@@ -155,8 +155,10 @@ class Forwarder:
                 self._several[route.name] = several
                 self._upstreams[route.name] = None, several.exchange
                 continue
-            kept = route.settings.request_buffer
-            make = partial(exchange_for, self._upstream_pools.bodies, kept) if kept else Exchange
+            buffer = route.settings.request_buffer
+            make = (
+                partial(exchange_for, self._upstream_pools.bodies, buffer) if buffer else Exchange
+            )
             self._upstreams[route.name] = self._upstream(route, pools[0]), make
 
     def _of_several(self, route: Route, pools: Iterable[Pool]) -> Backends:
@@ -239,10 +241,10 @@ class Forwarder:
         upstream, make = self._upstreams[context.route]
         if upstream is None:
             person = balanced_person(forward_request.visitor)
-            found = self._several[context.route].enter(client, context, person)
-            if isinstance(found, Reason):
-                return found
-            upstream = found
+            chosen = self._several[context.route].enter(client, context, person)
+            if isinstance(chosen, Reason):
+                return chosen
+            upstream = chosen
         elif (busy := upstream.enter(context.client_address.network)) is not None:
             return busy
         exchange = make(client, context, forward_request, upstream, after)
@@ -297,9 +299,9 @@ def _shared(settings: RouteSettings) -> Iterator[_Shared]:
             yield _Shared(shared_by(settings, address), Backend.of_route(settings, address))
 
 
-def _shorter(one: float, other: float) -> float:
+def _shorter(first: float, second: float) -> float:
     """Return the shorter of two limits in seconds; 0 means no limit."""
-    return min(one, other) if one and other else one or other
+    return min(first, second) if first and second else first or second
 
 
 def _switch(route: Route, session_idle: float) -> _Switch:

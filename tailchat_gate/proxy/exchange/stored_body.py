@@ -196,9 +196,9 @@ class _File:
 
 def check_space(descriptor: int, count: int) -> None:
     """Raise OSError if a file system would be too full after `count` more bytes."""
-    found = os.fstatvfs(descriptor)
+    volume = os.fstatvfs(descriptor)
     # Some file systems report no size.
-    if found.f_blocks:
-        free = found.f_bavail * found.f_frsize
-        if free - count < min(_FREE_BYTES, found.f_blocks * found.f_frsize // 8):
+    if volume.f_blocks:
+        free = volume.f_bavail * volume.f_frsize
+        if free - count < min(_FREE_BYTES, volume.f_blocks * volume.f_frsize // 8):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

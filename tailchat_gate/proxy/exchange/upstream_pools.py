@@ -182,8 +182,8 @@ class UpstreamPools:
             del self._users[of_both]
             self._health.pop(of_both).close()
             urls = {health.backend.url for health in self.health}
-            for found in [found for found in self.ejections if found[0] not in urls]:
-                del self.ejections[found]
+            for gone in [labels for labels in self.ejections if labels[0] not in urls]:
+                del self.ejections[gone]
 
     def leave(self, key: Hashable) -> None:
         """Leave a pool; close its connections if no configuration uses it."""
@@ -192,8 +192,8 @@ class UpstreamPools:
             del self._users[key]
             self._pools.pop(key).close()
             urls = {pool.backend.url for pool in self.pools}
-            for found in [found for found in self.failures if found[0] not in urls]:
-                del self.failures[found]
+            for gone in [labels for labels in self.failures if labels[0] not in urls]:
+                del self.failures[gone]
             for url in self.counts.keys() - urls:
                 del self.counts[url]
 
@@ -239,7 +239,9 @@ class UpstreamPools:
             health.sweep(now)
         for tunnel in tuple(self.tunnels):
             tunnel.check(now, clock)
-        self._leaving = [one for one in self._leaving if one.transport is not None]
+        self._leaving = [
+            connection for connection in self._leaving if connection.transport is not None
+        ]
         for upstream in self._leaving:
             upstream.check(now)
 
@@ -273,30 +275,38 @@ class ConnectionMetrics:
         yield _EXHAUSTED, (((), descriptors.exhausted),)
 
     def _states(self) -> Iterable[tuple[Labels, Value]]:
-        found: Counter[Labels] = Counter()
+        states: Counter[Labels] = Counter()
         for pool in self._upstream_pools.pools:
             for state, count in pool.states.items():
-                found[pool.backend.url, state] += count
-        return tuple(found.items())
+                states[pool.backend.url, state] += count
+        return tuple(states.items())
 
 
 def _of_upstreams(counts: tuple[tuple[str, UpstreamCounts], ...]) -> Iterator[Collected]:
     yield (
         _REQUESTS,
-        (((url, code), count) for url, one in counts for code, count in one.by_class().items()),
+        (
+            ((url, code), count)
+            for url, upstream in counts
+            for code, count in upstream.by_class().items()
+        ),
     )
     yield (
         _REUSE,
         (
             ((url, connection), count)
-            for url, one in counts
-            for connection, count in (("new", one.new), ("reused", one.reused))
+            for url, upstream in counts
+            for connection, count in (("new", upstream.new), ("reused", upstream.reused))
         ),
     )
-    yield _CONNECT, (((url,), one.connect) for url, one in counts)
-    yield _FIRST_BYTE, (((url,), one.first_byte) for url, one in counts)
-    yield _UP, (((url,), one.up) for url, one in counts if one.up is not None)
+    yield _CONNECT, (((url,), upstream.connect) for url, upstream in counts)
+    yield _FIRST_BYTE, (((url,), upstream.first_byte) for url, upstream in counts)
+    yield _UP, (((url,), upstream.up) for url, upstream in counts if upstream.up is not None)
     yield (
         _CERTIFICATE,
-        (((url,), one.certificate_expires) for url, one in counts if one.certificate_expires),
+        (
+            ((url,), upstream.certificate_expires)
+            for url, upstream in counts
+            if upstream.certificate_expires
+        ),
     )

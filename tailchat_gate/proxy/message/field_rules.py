@@ -145,8 +145,8 @@ class FieldRules:
     def trails(self, name: bytes, rules: RouteRules) -> bool:
         """Whether a trailer is passed on; routes cannot pass one that may not be a trailer."""
         action = self.judge(name)
-        kept = action is _KEEP or (action is _SET and rules.passes(name, action))
-        return kept and may_trail(name)
+        is_sent = action is _KEEP or (action is _SET and rules.passes(name, action))
+        return is_sent and may_trail(name)
 
     def rule(self, name: bytes) -> FieldRule:
         """Return the first rule that applies to a field's name."""
@@ -154,20 +154,20 @@ class FieldRules:
             return FieldRule.COOKIE
         folded = fold(name)
         if is_own(folded):
-            found = FieldRule.OWN
+            rule = FieldRule.OWN
         elif folded in HOP_BY_HOP:
-            found = FieldRule.HOP_BY_HOP
+            rule = FieldRule.HOP_BY_HOP
         elif folded in ROUTING_FIELDS:
-            found = FieldRule.ROUTING
+            rule = FieldRule.ROUTING
         elif folded in TRACE_CONTEXT:
-            found = FieldRule.TRACE
+            rule = FieldRule.TRACE
         elif is_claim(folded):
-            found = FieldRule.CLAIM
+            rule = FieldRule.CLAIM
         elif not is_plain(name):
-            found = FieldRule.ODD_NAME
+            rule = FieldRule.ODD_NAME
         else:
-            found = FieldRule.SET if folded in self._set else FieldRule.NONE
-        return found
+            rule = FieldRule.SET if folded in self._set else FieldRule.NONE
+        return rule
 
 
 def may_trail(name: bytes) -> bool:
@@ -196,7 +196,7 @@ def _rules(
 ) -> dict[str, RouteRules]:
     """Return the rules of each route by its name; the gate sets `everywhere` for all tools."""
     by_tool: dict[object, set[bytes]] = {}
-    tools = [[tool_of(upstream_address(one)) for one in route.backends] for route in routes]
+    tools = [[tool_of(upstream_address(address)) for address in route.backends] for route in routes]
     for route, backends in zip(routes, tools, strict=True):
         for tool in backends:
             own = by_tool.setdefault(tool, set(everywhere))

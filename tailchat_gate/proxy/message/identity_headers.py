@@ -39,10 +39,10 @@ def _percent(value: str) -> bytes:
     encoded = _escaped(value)
     if len(encoded) > MAX_VALUE_BYTES:
         # A cut inside an escape or a character could not be decoded.
-        kept = value
+        shortened = value
         while len(encoded) > MAX_VALUE_BYTES:
-            kept = kept[: len(kept) * MAX_VALUE_BYTES // len(encoded)]
-            encoded = _escaped(kept)
+            shortened = shortened[: len(shortened) * MAX_VALUE_BYTES // len(encoded)]
+            encoded = _escaped(shortened)
     return encoded
 
 
@@ -127,11 +127,11 @@ class IdentityHeaders:
     def _signed(self, visitor: Visitor | Machine, route: Route, assertions: Assertions) -> bytes:
         """Return the lines with an assertion for the route."""
         name = route.name
-        kept = visitor.assertions.get(name)
+        cached = visitor.assertions.get(name)
         # Not from another configuration, which has other groups, keys and audiences, and not from
         # before the clock was set back, as its `iat` would be in the future.
-        if kept is not None and kept[0] is self and kept[1] <= assertions.clock() < kept[2]:
-            return kept[3]
+        if cached is not None and cached[0] is self and cached[1] <= assertions.clock() < cached[2]:
+            return cached[3]
         groups = [] if isinstance(visitor, Machine) else self.groups_of(visitor.record.sub)
         minted = assertions.mint(visitor, groups, route.settings.audience or name)
         lines = self._plain(visitor, route) + minted.line

@@ -170,12 +170,12 @@ class RequestHeaders:
     def trailers(self, settings: RouteSettings, fields: RawFields) -> bytes:
         """Return the trailer lines for the upstream, without fields that only a head may have."""
         rules = self._rules.of_route[settings.name]
-        kept = (
+        lines = (
             b"%b: %b\r\n" % (name, value)
             for name, value in fields
             if self._rules.trails(name, rules)
         )
-        return b"".join(kept)
+        return b"".join(lines)
 
     def rewrite(self, fields: FieldSection, settings: RouteSettings) -> list[bytes]:
         """Return the client's fields that are passed on, as pieces to be joined.
@@ -197,8 +197,8 @@ class RequestHeaders:
             if action is _KEEP:
                 pieces += (name, b": ", value, CRLF)
             elif action is _COOKIE:
-                if kept := self._cookies.for_upstream(value, host):
-                    pieces += (name, b": ", kept, CRLF)
+                if cookies := self._cookies.for_upstream(value, host):
+                    pieces += (name, b": ", cookies, CRLF)
             elif rules.passes(name, action):
                 pieces += (name, b": ", value, CRLF)
         if listed := self._listed(fields, settings):
@@ -326,11 +326,11 @@ def takes_trailers(fields: FieldSection) -> bool:
 
 def without(pieces: list[bytes], listed: Collection[bytes]) -> list[bytes]:
     """Return field pieces (name, ": ", value, CRLF, ...) without the lower-case names `listed`."""
-    kept: list[bytes] = []
+    passed: list[bytes] = []
     for start in range(0, len(pieces), 4):
         if pieces[start].lower() not in listed:
-            kept += pieces[start : start + 4]
-    return kept
+            passed += pieces[start : start + 4]
+    return passed
 
 
 def _replaced(pieces: list[bytes], rewritten: Mapping[bytes, bytes]) -> list[bytes]:

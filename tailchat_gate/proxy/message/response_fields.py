@@ -125,7 +125,9 @@ class ResponseRewriter:
         inside = settings.path if settings.upstream_path is None else settings.upstream_path
         self._inside = inside.encode("ascii").rstrip(b"/")
         addresses = map(upstream_address, settings.backends)
-        named = [str(one.url.authority) for one in addresses if isinstance(one, HttpAddress)]
+        named = [
+            str(address.url.authority) for address in addresses if isinstance(address, HttpAddress)
+        ]
         if settings.upstream_host:
             named.append(settings.upstream_host)
         self._tool = frozenset(_authority(name.encode("ascii")) for name in named)
@@ -172,18 +174,18 @@ class ResponseRewriter:
         if not self._cookies:
             return value
         pair, *attributes = value.split(b";")
-        kept = [pair]
+        parts = [pair]
         for attribute in attributes:
-            name, _, found = attribute.partition(b"=")
+            name, _, text = attribute.partition(b"=")
             lower = name.strip().lower()
             if lower == b"domain":
                 continue
             if lower == b"path" and not pair.strip().lower().startswith(_HOST_PREFIX):
                 # Without the last slash, or the cookie would not be sent for the route's own path.
-                kept.append(b" Path=" + (self._outward(found.strip()).rstrip(b"/") or b"/"))
+                parts.append(b" Path=" + (self._outward(text.strip()).rstrip(b"/") or b"/"))
             else:
-                kept.append(attribute)
-        return b";".join(kept)
+                parts.append(attribute)
+        return b";".join(parts)
 
     def _is_outside(self, path: bytes) -> bool:
         """Whether a path begins with the route's own."""

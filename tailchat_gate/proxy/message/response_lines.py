@@ -156,10 +156,10 @@ class ResponseLines:
         if match is None:
             raise BadResponseError("a status line that is malformed")
         sent = b"HTTP/1.1 %b %b" % (match[2], match[3] or b"")
-        found = (int(match[2]), match[1] == b"0", sent)
+        parsed = (int(match[2]), match[1] == b"0", sent)
         if raw[8:10] != b"  ":
-            _store(self.statuses, raw, found)
-        return found
+            _store(self.statuses, raw, parsed)
+        return parsed
 
 
 def _store(cache: dict[bytes, _Value], key: bytes, value: _Value) -> None:
@@ -207,12 +207,12 @@ def with_one_framing(section: bytes) -> bytes:
     if len(lengths) < len(fields):
         return _FRAMING.sub(lambda match: b"" if _is_length(match) else match[0], section)
     numbers = [
-        CONTENT_LENGTH.fullmatch(one.strip(b" \t")) for one in b",".join(lengths).split(b",")
+        CONTENT_LENGTH.fullmatch(length.strip(b" \t")) for length in b",".join(lengths).split(b",")
     ]
     if not all(numbers) or len({int(number[1]) for number in numbers if number}) > 1:
         return section
-    kept = b"Content-Length: %b\r\n" % (numbers[0][1] if numbers[0] else b"")
-    return _FRAMING.sub(b"", section) + kept
+    framing = b"Content-Length: %b\r\n" % (numbers[0][1] if numbers[0] else b"")
+    return _FRAMING.sub(b"", section) + framing
 
 
 def _is_length(match: re.Match[bytes]) -> bool:

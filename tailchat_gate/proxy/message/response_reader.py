@@ -141,27 +141,27 @@ class ResponseReader:
 
     def _feed_lf_head(self, data: bytes, out: list[bytes]) -> bytes:
         """Read a head whose lines end with a bare LF; return the bytes after it."""
-        found = take_lf_head(data)
-        if len(data if found is None else found[0]) > MAX_HEAD_BYTES:
+        head_read = take_lf_head(data)
+        if len(data if head_read is None else head_read[0]) > MAX_HEAD_BYTES:
             raise BadResponseError("a head that is too long")
-        if found is None:
+        if head_read is None:
             self._partial = data
             return b""
         self._mended = True
-        self._read_head(found[0][:-2], out)
+        self._read_head(head_read[0][:-2], out)
         if self.switched:
-            self.leftover = found[1]
+            self.leftover = head_read[1]
             return b""
-        return found[1]
+        return head_read[1]
 
     def _read_head(self, head: bytes, out: list[bytes]) -> None:
         raw = head.split(CRLF)
-        found = self._lines.statuses.get(raw[0])
-        if found is None:
-            found = self._lines.status(raw[0])
+        known = self._lines.statuses.get(raw[0])
+        if known is None:
+            known = self._lines.status(raw[0])
             # A line with two spaces is never cached, so it is noticed here each time.
             self._mended = self._mended or raw[0][8:10] == b"  "
-        status, http10, line = found
+        status, http10, line = known
         try:
             lines = self._fields(raw, line)
         except BadResponseError:
@@ -196,30 +196,34 @@ class ResponseReader:
         for _ in range(passed.count(None)):
             at = passed.index(None, at)
             raw = raw_lines[at]
-            found = known.get(raw)
-            if found is None:
-                found = self._lines.line(raw)
-            action = found.action
+            line = known.get(raw)
+            if line is None:
+                line = self._lines.line(raw)
+            action = line.action
             if action is _KEEP:
                 passed[at] = raw
             elif action is _CONTENT_LENGTH:
                 if self._length is not None:
                     raise BadResponseError("more than one Content-Length")
-                self._length = found.length
-                passed[at] = found.sent
+                self._length = line.length
+                passed[at] = line.sent
             else:
-                passed[at] = b"" if action is _DROP else self._note(found)
+                passed[at] = b"" if action is _DROP else self._note(line)
         if self._length is not None and self._chunks is not None:
             raise BadResponseError("both Content-Length and Transfer-Encoding")
-        kept = list(filter(None, passed))
+        lines = list(filter(None, passed))
         if self._options and (listed := self._options - _NEVER_LISTED):
-            kept[1:] = [one for one in kept[1:] if one.partition(b":")[0].lower() not in listed]
-        return kept
+            lines[1:] = [
+                raw_line
+                for raw_line in lines[1:]
+                if raw_line.partition(b":")[0].lower() not in listed
+            ]
+        return lines
 
     def _asks_to_stay(self, raw_lines: list[bytes]) -> bool:
         """Whether a response in HTTP/1.0 with these lines leaves the connection open."""
-        found = (self._known.get(raw) for raw in raw_lines)
-        options = self._options.union(*(line.options for line in found if line is not None))
+        lines = (self._known.get(raw) for raw in raw_lines)
+        options = self._options.union(*(line.options for line in lines if line is not None))
         return b"keep-alive" in options and self._chunks is None
 
     def _note(self, line: Line) -> bytes:

@@ -80,7 +80,7 @@ def requested_span(fields: Fields, etag: str, size: int) -> ByteSpan | None:
     match = _BYTES.fullmatch(values[0].strip(" \t")) if len(values) == 1 else None
     if match is None or not _may_resume(fields, etag):
         return None
-    ranges = [found for part in match[1].split(",") if (found := part.strip(" \t"))]
+    ranges = [span for part in match[1].split(",") if (span := part.strip(" \t"))]
     only = _RANGE.fullmatch(ranges[0]) if len(ranges) == 1 else None
     return None if only is None else _span(only[1], only[2], size)
 

@@ -102,10 +102,10 @@ class LocalFiles:
         """
         if request.method not in _METHODS:
             return _refusal(HTTPStatus.METHOD_NOT_ALLOWED, {"Allow": _ALLOWED})
-        asked = read_path(path)
-        if asked is None:
+        path_read = read_path(path)
+        if path_read is None:
             return _refusal(HTTPStatus.NOT_FOUND)
-        wanted = _Wanted(asked, request.raw_path, request.headers, request.method == "HEAD")
+        wanted = _Wanted(path_read, request.raw_path, request.headers, request.method == "HEAD")
         async with self._reads.turns:
             response = await self._reads.run(self._look_up, wanted)
         headers = {**_FILE, **response.headers}
@@ -119,19 +119,19 @@ class LocalFiles:
 
     def _look_up(self, wanted: "_Wanted") -> "_Response":
         """Find the file, judge the request and read the first piece; it blocks."""
-        found = find(self._directory, wanted.path.names)
-        if found is None:
+        node = find(self._directory, wanted.path.names)
+        if node is None:
             return _refused(HTTPStatus.NOT_FOUND)
-        if found.in_folder and not wanted.path.folder:
-            found.file.close()
+        if node.in_folder and not wanted.path.folder:
+            node.file.close()
             return _Response(
                 HTTPStatus.PERMANENT_REDIRECT,
                 {"Location": _with_slash(wanted.target), "Content-Length": "0"},
             )
-        if wanted.path.folder and not found.in_folder:
-            found.file.close()
+        if wanted.path.folder and not node.in_folder:
+            node.file.close()
             return _refused(HTTPStatus.NOT_FOUND)
-        return self._judge(wanted, found.file, INDEX if found.in_folder else wanted.path.names[-1])
+        return self._judge(wanted, node.file, INDEX if node.in_folder else wanted.path.names[-1])
 
     def _judge(self, wanted: "_Wanted", file: OpenFile, name: bytes) -> "_Response":
         current = self._validators(file)

@@ -91,16 +91,16 @@ def _digest(path: str | None) -> bytes:
 
 def _system_authorities() -> tuple[object, ...]:
     """Return a value that changes with the system's CA certificates."""
-    found: list[object] = []
+    states: list[object] = []
     paths = ssl.get_default_verify_paths()
     for path in (paths.cafile, paths.capath):
         try:
             status = Path(path or "").stat()
         except OSError:
-            found.append(None)
+            states.append(None)
         else:
-            found.append((status.st_ino, status.st_mtime_ns, status.st_size))
-    return tuple(found)
+            states.append((status.st_ino, status.st_mtime_ns, status.st_size))
+    return tuple(states)
 
 
 #: The start of a pin.
@@ -132,11 +132,11 @@ def check_pin(connection: ssl.SSLObject | None, pins: Collection[str]) -> None:
     """Raise SSLError unless the peer's key is one of the pinned keys."""
     certificate = connection.getpeercert(binary_form=True) if connection is not None else None
     try:
-        found = pin_of(certificate or b"")
+        pin = pin_of(certificate or b"")
     except ValueError:
         raise ssl.SSLError("no certificate with a key that tls_pin can name") from None
-    if found not in pins:
-        raise ssl.SSLError(f"the tool's key is {found}, which tls_pin does not name")
+    if pin not in pins:
+        raise ssl.SSLError(f"the tool's key is {pin}, which tls_pin does not name")
 
 
 class Dialer:

@@ -81,7 +81,9 @@ class Balancer:
         """
         order = self._orders.get(person)
         if order is None:
-            order = tuple(sorted(self.members, key=lambda one: _rank(person, one), reverse=True))
+            order = tuple(
+                sorted(self.members, key=lambda member: _rank(person, member), reverse=True)
+            )
             self._orders.keep(person, order)
         return order
 
@@ -103,7 +105,7 @@ class Balancer:
         start = self._next % len(left)
         return min(
             (*left[start:], *left[:start]),
-            key=lambda one: (one.pool.entered + 1) / one.health.weight(now),
+            key=lambda member: (member.pool.entered + 1) / member.health.weight(now),
         )
 
 

@@ -212,8 +212,8 @@ class BackendHealth:
         self._ejections[self.backend.url, cause] += 1
         details = {"upstream": self.backend.url, "by": cause, "reason": reason}
         _log.warning("a backend is out", extra={"details": details})
-        for told in tuple(self.listeners):
-            told()
+        for listener in tuple(self.listeners):
+            listener()
 
     def _take_back(self) -> None:
         self.up, self.reason, self.fails = True, "", 0

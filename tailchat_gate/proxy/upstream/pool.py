@@ -325,13 +325,13 @@ class Pool(RequestSlots):
         """Close connections that were idle for too long; end overdue exchanges."""
         if self._idle or self._busy or self._own:
             self._follow_name()
-        kept: list[UpstreamConnection] = []
+        open_connections: list[UpstreamConnection] = []
         for connection in self._idle:
             if connection.is_reusable() and now - connection.idle_since < IDLE_SECONDS:
-                kept.append(connection)
+                open_connections.append(connection)
             else:
                 connection.abort()
-        self._idle = kept
+        self._idle = open_connections
         for connection in tuple(self._own):
             if not connection.is_reusable() or now - connection.idle_since >= OWN_IDLE_SECONDS:
                 self.drop_own(connection)

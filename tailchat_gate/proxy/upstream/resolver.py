@@ -54,8 +54,8 @@ class _Name:
         """Whether no lookup is needed yet."""
         if self.pending is not None:
             return False
-        kept = FAILED_SECONDS if self.failing else FRESH_SECONDS
-        return now - self.tried_at < kept
+        fresh_seconds = FAILED_SECONDS if self.failing else FRESH_SECONDS
+        return now - self.tried_at < fresh_seconds
 
     def is_usable(self, now: float) -> bool:
         return bool(self.good) and now - self.good_at < LAST_GOOD_SECONDS
@@ -134,9 +134,9 @@ class Names:
         name.pending_since = now
 
         def ask() -> None:
-            found = _getaddrinfo(name.host)
+            answer = _getaddrinfo(name.host)
             with suppress(RuntimeError):  # the loop was closed meanwhile
-                loop.call_soon_threadsafe(self._settle, name, found)
+                loop.call_soon_threadsafe(self._settle, name, answer)
 
         try:
             # Not in the loop's executor, because the end of the process waits for its threads.
@@ -146,15 +146,15 @@ class Names:
             loop.call_soon(self._settle, name, error)
         return pending
 
-    def _settle(self, name: _Name, found: tuple[AddressInfo, ...] | OSError) -> None:
+    def _settle(self, name: _Name, answer: tuple[AddressInfo, ...] | OSError) -> None:
         name.tried_at = self._time()
-        name.failing = isinstance(found, OSError)
-        if isinstance(found, OSError):
-            name.error = found
-            if found.errno in _NO_SUCH_NAME:
+        name.failing = isinstance(answer, OSError)
+        if isinstance(answer, OSError):
+            name.error = answer
+            if answer.errno in _NO_SUCH_NAME:
                 name.good = ()
         else:
-            name.good, name.good_at = found, name.tried_at
+            name.good, name.good_at = answer, name.tried_at
         pending, name.pending = name.pending, None
         if pending is not None and not pending.done():
             pending.set_result(None)
@@ -189,7 +189,7 @@ class NamesResolver(AbstractResolver):
 
 def _getaddrinfo(host: str) -> tuple[AddressInfo, ...] | OSError:
     try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        addresses = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except OSError as error:
         if host.rstrip(".").lower().endswith(".localhost"):
             # Loopback for browsers (RFC 6761 section 6.3), but not for every system.
@@ -199,7 +199,7 @@ def _getaddrinfo(host: str) -> tuple[AddressInfo, ...] | OSError:
         return socket.gaierror(socket.EAI_NONAME, "not a host name")
     # If Python is built without IPv6, an IPv6 address has other parts.
     infos: list[AddressInfo] = []
-    for family, kind, protocol, canonical, address in found:
+    for family, kind, protocol, canonical, address in addresses:
         if isinstance(address[0], str):
             infos.append((family, kind, protocol, canonical, address))
     return tuple(infos) or socket.gaierror(socket.EAI_NONAME, "no address")
