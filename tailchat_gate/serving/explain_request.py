@@ -75,7 +75,7 @@ def read_asked(text: str, method: str, settings: Settings, typed: bytes = b"") -
     if METHOD.fullmatch(method) is None:
         raise NotAskedError("--method: expected a method such as GET")
     authority = _ascii(match[2])
-    target = _ESCAPED.sub(lambda found: quote(found[0]), match[3])
+    target = _ESCAPED.sub(lambda unsafe: quote(unsafe[0]), match[3])
     if not target.startswith("/"):
         target = f"/{target}"
     sent = f"{method} {target} HTTP/1.1\r\nHost: {authority}\r\n".encode("ascii")

@@ -66,21 +66,24 @@ class Asker(NamedTuple):
 
 
 def explained(
-    settings: Settings, asked: Asked, asker: Asker, table: RouteTable | None = None
+    settings: Settings, request: Asked, asker: Asker, table: RouteTable | None = None
 ) -> tuple[bool, Lines]:
     """Return whether a request is let through, and the lines that explain why.
 
     `table` is built from `settings` if it is not given.
     """
-    if isinstance(asked, RefusedError):
-        return False, [_said("decision", _refusal(asked.reason)), _said("because of", str(asked))]
-    lines = list(_request(settings, asked, asker))
-    if is_own(asked.target.path, settings.server.prefix):
+    if isinstance(request, RefusedError):
+        return False, [
+            _said("decision", _refusal(request.reason)),
+            _said("because of", str(request)),
+        ]
+    lines = list(_request(settings, request, asker))
+    if is_own(request.target.path, settings.server.prefix):
         return True, [*lines, _said("decision", f"{Reason.OWN_PATH}, answered by the gate itself")]
     table = table or route_table(settings, asker.members, asker.grants)
     try:
-        match, decision = _decided(table, asked, asker)
-        lines += _rules(table, asked, match)
+        match, decision = _decided(table, request, asker)
+        lines += _rules(table, request, match)
         lines += _grants(asker)
         if settings.access.deny:
             lines.append(_said("on all", f"deny {', '.join(settings.access.deny)}"))
@@ -88,7 +91,7 @@ def explained(
         refusal = _said("decision", _refusal(refused.reason))
         return False, [*lines, refusal, _said("because of", str(refused))]
     if match is not None:
-        lines += _fates(settings, asked, match.route, asker.names)
+        lines += _fates(settings, request, match.route, asker.names)
     if match is None or not decision.allowed:
         lines.append(_said("decision", _refusal(decision.reason)))
         if asker.lock is not None and decision.reason is asker.lock.reason:
@@ -100,7 +103,7 @@ def explained(
     lines += _rates(settings, match.route, asker)
     if _has_tool(match.route):
         who = None if decision is AS_NOBODY else _who(asker.sub, asker.token)
-        lines += ["", *_sent(settings, asked, match.route, who, asker.members)]
+        lines += ["", *_sent(settings, request, match.route, who, asker.members)]
     return True, lines
 
 
@@ -122,43 +125,47 @@ def _has_tool(route: Route) -> bool:
 
 
 def _fates(
-    settings: Settings, asked: RequestHead, route: Route, names: Sequence[bytes]
+    settings: Settings, request: RequestHead, route: Route, names: Sequence[bytes]
 ) -> Iterator[str]:
     """Yield lines about what happens to the named fields."""
     if names and not _has_tool(route):
         yield _said("header", "none is passed on: the gate itself serves this route")
         return
     headers = request_headers(settings, CookieReader(cookie_names(settings)))
-    for fate in fates(headers, names, asked.fields, route.settings):
+    for fate in fates(headers, names, request.fields, route.settings):
         yield _said("header", fate)
 
 
-def _decided(table: RouteTable, asked: RequestHead, asker: Asker) -> tuple[Match | None, Decision]:
-    match = match_request(table, asked.fields, asked.fields.host.name, asked.method, asked.target)
+def _decided(
+    table: RouteTable, request: RequestHead, asker: Asker
+) -> tuple[Match | None, Decision]:
+    match = match_request(
+        table, request.fields, request.fields.host.name, request.method, request.target
+    )
     if asker.token and asker.lock:
         return match, Decision(allowed=False, reason=asker.lock.reason)
     decision = decide(match.rules, asker.admitted, asker.token) if match else NO_ROUTE
     if asker.lock and decision.reason is Reason.NOT_SIGNED_IN:
         # The gate's reason for a session that a lock has closed, and for a lock on all.
         decision = Decision(allowed=False, reason=asker.lock.reason)
-    if match and decision.allowed and not match.route.passes_on(asked.method):
+    if match and decision.allowed and not match.route.passes_on(request.method):
         decision = Decision(allowed=False, reason=Reason.METHOD_REFUSED)
     return match, decision
 
 
 def lets_in(
-    settings: Settings, asked: Asked, asker: Asker, table: RouteTable
+    settings: Settings, request: Asked, asker: Asker, table: RouteTable
 ) -> tuple[Remedy, ...]:
     """Return the changes that would let a refused person or machine in."""
-    if isinstance(asked, RefusedError) or not (asker.sub or asker.token):
+    if isinstance(request, RefusedError) or not (asker.sub or asker.token):
         return ()
     try:
-        reason = _decided(table, asked, asker)[1].reason
+        reason = _decided(table, request, asker)[1].reason
     except RefusedError as error:
         reason = error.reason
     who = f"{TOKEN}{asker.token}" if asker.token else str(asker.sub)
-    host, path = asked.fields.host.name, asked.target.path
-    refused = RefusedRequest(who, reason, host, path, asked.method, asker.lock)
+    host, path = request.fields.host.name, request.target.path
+    refused = RefusedRequest(who, reason, host, path, request.method, asker.lock)
     return remedies(settings, table, refused)
 
 
@@ -167,9 +174,9 @@ def remedy_line(remedy: Remedy) -> str:
     return _said("lets in", f"{remedy.table}: {remedy.line}" if remedy.table else remedy.line)
 
 
-def _request(settings: Settings, asked: RequestHead, asker: Asker) -> Iterator[str]:
-    host = asked.fields.host.raw.decode("ascii")
-    yield _said("request", f"{asked.method} {asked.target.raw.decode('ascii')} on {host}")
+def _request(settings: Settings, request: RequestHead, asker: Asker) -> Iterator[str]:
+    host = request.fields.host.raw.decode("ascii")
+    yield _said("request", f"{request.method} {request.target.raw.decode('ascii')} on {host}")
     who = f"the machine {asker.token}" if asker.token else "nobody"
     if asker.sub is not None:
         groups = IdentityHeaders(settings.groups, members=asker.members).groups_of(asker.sub)
@@ -181,13 +188,13 @@ def _request(settings: Settings, asked: RequestHead, asker: Asker) -> Iterator[s
         yield _said("groups", asker.about_groups)
 
 
-def _rules(table: RouteTable, asked: RequestHead, match: Match | None) -> Iterator[str]:
+def _rules(table: RouteTable, request: RequestHead, match: Match | None) -> Iterator[str]:
     """Yield lines about the matching route and the rules of each reading of the path."""
-    host, path = asked.fields.host.name, asked.target.path
+    host, path = request.fields.host.name, request.target.path
     yield _said("route", _route_line(match.route) if match else "none")
-    claimed = claimed_methods(asked.fields, asked.target.query) if table.names_methods else ()
-    for found in explain_match(table, host, path, (asked.method, *sorted(claimed))):
-        yield from _asks(found, path, asked.method)
+    claimed = claimed_methods(request.fields, request.target.query) if table.names_methods else ()
+    for explained_match in explain_match(table, host, path, (request.method, *sorted(claimed))):
+        yield from _asks(explained_match, path, request.method)
 
 
 def _grants(asker: Asker) -> Iterator[str]:
@@ -196,18 +203,18 @@ def _grants(asker: Asker) -> Iterator[str]:
         yield _said("grant", f"{grant.route}, {end_text(grant.until)}{reason}")
 
 
-def _asks(found: ExplainedMatch, path: str, method: str) -> Iterator[str]:
+def _asks(match: ExplainedMatch, path: str, method: str) -> Iterator[str]:
     # A reading is decoded from typed text and may contain control characters of terminals.
-    reading = found.reading.encode("unicode_escape").decode("ascii")
-    seen = f", read as {reading}" if found.reading != path else ""
-    if found.method != method:
-        seen += f", taken for {found.method}"
-    if not found.routes:
+    reading = match.reading.encode("unicode_escape").decode("ascii")
+    seen = f", read as {reading}" if match.reading != path else ""
+    if match.method != method:
+        seen += f", taken for {match.method}"
+    if not match.routes:
         why = "that leads to no route, or out of its own" if seen else "no route is there"
         yield _said("rule", f"nobody{seen}: {why}")
-    for route in found.routes:
+    for route in match.routes:
         settings = route.settings
-        if not found.taken:
+        if not match.taken:
             yield _said("rule", f"{route.name}{seen}: takes {', '.join(settings.methods)} alone")
             continue
         denied = f"; deny {', '.join(settings.deny)}" if settings.deny else ""
@@ -232,7 +239,7 @@ def _who(sub: str | None, token: str) -> Visitor | Machine | None:
 
 def _sent(
     settings: Settings,
-    asked: RequestHead,
+    request: RequestHead,
     route: Route,
     who: Visitor | Machine | None,
     members: Members,
@@ -247,8 +254,8 @@ def _sent(
             identity += b"X-Tailchat-Assertion: <signed>\r\n"
     reader = CookieReader(cookie_names(settings))
     head = request_headers(settings, reader).head(
-        asked,
-        route.upstream_target(asked.target.raw),
+        request,
+        route.upstream_target(request.target.raw),
         address=client.direct(_ADDRESS),
         settings=route.settings,
         request_id=_REQUEST_ID,

@@ -118,10 +118,10 @@ class Reloader:
         loaded = self.source.states
         if not self._serving.settings.server.watch:
             return {}
-        found = await asyncio.to_thread(file_states, loaded)
-        if found == last and found != loaded and loaded is self.source.states:
+        states = await asyncio.to_thread(file_states, loaded)
+        if states == last and states != loaded and loaded is self.source.states:
             await self.reload("a changed file")
-        return found
+        return states
 
     async def close(self) -> None:
         """Wait for a reload under way, whose result a stopping gate does not put into force.

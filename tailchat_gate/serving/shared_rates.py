@@ -100,17 +100,18 @@ class SharedRates:
         for start in range(0, max(len(changed), 1), _BATCH):
             batch = changed[start : start + _BATCH]
             charges = [
-                Charge(one.key, one.taken * one.limit.interval, one.stranger) for one in batch
+                Charge(bucket.key, bucket.taken * bucket.limit.interval, bucket.stranger)
+                for bucket in batch
             ]
             for bucket in batch:
                 bucket.taken = 0
-            found = await self._charge(charges)
-            self._tell(answered=found is not None)
-            self._take_over(batch, found or ())
+            answer = await self._charge(charges)
+            self._tell(answered=answer is not None)
+            self._take_over(batch, answer or ())
 
-    def _take_over(self, batch: Sequence[Bucket], found: Sequence[float]) -> None:
+    def _take_over(self, batch: Sequence[Bucket], answer: Sequence[float]) -> None:
         now = self._clock()
-        for bucket, ahead in zip(batch, found, strict=False):
+        for bucket, ahead in zip(batch, answer, strict=False):
             # Requests that passed here during the call are not in the store's total yet.
             due = now + ahead + bucket.taken * bucket.limit.interval
             bucket.due = max(bucket.due, due)

@@ -125,9 +125,9 @@ class PassedSockets:
 
     def take(self, address: str) -> list[socket.socket]:
         """Return the sockets for an address, which the caller owns from now on."""
-        named = [found for name, found in self._left if name == name_for(address)]
-        taken = named or [found for _, found in self._left if _is_at(found, address)]
-        self._left = [(name, found) for name, found in self._left if found not in taken]
+        named = [sock for name, sock in self._left if name == name_for(address)]
+        taken = named or [sock for _, sock in self._left if _is_at(sock, address)]
+        self._left = [(name, sock) for name, sock in self._left if sock not in taken]
         return taken
 
     def add(self, others: "PassedSockets") -> None:
@@ -137,12 +137,12 @@ class PassedSockets:
 
     def close_rest(self) -> None:
         """Close the sockets that were not taken, with a warning about each."""
-        for _, found in self._left:
+        for _, sock in self._left:
             _log.warning(
                 "a socket was passed that no listener is configured for; it is closed",
-                extra={"details": {"address": _shown(found)}},
+                extra={"details": {"address": _shown(sock)}},
             )
-            found.close()
+            sock.close()
         self._left.clear()
 
 
@@ -169,29 +169,29 @@ def passed_sockets(environ: Mapping[str, str]) -> PassedSockets:
 def _listening(descriptor: int) -> socket.socket:
     try:
         os.set_inheritable(descriptor, False)  # noqa: FBT003 - os's own signature
-        found = socket.socket(fileno=descriptor)
-        listens = found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        sock = socket.socket(fileno=descriptor)
+        listens = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
     except OSError as error:
         raise PassedSocketError(f"LISTEN_FDS: descriptor {descriptor}: {error.strerror}") from None
-    if not listens or found.type != socket.SOCK_STREAM:
-        found.detach()
+    if not listens or sock.type != socket.SOCK_STREAM:
+        sock.detach()
         raise PassedSocketError(
             f"LISTEN_FDS: descriptor {descriptor} is not a listening stream socket "
             "(a socket unit needs ListenStream=, without Accept=yes)"
         )
-    found.setblocking(False)  # noqa: FBT003 - socket's own signature
-    if found.family in _INET:
+    sock.setblocking(False)  # noqa: FBT003 - socket's own signature
+    if sock.family in _INET:
         # As on the sockets that binding.py makes.
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    return found
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    return sock
 
 
-def _is_at(found: socket.socket, address: str) -> bool:
+def _is_at(sock: socket.socket, address: str) -> bool:
     where = listen_address(address)
-    own = found.getsockname()
+    own = sock.getsockname()
     if isinstance(where, UnixAddress):
-        return found.family == socket.AF_UNIX and own == where.path
-    return found.family in _INET and own[:2] in _numeric(where)
+        return sock.family == socket.AF_UNIX and own == where.path
+    return sock.family in _INET and own[:2] in _numeric(where)
 
 
 def _numeric(where: TcpAddress) -> Sequence[object]:
@@ -205,9 +205,9 @@ def _numeric(where: TcpAddress) -> Sequence[object]:
     return [info[4][:2] for info in infos]
 
 
-def _shown(found: socket.socket) -> str:
-    own = found.getsockname()
-    if found.family not in _INET:
+def _shown(sock: socket.socket) -> str:
+    own = sock.getsockname()
+    if sock.family not in _INET:
         return f"unix:{own}"
     host, port = own[:2]
     return str(TcpAddress(host, port))
@@ -227,7 +227,7 @@ def passing(
     environ: Mapping[str, str],
 ) -> Passing:
     """Return how to start `command`, whose first word is a path, with the sockets of addresses."""
-    descriptors = [found.fileno() for _, found in sockets]
+    descriptors = [sock.fileno() for _, sock in sockets]
     if not descriptors:
         return Passing(command, (), environ)
     variables = {

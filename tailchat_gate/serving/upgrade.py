@@ -103,9 +103,9 @@ def predecessor(environ: MutableMapping[str, str]) -> Predecessor:
     # Versions that did not share logs do not set it.
     turns = environ.pop(_TURNS, "")
     try:
-        for one in (descriptor, turns):
-            if one:
-                os.set_inheritable(int(one), False)  # noqa: FBT003 - os's own signature
+        for passed in (descriptor, turns):
+            if passed:
+                os.set_inheritable(int(passed), False)  # noqa: FBT003 - os's own signature
     except (OSError, ValueError):
         return Predecessor()
     return Predecessor(int(descriptor), store, int(turns) if turns else None)
@@ -193,17 +193,17 @@ class Successor:
                 os.close(writer)
             if process is None:
                 return UpgradeOutcome(problem=_STOPS, stops=True)
-            told = _told(reader, time.monotonic() + self._limit)
-        if told is not None and told.startswith(_READY):
+            report = _told(reader, time.monotonic() + self._limit)
+        if report is not None and report.startswith(_READY):
             self._serves = True
-            return UpgradeOutcome(process.pid, told.removeprefix(_READY).decode(errors="replace"))
+            return UpgradeOutcome(process.pid, report.removeprefix(_READY).decode(errors="replace"))
         with self._lock:
             self._process = None
         process.kill()
         code = process.wait()
-        if told is None:
+        if report is None:
             return UpgradeOutcome(problem=f"it did not serve within {self._limit:g} seconds")
-        reason = told.decode(errors="replace")
+        reason = report.decode(errors="replace")
         return UpgradeOutcome(problem=reason or f"it ended with {code}; its log says why")
 
     def _popen(
@@ -251,14 +251,14 @@ def _copy(descriptor: int, least: int) -> Iterator[int]:
 
 def _told(reader: int, until: float) -> bytes | None:
     """Return the bytes written to a pipe, None if the writer did not finish in time."""
-    told = b""
+    report = b""
     while (left := until - time.monotonic()) > 0:
         if not select.select([reader], [], [], left)[0]:
             continue
         data = os.read(reader, _MOST)
-        told += data
-        if not data or told.startswith(_READY):
-            return told
+        report += data
+        if not data or report.startswith(_READY):
+            return report
     return None
 
 

@@ -223,8 +223,8 @@ async def _page_answer(page: GateAdminPage, request: web.BaseRequest) -> web.Str
         )
     chosen = chosen_language(cookie_fields(request.raw_headers), secure=False)
     language = chosen or request.headers.get(hdrs.ACCEPT_LANGUAGE, "")
-    asked = page.listener_request(request, language, _SWITCH)
-    return await page.answer(request, asked)
+    admin_request = page.listener_request(request, language, _SWITCH)
+    return await page.answer(request, admin_request)
 
 
 async def _switch_language(request: web.BaseRequest) -> web.StreamResponse:

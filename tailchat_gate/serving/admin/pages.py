@@ -112,8 +112,8 @@ class AdminPages:
     async def metrics(self, request: web.BaseRequest) -> web.Response:
         """Return the metrics in Prometheus's text format, or in OpenMetrics."""
         accept = ",".join(request.headers.getall(hdrs.ACCEPT, ()))
-        found = await self._reports.metrics(accept)
-        return web.Response(body=found.body, headers={"Content-Type": found.media_type})
+        exposition = await self._reports.metrics(accept)
+        return web.Response(body=exposition.body, headers={"Content-Type": exposition.media_type})
 
     async def status(self, _: web.BaseRequest) -> web.Response:
         """Return the configuration in force, as JSON without secrets."""

@@ -46,7 +46,7 @@ class ProcessReport:
         return [
             *(f"state store: {fault}" for fault in state.store.faults),
             *(f"Tailchat's groups: {fault}" for fault in state.tailchat.group_watch.faults),
-            *(f"sign-in: {found.text}" for found in state.tailchat.sign_in.findings),
+            *(f"sign-in: {finding.text}" for finding in state.tailchat.sign_in.findings),
         ]
 
     async def metrics(self, accept: str) -> Exposition:
@@ -80,8 +80,8 @@ class ProcessReport:
             "sign_in": {
                 "checked_at": int(self._process_state.tailchat.sign_in.checked_at),
                 "findings": [
-                    {"name": found.name, "text": found.text, "broken": found.reason is not None}
-                    for found in self._process_state.tailchat.sign_in.findings
+                    {"name": each.name, "text": each.text, "broken": each.reason is not None}
+                    for each in self._process_state.tailchat.sign_in.findings
                 ],
             },
             "tokens": [
@@ -98,8 +98,8 @@ class ProcessReport:
                 if pool.fault is not None
             ],
             "backends": [
-                {"upstream": one.backend.url, "up": one.up, "reason": one.reason}
-                for one in self._process_state.upstream_pools.health
+                {"upstream": health.backend.url, "up": health.up, "reason": health.reason}
+                for health in self._process_state.upstream_pools.health
             ],
             "configuration": {
                 "file": self._file(),
@@ -129,18 +129,18 @@ class ProcessReport:
 
 def _states(pools: UpstreamPools) -> dict[str, dict[str, Any]]:
     """Return the state of each tool by its URL, as known from requests and health checks."""
-    found: dict[str, dict[str, Any]] = {
+    states: dict[str, dict[str, Any]] = {
         url: {"upstream": url, "state": _WORDS[counts.up], "since": counts.since}
         for url, counts in tuple(pools.counts.items())
     }
     # Backends that are out come last and win, even if another route's checks call them up.
-    for one in sorted(pools.health, key=_is_out):
-        known = found[one.backend.url]
-        if not one.up:
-            known.update(state="down", since=one.since)
-        elif one.since is not None and one.since >= (known["since"] or 0):
-            known.update(state="up", since=one.since)
-    return found
+    for health in sorted(pools.health, key=_is_out):
+        known = states[health.backend.url]
+        if not health.up:
+            known.update(state="down", since=health.since)
+        elif health.since is not None and health.since >= (known["since"] or 0):
+            known.update(state="up", since=health.since)
+    return states
 
 
 def _is_out(health: BackendHealth) -> bool:

@@ -74,8 +74,8 @@ class DoctorRun:
         own = [sys.executable, "-P", "-m", "tailchat_gate"]
         command = [*own, "doctor", "--json", "--config", path]
         try:
-            found = await in_thread(lambda: self._output(command))
-            self.findings, self.failed = _read(found), False
+            output = await in_thread(lambda: self._output(command))
+            self.findings, self.failed = _read(output), False
         except (OSError, ValueError, subprocess.SubprocessError) as error:
             _log.error("doctor could not be run", extra={"details": {"error": repr(error)[:200]}})
             self.findings, self.failed = [], True
@@ -96,10 +96,10 @@ class DoctorRun:
 
 def _read(output: bytes) -> list[dict[str, str]]:
     """Return the checks from the command's JSON output. Raises ValueError."""
-    found = json.loads(output)
-    checks = found.get("checks") if isinstance(found, dict) else None
+    document = json.loads(output)
+    checks = document.get("checks") if isinstance(document, dict) else None
     if not isinstance(checks, list):
         raise ValueError("doctor printed no list of checks")  # noqa: TRY004 - no argument's type
-    read = [{key: str(one[key]) for key in ("check", "mark", "text", "next")} for one in checks]
+    read = [{key: str(check[key]) for key in ("check", "mark", "text", "next")} for check in checks]
     marks = set(Mark)
-    return [one for one in read if one["mark"] in marks][:_MOST]
+    return [check for check in read if check["mark"] in marks][:_MOST]

@@ -99,15 +99,15 @@ class DrawnPage:
             foreign = said_of("foreign").said
             return await self._message(wanted, foreign, back, HTTPStatus.FORBIDDEN)
         result = await self._carried_out(wanted, form)
-        said = result.said
-        if said.code in _UNAVAILABLE:
-            return await self._message(wanted, said, back, HTTPStatus.SERVICE_UNAVAILABLE)
-        if form.get("order") in FORMS and said.code not in DONE:
+        outcome = result.said
+        if outcome.code in _UNAVAILABLE:
+            return await self._message(wanted, outcome, back, HTTPStatus.SERVICE_UNAVAILABLE)
+        if form.get("order") in FORMS and outcome.code not in DONE:
             return await self._once_more(wanted, form, result)
         path = "" if back == pages.PAGES[0] else back
         location = f"{wanted.operator.base}/{path}"
         headers = {"Location": location, "Cache-Control": "no-store"}
-        return PageAnswer(HTTPStatus.SEE_OTHER, "", headers, said.shown())
+        return PageAnswer(HTTPStatus.SEE_OTHER, "", headers, outcome.shown())
 
     async def _once_more(
         self, wanted: PageRequest, form: Mapping[str, str], result: OrderResult
@@ -138,14 +138,14 @@ class DrawnPage:
         return said_of("refused" if outcome.problems else "reloaded")
 
     async def _message(
-        self, wanted: PageRequest, said: Said, back: str, status: HTTPStatus
+        self, wanted: PageRequest, outcome: Said, back: str, status: HTTPStatus
     ) -> PageAnswer:
         path = "" if back == pages.PAGES[0] else back
-        page = await self._page(wanted, "message", said.shown(), {"back": path})
+        page = await self._page(wanted, "message", outcome.shown(), {"back": path})
         return page._replace(status=status)
 
     async def _page(
-        self, wanted: PageRequest, name: str, said: Mapping[str, Value], values: Values
+        self, wanted: PageRequest, name: str, outcome: Mapping[str, Value], values: Values
     ) -> PageAnswer:
         operator = wanted.operator
         # After a change of language the page is requested with GET, which /orders does not answer.
@@ -164,7 +164,7 @@ class DrawnPage:
             "approvers_unknown": operator.approvers_unknown,
             "fresh_url": operator.fresh_url,
             "password_known": operator.password_known,
-            "said": said,
+            "said": outcome,
             "switch": wanted.switch,
             "here": fitting(f"{operator.base}{path}", query),
         }
@@ -191,24 +191,24 @@ class DrawnPage:
             only_set = query.get("values") == "set"
             return self._configuration(await processes.tell(name, {}), only_set=only_set)
         if name == "overview":
-            told: dict[str, Any] = await processes.tell(name, {})
+            facts: dict[str, Any] = await processes.tell(name, {})
             every = query.get("routes") == "all"
             if processes.reloads.problems:
-                told["notices"].append({"kind": "reload", "text": "", "what": "", "name": ""})
-            given = processes.settings, told["up"], told["streams"], self._sampler
+                facts["notices"].append({"kind": "reload", "text": "", "what": "", "name": ""})
+            given = processes.settings, facts["up"], facts["streams"], self._sampler
             return {
-                "notices": told["notices"],
-                "waiting": sum(sub != operator.sub for sub in told["asking"]),
+                "notices": facts["notices"],
+                "waiting": sum(sub != operator.sub for sub in facts["asking"]),
                 "approvals": self._approvals_url(operator),
                 **await in_slices(overview(*given, every=every)),
             }
-        asked = {
+        question = {
             "url": query.get("url", ""),
             "who": query.get("as", ""),
             "method": query.get("method", "") or "GET",
         }
-        found = await processes.tell(name, asked if asked["url"] else {})
-        return {"asked": asked, **found, "doctor": self._doctor.shown()}
+        answer = await processes.tell(name, question if question["url"] else {})
+        return {"asked": question, **answer, "doctor": self._doctor.shown()}
 
     def _approvals_url(self, operator: Operator) -> str:
         """Return the URL where requests for access are decided: here, or the approvers' page."""
@@ -222,22 +222,24 @@ class DrawnPage:
         routes = self._processes.settings.route
         return frozenset(route.name for route in routes if is_admin_page(route))
 
-    def _configuration(self, told: Mapping[str, Any], *, only_set: bool) -> Values:
+    def _configuration(self, facts: Mapping[str, Any], *, only_set: bool) -> Values:
         processes, now = self._processes, self._clock()
         settings = effective(processes.settings, processes.sources)
         reloads = processes.reloads
-        ends: Sequence[Mapping[str, Any]] = told["expiries"]
+        ends: Sequence[Mapping[str, Any]] = facts["expiries"]
         return {
             "file": self._reloader.source.name if self._reloader else "",
             "generation": reloads.generation,
             "changed_at": reloads.changed_at,
             "tried_at": reloads.tried_at,
             "problems": [
-                {"key_path": one.place, "found": one.found, "expected": one.expected}
-                for one in reloads.problems
+                {"key_path": problem.place, "found": problem.found, "expected": problem.expected}
+                for problem in reloads.problems
             ],
-            "expiries": [{**one, "state": _state_of(one["at"], now)} for one in ends],
-            "settings": [one for one in settings if not only_set or one["source"] != "default"],
+            "expiries": [{**expiry, "state": _state_of(expiry["at"], now)} for expiry in ends],
+            "settings": [
+                setting for setting in settings if not only_set or setting["source"] != "default"
+            ],
             "only_set": only_set,
         }
 

@@ -85,8 +85,8 @@ class Events:
         last = await self._state()
         while self._streams:
             await asyncio.sleep(LOOK_SECONDS)
-            found = await self._state()
-            if found != last:
-                last = found
+            state = await self._state()
+            if state != last:
+                last = state
                 for changed in self._streams:
                     changed.set()

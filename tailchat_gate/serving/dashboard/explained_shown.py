@@ -32,29 +32,29 @@ async def explained_shown(
     request that the tool would get is left out: a route's `headers` may hold a secret.
     """
     settings, method = generation.settings, method.strip().upper()
-    said = _wrong_token(settings, who.strip())
-    meant = "" if said else who.strip()
+    outcome = _wrong_token(settings, who.strip())
+    meant = "" if outcome else who.strip()
     if meant and not meant.startswith(TOKEN):
-        meant, said = await _sub_of(meant, generation, connections)
-    if said is not None and said.code != CONFIRM:
-        return {"wrong": said.shown(), "field": "as"}
+        meant, outcome = await _sub_of(meant, generation, connections)
+    if outcome is not None and outcome.code != CONFIRM:
+        return {"wrong": outcome.shown(), "field": "as"}
     if METHOD.fullmatch(method) is None:
         return {"wrong": Said("invalid-method", {"text": method}).shown(), "field": "method"}
     try:
-        asked: Asked = read_asked(_whole(url.strip()[:_LONGEST], settings), method, settings)
+        request: Asked = read_asked(_whole(url.strip()[:_LONGEST], settings), method, settings)
     except NotAskedError:
         return {"wrong": Said("invalid-url", {"text": url.strip()}).shown(), "field": "url"}
-    shown = _explained(generation, asked, _asker(generation, meant))
-    return {**shown, "meant": said.values["who"] if said else ""}
+    shown = _explained(generation, request, _asker(generation, meant))
+    return {**shown, "meant": outcome.values["who"] if outcome else ""}
 
 
-def _explained(generation: Generation, asked: Asked, asker: Asker) -> dict[str, object]:
+def _explained(generation: Generation, request: Asked, asker: Asker) -> dict[str, object]:
     settings, table = generation.settings, generation.gate.authorizer.routes
-    allowed, lines = explained(settings, asked, asker, table)
+    allowed, lines = explained(settings, request, asker, table)
     if "" in lines:
         lines = lines[: lines.index("")]
     if not allowed:
-        lines += map(remedy_line, lets_in(settings, asked, asker, table))
+        lines += map(remedy_line, lets_in(settings, request, asker, table))
     return {"allowed": allowed, "lines": lines[:_MOST_LINES]}
 
 

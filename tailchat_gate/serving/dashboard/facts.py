@@ -117,9 +117,11 @@ def notices(settings: Settings, process_state: ProcessState) -> Iterator[Notice]
         Notice("plain", text) for text in sorted(process_state.tailchat.told_of_registration)
     )
     now = process_state.clock()
-    for one in expiries(settings, process_state):
-        if one.at <= now + SOON_SECONDS:
-            yield Notice("expired" if one.at <= now else "soon", what=one.what, name=one.name)
+    for expiry in expiries(settings, process_state):
+        if expiry.at <= now + SOON_SECONDS:
+            yield Notice(
+                "expired" if expiry.at <= now else "soon", what=expiry.what, name=expiry.name
+            )
 
 
 class Expiry(NamedTuple):
@@ -136,23 +138,27 @@ class Expiry(NamedTuple):
 def expiries(settings: Settings, process_state: ProcessState) -> list[Expiry]:
     """Return all known expiry times, the earliest first."""
     files = {**process_state.certificates.expiries, **dict(process_state.certificate_expiries)}
-    found = [Expiry("file", file, at) for file, at in files.items()]
+    dates = [Expiry("file", file, at) for file, at in files.items()]
     if process_state.tailchat.reachability.certificate_expires:
-        found.append(
+        dates.append(
             Expiry("tailchat", "", process_state.tailchat.reachability.certificate_expires)
         )
     for url, counts in tuple(process_state.upstream_pools.counts.items()):
         if counts.certificate_expires:
-            found.append(Expiry("upstream", url, counts.certificate_expires))
-    found += [Expiry("token", one.name, one.expires) for one in settings.token if one.expires]
-    return sorted(found, key=lambda one: (one.at, one.what, one.name))
+            dates.append(Expiry("upstream", url, counts.certificate_expires))
+    dates += [
+        Expiry("token", token.name, token.expires) for token in settings.token if token.expires
+    ]
+    return sorted(dates, key=lambda expiry: (expiry.at, expiry.what, expiry.name))
 
 
 def _sign_ins(sampler: Sampler) -> list[dict[str, object]]:
     lately, all_ = sampler.history.sign_ins(sampler.figures), sampler.figures.of_sign_ins()
     return [
         {"result": result, "lately": lately[result], "total": total, "good": _is_good(result)}
-        for result, total in sorted(all_.items(), key=lambda one: (not _is_good(one[0]), -one[1]))
+        for result, total in sorted(
+            all_.items(), key=lambda item: (not _is_good(item[0]), -item[1])
+        )
     ]
 
 
@@ -203,7 +209,7 @@ def backends_up(process_state: ProcessState) -> dict[str, bool | None]:
     """Return whether each tool answers, by its address; None before the first request to it."""
     pools = process_state.upstream_pools
     up = {url: counts.up for url, counts in tuple(pools.counts.items())}
-    return {**up, **{one.backend.url: one.up for one in pools.health}}
+    return {**up, **{health.backend.url: health.up for health in pools.health}}
 
 
 def _state(route: RouteSettings, up: Mapping[str, bool | None]) -> str:

@@ -149,12 +149,12 @@ class OrderDesk:
         if lock.until is None:
             return False
         locks = self._process_state.revocation.locks
-        known = next((one for one in locks if one.target == lock.target), None)
+        known = next((other for other in locks if other.target == lock.target), None)
         return known is not None and (known.until is None or known.until > lock.until)
 
     async def _unlock(self, form: Form, operator: Operator) -> OrderResult:
         target = form.get("target", "")
-        if target not in {one.target for one in self._process_state.revocation.locks}:
+        if target not in {lock.target for lock in self._process_state.revocation.locks}:
             return _UNCHANGED
         entry = Unlock(target, self._now())
         return await self._store(self._process_state.locks.order, entry, "unlock", operator)
@@ -200,31 +200,31 @@ class OrderDesk:
     async def _revoke(self, form: Form, operator: Operator) -> OrderResult:
         sub, route = form.get("sub", ""), form.get("route", "")
         grants = self._process_state.grants
-        found = next((one for one in grants.state.of(sub) if one.route == route), None)
-        if found is None:
+        in_force = next((grant for grant in grants.state.of(sub) if grant.route == route), None)
+        if in_force is None:
             return _UNCHANGED
         self.note("revoke", operator, target=sub, route=route)
-        await grants.put(found.revoked(self._now()))
+        await grants.put(in_force.revoked(self._now()))
         return await self._done("revoked", SUB + sub, route)
 
     async def _decide(self, form: Form, operator: Operator) -> OrderResult:
         if operator.approvers_unknown or not operator.approves:
             return said_of(APPROVERS_UNKNOWN if operator.approvers_unknown else "no-approver")
         requests = self._process_state.access_requests
-        found, seconds = requests.find(form.get("id", "")), CHOICES.get(form.get("for", ""))
-        if found is None or seconds is None:
+        request, seconds = requests.find(form.get("id", "")), CHOICES.get(form.get("for", ""))
+        if request is None or seconds is None:
             return _UNCHANGED
-        if found.sub == operator.sub:
+        if request.sub == operator.sub:
             return said_of("own")
-        if seconds and found.route not in askable(self._generations.in_force.settings):
-            return said_of("invalid-route", tool=found.route)
-        decision, grants = Decided(found, seconds, operator.by), self._process_state.grants
+        if seconds and request.route not in askable(self._generations.in_force.settings):
+            return said_of("invalid-route", tool=request.route)
+        decision, grants = Decided(request, seconds, operator.by), self._process_state.grants
         now = self._process_state.clock()
         if not await decision.carry_out(requests, grants, now):
             return _UNCHANGED
         order, code = ("approve", "granted") if seconds else ("decline", "declined")
-        self.note(order, operator, target=found.sub, route=found.route)
-        return await self._done(code, SUB + found.sub, found.route, until=int(now) + seconds)
+        self.note(order, operator, target=request.sub, route=request.route)
+        return await self._done(code, SUB + request.sub, request.route, until=int(now) + seconds)
 
     async def _end(self, form: Form, operator: Operator) -> OrderResult:
         return await self._end_those("end", operator, request_id=form.get("id", ""))
@@ -237,19 +237,19 @@ class OrderDesk:
     ) -> OrderResult:
         """End all requests of one person or machine, or the one request with `request_id`."""
         named = await in_slices(known_names(*self._seen()))
-        found = [
+        ended = [
             (owner, request)
             for owner, name, request in under_way(*self._seen())
             if (owner == who if who else name == request_id)
         ]
-        if not found:
+        if not ended:
             return _UNCHANGED
-        whose = found[0][0]
-        self.note(order, operator, target=whose, count=len(found))
-        for _, request in found:
+        whose = ended[0][0]
+        self.note(order, operator, target=whose, count=len(ended))
+        for _, request in ended:
             request.session_over(Reason.SESSION_ENDED)
         shown = display_name(whose if whose.startswith(TOKEN) else SUB + whose, named)
-        return said_of(ENDED, who=shown, count=len(found))
+        return said_of(ENDED, who=shown, count=len(ended))
 
     def note(self, order: str, operator: Operator, **facts: object) -> None:
         """Write an order into the audit log."""

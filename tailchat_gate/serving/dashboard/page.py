@@ -58,29 +58,37 @@ class GateAdminPage:
             approvers_unknown=False,
             fresh_url="",
         )
-        asked = request.method, path, mark + query if query else "", accept_language, switch
-        return AdminRequest(*asked, operator, self._holds, frozenset(), self._notes, LISTENER)
+        parts = request.method, path, mark + query if query else "", accept_language, switch
+        return AdminRequest(*parts, operator, self._holds, frozenset(), self._notes, LISTENER)
 
     def _holds(self, text: str) -> bool:
         return compare_digest(text.encode("utf-8", "replace"), self._token.encode())
 
-    async def answer(self, request: web.BaseRequest, asked: AdminRequest) -> web.StreamResponse:
+    async def answer(
+        self, request: web.BaseRequest, admin_request: AdminRequest
+    ) -> web.StreamResponse:
         """Return a response to be sent, or that of an event stream that has ended."""
-        if asked.path == "/events":
+        if admin_request.path == "/events":
             if not _is_by_own_page(request.headers):
                 # Otherwise any web page could use up the few streams with images of this URL.
                 return web.Response(status=HTTPStatus.FORBIDDEN)
             return await self.events.answer(request)
-        said = asked.notes.read(asked.reader, dict(query_pairs(asked.query)))
-        wanted = PageRequest(*asked[:6], said=said.shown() if said is not None else {})
-        if asked.path == "/orders" and asked.method == "POST":
+        outcome = admin_request.notes.read(
+            admin_request.reader, dict(query_pairs(admin_request.query))
+        )
+        wanted = PageRequest(
+            *admin_request[:6], said=outcome.shown() if outcome is not None else {}
+        )
+        if admin_request.path == "/orders" and admin_request.method == "POST":
             form = await form_fields(request)
-            own = is_own(request.headers, asked.origins) and asked.holds(form.get("csrf", ""))
+            own = is_own(request.headers, admin_request.origins) and admin_request.holds(
+                form.get("csrf", "")
+            )
             wanted = wanted._replace(form=form, is_own=own)
         answer = await self._renderer.answer(wanted)
         response = answer.response()
         if answer.said:
-            query = asked.notes.query(asked.reader, Said.from_shown(answer.said))
+            query = admin_request.notes.query(admin_request.reader, Said.from_shown(answer.said))
             response.headers[hdrs.LOCATION] += f"?{query}"
         return response
 
@@ -93,11 +101,11 @@ def is_own(headers: Mapping[str, str], origins: Collection[str]) -> bool:
     """
     if not _is_by_own_page(headers):
         return False
-    found = headers.get(hdrs.ORIGIN, "")
+    origin = headers.get(hdrs.ORIGIN, "")
     if origins:
-        return found in origins
+        return origin in origins
     host = headers.get(hdrs.HOST, "")
-    return bool(host) and found in {f"http://{host}", f"https://{host}"}
+    return bool(host) and origin in {f"http://{host}", f"https://{host}"}
 
 
 def _is_by_own_page(headers: Mapping[str, str]) -> bool:

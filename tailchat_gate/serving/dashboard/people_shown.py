@@ -34,24 +34,24 @@ def people(
     for refusal in process_state.audit.refusals[:SHOWN]:
         refusals.append(_refusal(generation, refusal))
         yield
-    live = sorted(under_way(generation, connections), key=lambda one: one[:2])
+    live = sorted(under_way(generation, connections), key=lambda stream: stream[:2])
     now, titles = process_state.monotonic(), generation.settings.titles
     return {
         "refusals": rows(refusals, len(process_state.audit.refusals)),
         "requests": [
-            {**one.shown(), "title": titles.get(one.route, one.route)}
-            for one in process_state.access_requests.open
+            {**request.shown(), "title": titles.get(request.route, request.route)}
+            for request in process_state.access_requests.open
         ],
         "locks": [
-            {"target": one.target, "until": one.until, "message": one.message, "at": one.at}
-            for one in process_state.revocation.locks
+            {"target": lock.target, "until": lock.until, "message": lock.message, "at": lock.at}
+            for lock in process_state.revocation.locks
         ],
         "grants": [
-            {"sub": one.sub, "route": one.route, "until": one.until, "by": one.by}
-            | {"reason": one.reason, "title": titles.get(one.route, one.route)}
-            for one in process_state.grants.state.in_force
+            {"sub": grant.sub, "route": grant.route, "until": grant.until, "by": grant.by}
+            | {"reason": grant.reason, "title": titles.get(grant.route, grant.route)}
+            for grant in process_state.grants.state.in_force
         ],
-        "live": rows([_live(*one, now, titles) for one in live[:MOST_LIVE]], len(live)),
+        "live": rows([_live(*stream, now, titles) for stream in live[:MOST_LIVE]], len(live)),
         "grantable": [{"name": name, "title": titles[name]} for name in grantable(generation)],
     }
 
@@ -86,13 +86,13 @@ def open_streams(
     connections: Iterable[ClientConnection], now: float
 ) -> Generator[None, None, Counter[str]]:
     """Return how many event streams and long polls are open, by route; `now` is monotonic."""
-    found: Counter[str] = Counter()
+    by_route: Counter[str] = Counter()
     for connection in tuple(connections):
         context: RequestContext | None = getattr(connection.active_request, "context", None)
         if context is not None and is_stream(context, now - context.started):
-            found[context.route] += 1
+            by_route[context.route] += 1
         yield
-    return found
+    return by_route
 
 
 def _route_of(request: ActiveRequest) -> str:
@@ -121,14 +121,14 @@ def _refusal(generation: Generation, refusal: Refusal) -> Row:
     is_machine = who.startswith(TOKEN)
     settings, table = generation.settings, generation.gate.authorizer.routes
     # The method is not stored, so assume one that the route takes.
-    methods = next((one.methods for one in settings.route if one.name == refusal.route), ())
-    asked = RefusedRequest(
+    methods = next((route.methods for route in settings.route if route.name == refusal.route), ())
+    request = RefusedRequest(
         *(who, refusal.reason, refusal.host, refusal.path),
         method=methods[0] if methods else "GET",
         lock=_lock(process_state, who),
     )
-    reason = reason_now(table, asked, _kept_out(generation, who))
-    found = remedies(settings, table, asked._replace(reason=reason)) if reason else ()
+    reason = reason_now(table, request, _kept_out(generation, who))
+    lets_in = remedies(settings, table, request._replace(reason=reason)) if reason else ()
     return {
         "who": who if is_machine else SUB + who,
         "nickname": refusal.person.nickname,
@@ -140,7 +140,7 @@ def _refusal(generation: Generation, refusal: Refusal) -> Row:
         "reason": str(refusal.reason),
         "count": refusal.count,
         "last": refusal.last,
-        "remedies": [{"table": one.table, "line": one.line} for one in found],
+        "remedies": [{"table": remedy.table, "line": remedy.line} for remedy in lets_in],
     }
 
 
@@ -150,7 +150,7 @@ def _kept_out(generation: Generation, who: str) -> Reason | None:
     if not who.startswith(TOKEN):
         return process_state.revocation.kept_out().get(who)
     name = who.removeprefix(TOKEN)
-    token = next((one for one in generation.settings.token if one.name == name), None)
+    token = next((token for token in generation.settings.token if token.name == name), None)
     if token is None:
         return Reason.TOKEN_UNKNOWN
     over = token.expires is not None and token.expires <= process_state.clock()

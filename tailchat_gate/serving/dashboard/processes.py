@@ -87,12 +87,12 @@ class SingleProcess:
 
     async def tell(self, page: str, query: Query) -> Values:
         """Return the values of a page that only the serving processes know."""
-        told = await in_slices(self._told(page))
+        facts = await in_slices(self._told(page))
         if query:
             url, who, method = query["url"], query["who"], query["method"]
-            found = self._generations.in_force, self._connections()
-            told["explained"] = await explained_shown(*found, url=url, who=who, method=method)
-        return told
+            gate = self._generations.in_force, self._connections()
+            facts["explained"] = await explained_shown(*gate, url=url, who=who, method=method)
+        return facts
 
     async def carry_out(self, form: Form, operator: Operator) -> OrderResult:
         """Carry out an order, and return its result."""
@@ -110,27 +110,27 @@ class SingleProcess:
             process_state.revocation.version,
             process_state.grants.state.in_force,
             process_state.access_requests.open,
-            [(one.person.sub, one.last, one.count) for one in refusals],
+            [(refusal.person.sub, refusal.last, refusal.count) for refusal in refusals],
         )
 
     def _told(self, page: str) -> Generator[None, None, Values]:
         generation, process_state = self._generations.in_force, self._process_state
         if page == "overview":
-            found = [one._asdict() for one in notices(generation.settings, process_state)]
+            shown = [notice._asdict() for notice in notices(generation.settings, process_state)]
             now = process_state.monotonic()
             streams = yield from open_streams(self._connections(), now)
             for route in generation.settings.route:
                 streams[route.name] += process_state.metrics.route(route.name).open_tunnels
-            asking = [one.sub for one in process_state.access_requests.open]
+            asking = [request.sub for request in process_state.access_requests.open]
             return {
-                "notices": found,
+                "notices": shown,
                 "up": backends_up(process_state),
                 "streams": streams,
                 "asking": asking,
             }
         if page == "configuration":
             ends = expiries(generation.settings, process_state)
-            return {"expiries": [one._asdict() for one in ends]}
+            return {"expiries": [expiry._asdict() for expiry in ends]}
         suggestions = yield from suggestions_for(generation, self._connections())
         if page == "people":
             return {**(yield from people(generation, self._connections())), **suggestions}

@@ -45,7 +45,7 @@ class KnownName(NamedTuple):
         """Whether a text is this person's name or address, ignoring case."""
         wanted = text.casefold()
         own = (self.full, self.nickname, self.email)
-        return any(one and one.casefold() == wanted for one in own)
+        return any(name and name.casefold() == wanted for name in own)
 
 
 class ResolvedName(NamedTuple):
@@ -60,31 +60,31 @@ def known_names(
 ) -> Generator[None, None, dict[str, KnownName]]:
     """Return the people whom the gate knows, by their subs; those who are connected first."""
     process_state = generation.process_state
-    found: dict[str, KnownName] = {}
+    names: dict[str, KnownName] = {}
     for _, _, request in under_way(generation, tuple(connections)):
         record = getattr(request.session, "record", None)
         if record is not None:
             name = KnownName(record.sub, record.nickname, record.discriminator)
-            found.setdefault(record.sub, name)
+            names.setdefault(record.sub, name)
         yield
-    for one in _asked_or_refused(generation):
-        found.setdefault(one.sub, one)
+    for seen in _asked_or_refused(generation):
+        names.setdefault(seen.sub, seen)
     for sub, person in tuple(process_state.tailchat.people):
         if isinstance(person.facts, Facts):
             # Anybody can enter an address that Tailchat has not verified.
             profile, verified = person.facts.profile, person.facts.email_verified
             address = person.facts.email if verified else ""
             name = KnownName(sub, profile.nickname, profile.discriminator, address)
-            if name.email or sub not in found:
-                found[sub] = name
+            if name.email or sub not in names:
+                names[sub] = name
             yield
-    return found
+    return names
 
 
 def _asked_or_refused(generation: Generation) -> Iterator[KnownName]:
     process_state = generation.process_state
-    for asked in process_state.access_requests.open:
-        yield KnownName(asked.sub, asked.nickname, asked.discriminator)
+    for request in process_state.access_requests.open:
+        yield KnownName(request.sub, request.nickname, request.discriminator)
     for refusal in process_state.audit.refusals:
         person = refusal.person
         if not person.sub.startswith(TOKEN):
@@ -97,14 +97,16 @@ def suggestions_for(
     """Return the page's suggestions: people with their names, machines, and URLs of routes."""
     known = yield from known_names(generation, connections)
     settings = generation.settings
-    named = [one for one in known.values() if one.nickname][:MOST_SUGGESTED]
+    named = [person for person in known.values() if person.nickname][:MOST_SUGGESTED]
     hosts = [route for route in settings.route if route.host and not route.host.startswith("*")]
     scheme = settings.server.public_url.partition(":")[0]
     return {
         "called": {SUB + sub: known[sub].full for sub in _listed(generation) if sub in known},
-        "people": [{"value": SUB + one.sub, "name": one.full} for one in named],
+        "people": [{"value": SUB + person.sub, "name": person.full} for person in named],
         "machines": [TOKEN + token.name for token in settings.token[:MOST_SUGGESTED]],
-        "addresses": [f"{scheme}://{one.host}{one.path}" for one in hosts[:MOST_SUGGESTED]],
+        "addresses": [
+            f"{scheme}://{address.host}{address.path}" for address in hosts[:MOST_SUGGESTED]
+        ],
     }
 
 
@@ -131,11 +133,13 @@ async def resolve_person(
     if text.startswith(SUB) or not text:
         return ResolvedName("", Said("invalid-person", {"text": text}))
     known = await in_slices(known_names(generation, connections))
-    fitting = [one for one in known.values() if one.has(text)]
+    fitting = [person for person in known.values() if person.has(text)]
     if len(fitting) == 1:
         return _named(text, fitting[0].sub, fitting[0].full)
     if fitting:
-        listed = ", ".join(f"{one.full} ({SUB}{one.sub})" for one in fitting[:_MOST_LISTED])
+        listed = ", ".join(
+            f"{person.full} ({SUB}{person.sub})" for person in fitting[:_MOST_LISTED]
+        )
         return ResolvedName("", Said("several", {"text": text, "who": listed}))
     if is_person_name(text):
         return await _asked(text, generation)

@@ -67,12 +67,12 @@ def set_rights(path: Path, rights: Rights) -> None:
     path.chmod(rights.mode)
 
 
-def bound_here(found: socket.socket) -> bool:
+def bound_here(bound: socket.socket) -> bool:
     """Whether `bind` made this Unix socket, in this process or in one that passed it on.
 
     The kernel keeps the name under which a socket was first bound, even after a rename.
     """
-    first = found.getsockname() if found.family == socket.AF_UNIX else b""
+    first = bound.getsockname() if bound.family == socket.AF_UNIX else b""
     if not isinstance(first, str):  # bytes: an address without a file
         return False
     name = Path(first)
@@ -154,17 +154,17 @@ def _bind_unix(path: Path, rights: Rights) -> socket.socket:
 def _check_free(path: Path) -> None:
     """Raise OSError if a process listens on the socket or another file has the name."""
     try:
-        found = path.lstat()
+        status = path.lstat()
     except FileNotFoundError:
         return
-    if not stat.S_ISSOCK(found.st_mode):
+    if not stat.S_ISSOCK(status.st_mode):
         raise OSError(
             errno.EEXIST,
             "a file that is not a socket has this name; move it or choose another path",
         )
-    with socket.socket(socket.AF_UNIX) as asked:
-        asked.setblocking(False)  # noqa: FBT003 - socket's own signature
-        if asked.connect_ex(str(path)) in _LISTENED_ON:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.setblocking(False)  # noqa: FBT003 - socket's own signature
+        if client.connect_ex(str(path)) in _LISTENED_ON:
             raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
 
 

@@ -199,12 +199,12 @@ class Listeners:
     def sockets(self) -> Iterator[tuple[str, socket.socket]]:
         """Yield each open socket with its configured address."""
         for (_, address), listener in self._open.items():
-            for found in listener.sockets:
-                yield address, found
+            for sock in listener.sockets:
+                yield address, sock
 
     def _keys_of(self, settings: Server) -> Iterator[tuple[str, str]]:
-        found = addresses_of(settings)
-        return (one for one in found if self._admin is not None or one[0] != ADMIN_KEY)
+        keys = addresses_of(settings)
+        return (key for key in keys if self._admin is not None or key[0] != ADMIN_KEY)
 
     async def _close(self, keys: Iterable[tuple[str, str]]) -> None:
         for key in keys:
@@ -233,7 +233,7 @@ class Listeners:
 
     def _acceptors(self, bound: Iterable[socket.socket], taker: Taker) -> list[Acceptor]:
         failed = self._server.out_of_descriptors
-        return [Acceptor(one, taker, failed, self._balance) for one in bound]
+        return [Acceptor(sock, taker, failed, self._balance) for sock in bound]
 
     async def _listen_for_visitors(
         self, bound: Sequence[socket.socket], make: MakeProtocol
@@ -244,19 +244,19 @@ class Listeners:
             return self._accept(bound, taker)
         backlog = self._server.descriptors.backlog
         # They accept from the same queues what still waits there when the servers are closed.
-        acceptors = self._acceptors([one.dup() for one in bound], taker)
+        acceptors = self._acceptors([sock.dup() for sock in bound], taker)
         servers = [
-            await loop.create_server(make, sock=one, backlog=backlog)
-            if one.family != socket.AF_UNIX
-            else await loop.create_unix_server(make, sock=one, backlog=backlog, **_KEEP_FILE)
-            for one in bound
+            await loop.create_server(make, sock=sock, backlog=backlog)
+            if sock.family != socket.AF_UNIX
+            else await loop.create_unix_server(make, sock=sock, backlog=backlog, **_KEEP_FILE)
+            for sock in bound
         ]
         return _Visitors(servers, acceptors)
 
     async def _listen_for_admin(
         self, bound: Sequence[socket.socket], admin: web.BaseRunner
     ) -> _Listener:
-        sites = [web.SockSite(admin, one, backlog=ADMIN_BACKLOG) for one in bound]
+        sites = [web.SockSite(admin, sock, backlog=ADMIN_BACKLOG) for sock in bound]
         for site in sites:
             await site.start()
         return _Admin(sites, bound)

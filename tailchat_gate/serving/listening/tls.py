@@ -177,10 +177,10 @@ class ServerTls:
         self, connection: ssl.SSLSocket | ssl.SSLObject, name: str | None, _: ssl.SSLContext
     ) -> None:
         """Use the certificate for the name in the ClientHello (RFC 6066 section 3), if any."""
-        asked = (name or "").lower()
-        found = self._by_name.get(asked) or self._by_name.get(wildcard_of(asked))
-        if found is not None:
-            connection.context = found
+        wanted = (name or "").lower()
+        context = self._by_name.get(wanted) or self._by_name.get(wildcard_of(wanted))
+        if context is not None:
+            connection.context = context
 
 
 def server_tls(server: Server) -> ServerTls | None:
@@ -197,32 +197,32 @@ def _by_name(
     made: Iterable[tuple[CertificateFacts, ssl.SSLContext]],
 ) -> Mapping[str, ssl.SSLContext]:
     """Return the contexts by name; of two certificates for a name the first counts."""
-    found: dict[str, ssl.SSLContext] = {}
+    by_name: dict[str, ssl.SSLContext] = {}
     for facts, context in made:
         for name in facts.names:
-            found.setdefault(name, context)
-    return found
+            by_name.setdefault(name, context)
+    return by_name
 
 
 def _read(paths: Iterable[Path]) -> Mapping[Path, bytes]:
     """Return the files' contents. Raises FileError."""
-    found: dict[Path, bytes] = {}
+    contents: dict[Path, bytes] = {}
     for path in paths:
         try:
-            found[path] = path.read_bytes()
+            contents[path] = path.read_bytes()
         except OSError as error:
             wanted = "a file that can be read"
             raise FileError("server.tls", f"{path}: {error.strerror}", wanted) from None
-    return found
+    return contents
 
 
 def _digest(server: Server, files: Mapping[Path, bytes]) -> bytes:
     """Return a value that changes with each file and setting of TLS."""
-    found = hashlib.sha256(repr((server.tls, server.client_certificate)).encode())
+    digest = hashlib.sha256(repr((server.tls, server.client_certificate)).encode())
     # In the order of the settings: `files` has a file only once, even if two settings name it.
     for path in certificate_files(server):
-        found.update(hashlib.sha256(files[path]).digest())
-    return found.digest()
+        digest.update(hashlib.sha256(files[path]).digest())
+    return digest.digest()
 
 
 def _clients(server: Server, files: Mapping[Path, bytes]) -> bytes:

@@ -65,7 +65,7 @@ class Addresses:
                 self._open[key] = await self._answered(opened.sockets)
 
     async def _answered(self, bound: Sequence[socket.socket]) -> _Opened:
-        sites = [web.SockSite(self._admin, one, backlog=ADMIN_BACKLOG) for one in bound]
+        sites = [web.SockSite(self._admin, sock, backlog=ADMIN_BACKLOG) for sock in bound]
         for site in sites:
             await site.start()
         return _Opened(bound, sites)
@@ -76,8 +76,8 @@ class Addresses:
             opened = self._open.pop(key, _Opened(()))
             for site in opened.sites:
                 await site.stop()
-            for one in opened.sockets:
-                one.close()
+            for sock in opened.sockets:
+                sock.close()
 
     async def close_others(self, settings: Server) -> None:
         """Close the sockets that `settings` do not name."""
@@ -95,24 +95,24 @@ class Addresses:
     def sockets(self) -> Iterator[tuple[str, socket.socket]]:
         """Yield every socket with its configured address."""
         for (_, address), opened in self._open.items():
-            yield from ((address, one) for one in opened.sockets)
+            yield from ((address, sock) for sock in opened.sockets)
 
     def public(self, keys: Iterable[Key] | None = None) -> list[tuple[str, socket.socket]]:
         """Return the addresses and sockets for visitors: all of them, or those of `keys`."""
         chosen = self._open if keys is None else keys
         return [
-            (key[1], one)
+            (key[1], sock)
             for key in chosen
             if key[0] != ADMIN_KEY
-            for one in self._open[key].sockets
+            for sock in self._open[key].sockets
         ]
 
     async def _listen(self, key: str, address: str, settings: Server) -> _Opened:
         try:
             bound = await asyncio.to_thread(self._binder.bound, key, address, settings)
-            for one in bound:
+            for sock in bound:
                 # Two sockets can be bound to one address; only one of them can listen.
-                one.listen(ADMIN_BACKLOG if key == ADMIN_KEY else self._backlog)
+                sock.listen(ADMIN_BACKLOG if key == ADMIN_KEY else self._backlog)
             if key == ADMIN_KEY and self._serves_admin:
                 return await self._answered(bound)
             return _Opened(bound)

@@ -66,16 +66,16 @@ class AllWorkers:
         if page == "overview":
             await self._reports.learn()
         answers = await self._crew.ask("tell", ASK_SECONDS, page=page, query=dict(query))
-        found = [answer["told"] for answer in answers.values() if answer is not None]
-        return _combined(page, found, self._reports.problems(answers))
+        pages = [answer["told"] for answer in answers.values() if answer is not None]
+        return _combined(page, pages, self._reports.problems(answers))
 
     async def carry_out(self, form: Form, operator: Operator) -> OrderResult:
         """Carry out an order, and return its result."""
         given: Mapping[str, Any] = {"form": dict(form), "operator": operator._asdict()}
         if form.get("order") in _TO_ALL:
             answers = await self._crew.ask("order", _ORDER_SECONDS, **given)
-            found = [one["result"] for one in answers.values() if one is not None]
-            return _of_all([OrderResult.from_json(one) for one in found])
+            results = [answer["result"] for answer in answers.values() if answer is not None]
+            return _of_all([OrderResult.from_json(result) for result in results])
         answer = await self._ask_one("order", given)
         return said_of(UNANSWERED) if answer is None else OrderResult.from_json(answer["result"])
 
@@ -99,72 +99,74 @@ class AllWorkers:
     async def _first(self) -> Spawned | None:
         """Return the first worker that answers."""
         answers = await self._crew.ask("state", ASK_SECONDS)
-        return next((one for one, answer in answers.items() if answer is not None), None)
+        return next((process for process, answer in answers.items() if answer is not None), None)
 
 
 def _of_all(results: Sequence[OrderResult]) -> OrderResult:
     """Return one result for an order that each worker carried out on its own connections."""
-    ended = [one.said.values for one in results if one.said.code == ENDED]
+    ended = [result.said.values for result in results if result.said.code == ENDED]
     if not ended:
         return (*results, said_of(UNANSWERED))[0]
-    return said_of(ENDED, **{**ended[0], "count": sum(int(one["count"]) for one in ended)})
+    return said_of(ENDED, **{**ended[0], "count": sum(int(values["count"]) for values in ended)})
 
 
-def _combined(page: str, found: Sequence[PageValues], problems: Iterable[str]) -> Values:
+def _combined(page: str, pages: Sequence[PageValues], problems: Iterable[str]) -> Values:
     """Combine the workers' reports; `problems` are lines about workers that do not answer."""
-    return _COMBINERS[page](found, problems)
+    return _COMBINERS[page](pages, problems)
 
 
-def _overview(found: Sequence[PageValues], problems: Iterable[str]) -> Values:
+def _overview(pages: Sequence[PageValues], problems: Iterable[str]) -> Values:
     notices = [{"kind": "plain", "text": text, "what": "", "name": ""} for text in problems]
-    for notice in (one for told in found for one in told["notices"]):
+    for notice in (each for facts in pages for each in facts["notices"]):
         if notice not in notices:
             notices.append(notice)
     up: dict[str, bool | None] = {}
-    for url, is_up in (one for told in found for one in told["up"].items()):
+    for url, is_up in (item for facts in pages for item in facts["up"].items()):
         # A worker that cannot reach a tool fails requests, whatever the others do.
         known = up.get(url)
         up[url] = is_up if known is None else known and is_up is not False
     streams: Counter[str] = Counter()
-    for told in found:
-        streams.update(told["streams"])
-    asking = found[0]["asking"] if found else ()
+    for facts in pages:
+        streams.update(facts["streams"])
+    asking = pages[0]["asking"] if pages else ()
     return {"notices": notices, "up": up, "streams": streams, "asking": asking}
 
 
-def _people(found: Sequence[PageValues], _: Iterable[str]) -> Values:
+def _people(pages: Sequence[PageValues], _: Iterable[str]) -> Values:
     """Return the stored lists as the first worker has them, and all workers' connections."""
-    first = found[0] if found else _NO_PEOPLE
+    first = pages[0] if pages else _NO_PEOPLE
     latest: dict[tuple[str, ...], PageValues] = {}
-    for one in (one for told in found for one in told["refusals"]["shown"]):
-        key = one["who"], one["route"], one["reason"]
-        if key not in latest or latest[key]["last"] < one["last"]:
-            latest[key] = one
-    refusals = sorted(latest.values(), key=lambda one: -one["last"])
-    total = max((told["refusals"]["total"] for told in found), default=0)
-    live = [one for told in found for one in told["live"]["shown"]]
-    live.sort(key=lambda one: (one["who"], one["id"]))
+    for refusal in (refusal for facts in pages for refusal in facts["refusals"]["shown"]):
+        key = refusal["who"], refusal["route"], refusal["reason"]
+        if key not in latest or latest[key]["last"] < refusal["last"]:
+            latest[key] = refusal
+    refusals = sorted(latest.values(), key=lambda refusal: -refusal["last"])
+    total = max((facts["refusals"]["total"] for facts in pages), default=0)
+    live = [stream for facts in pages for stream in facts["live"]["shown"]]
+    live.sort(key=lambda stream: (stream["who"], stream["id"]))
     return {
         **first,
         "refusals": rows(refusals[:SHOWN], max(total, len(refusals))),
-        "live": rows(live[:MOST_LIVE], sum(told["live"]["total"] for told in found)),
+        "live": rows(live[:MOST_LIVE], sum(facts["live"]["total"] for facts in pages)),
     }
 
 
-def _configuration(found: Sequence[PageValues], _: Iterable[str]) -> Values:
+def _configuration(pages: Sequence[PageValues], _: Iterable[str]) -> Values:
     latest: dict[tuple[str, str], PageValues] = {}
-    for one in (one for told in found for one in told["expiries"]):
+    for expiry in (expiry for facts in pages for expiry in facts["expiries"]):
         # Some workers may not have seen a renewed certificate yet.
-        key = one["what"], one["name"]
-        if key not in latest or latest[key]["at"] < one["at"]:
-            latest[key] = one
-    order = sorted(latest.values(), key=lambda one: (one["at"], one["what"], one["name"]))
+        key = expiry["what"], expiry["name"]
+        if key not in latest or latest[key]["at"] < expiry["at"]:
+            latest[key] = expiry
+    order = sorted(
+        latest.values(), key=lambda expiry: (expiry["at"], expiry["what"], expiry["name"])
+    )
     return {"expiries": order}
 
 
-def _checks(found: Sequence[PageValues], problems: Iterable[str]) -> Values:
-    if found:
-        return dict(found[0])
+def _checks(pages: Sequence[PageValues], problems: Iterable[str]) -> Values:
+    if pages:
+        return dict(pages[0])
     return {**_NO_PEOPLE, "explained": {"allowed": False, "lines": list(problems)}}
 
 

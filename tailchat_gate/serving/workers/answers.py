@@ -46,7 +46,7 @@ def _parts(collected: Iterable[Collected], *, exemplars: bool) -> Iterator[str]:
         is_first = True
         while (some := list(islice(rest, _SAMPLES))) or is_first:
             is_first = False
-            yield json.dumps((family, [_plain(*one, exemplars=exemplars) for one in some]))
+            yield json.dumps((family, [_plain(*sample, exemplars=exemplars) for sample in some]))
 
 
 def _plain(labels: Labels, value: Value, *, exemplars: bool) -> Sequence[object]:
@@ -54,12 +54,12 @@ def _plain(labels: Labels, value: Value, *, exemplars: bool) -> Sequence[object]
         return labels, value
     if not exemplars:
         return labels, value.to_plain()
-    found = [
-        (place, one[0], one[1] and one[1].trace_id, *one[2:])
-        for place, one in enumerate(value.exemplars)
-        if one is not None
+    placed = [
+        (place, exemplar[0], exemplar[1] and exemplar[1].trace_id, *exemplar[2:])
+        for place, exemplar in enumerate(value.exemplars)
+        if exemplar is not None
     ]
-    return labels, value.to_plain(), found
+    return labels, value.to_plain(), placed
 
 
 def read_exemplars(sent: Iterable[Sequence[Any]]) -> Exemplars:
@@ -81,13 +81,15 @@ def read_exemplars(sent: Iterable[Sequence[Any]]) -> Exemplars:
 
 
 def with_exemplars(
-    collected: Iterable[Collected], found: Sequence[Exemplars]
+    collected: Iterable[Collected], by_family: Sequence[Exemplars]
 ) -> Iterator[Collected]:
     """Yield `collected` with the latest exemplar that any process found for each bucket."""
     for family, samples in collected:
         listed = list(samples)
         by_labels = {labels: value for labels, value in listed if isinstance(value, Histogram)}
-        for labels, exemplars in (one for each in found for one in each.get(family.name, ())):
+        for labels, exemplars in (
+            entry for each in by_family for entry in each.get(family.name, ())
+        ):
             if (histogram := by_labels.get(labels)) is None:
                 continue
             for place, exemplar in exemplars:
@@ -106,12 +108,14 @@ def read_metrics(sent: Iterable[Sequence[Any]]) -> tuple[dict[str, Family], Plai
             name, documentation, tuple(labels), MetricKind(kind), Merge(merge), tuple(buckets)
         )
         # JSON knows no tuples.
-        values.setdefault(name, []).extend((tuple(found), value) for found, value, *_ in samples)
+        values.setdefault(name, []).extend((tuple(labels), value) for labels, value, *_ in samples)
     return families, values
 
 
 def counted(families: Mapping[str, Family], values: Plain) -> Plain:
     """Return the counters and histograms: their totals must outlive the process."""
     return {
-        name: found for name, found in values.items() if families[name].kind is not MetricKind.GAUGE
+        name: samples
+        for name, samples in values.items()
+        if families[name].kind is not MetricKind.GAUGE
     }

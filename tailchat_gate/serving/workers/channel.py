@@ -50,7 +50,7 @@ class Reader:
         data, descriptors, _, _ = socket.recv_fds(
             source, _READ_BYTES, MOST_SOCKETS, socket.MSG_CMSG_CLOEXEC
         )
-        self._sockets += (socket.socket(fileno=one) for one in descriptors)
+        self._sockets += (socket.socket(fileno=descriptor) for descriptor in descriptors)
         self._data += data
         return bool(data)
 
@@ -64,11 +64,11 @@ class Reader:
         end = _LENGTH.size + length
         if len(self._data) < end:
             return None
-        found = json.loads(self._data[_LENGTH.size : end])
+        members = json.loads(self._data[_LENGTH.size : end])
         del self._data[:end]
-        count = found.get("sockets", 0)
+        count = members.get("sockets", 0)
         sockets, self._sockets = self._sockets[:count], self._sockets[count:]
-        return found, sockets
+        return members, sockets
 
 
 class Channel:
@@ -91,8 +91,8 @@ class Channel:
 
     def send(self, message: Message, sockets: Sequence[socket.socket] = ()) -> None:
         """Send a message once there is room for it. The caller still owns the sockets."""
-        found = {**message, "sockets": len(sockets)} if sockets else message
-        self.send_text(json.dumps(found), sockets)
+        whole = {**message, "sockets": len(sockets)} if sockets else message
+        self.send_text(json.dumps(whole), sockets)
 
     def send_text(self, text: str, sockets: Sequence[socket.socket] = ()) -> None:
         """Send a message that is already JSON. Raises ChannelError if it is too long."""
@@ -120,8 +120,8 @@ class Channel:
             if not self._reader.receive(self._end):
                 self._disconnect()
                 return
-            while self._is_open and (found := self._reader.message()) is not None:
-                self._heard(*found)
+            while self._is_open and (received := self._reader.message()) is not None:
+                self._heard(*received)
         except BlockingIOError:
             return
         except (OSError, ValueError):
@@ -149,7 +149,7 @@ def send_some(end: socket.socket, data: memoryview, sockets: Sequence[socket.soc
     """Send sockets and as much of `data` as fits; return the number of bytes. Raises OSError."""
     if not sockets:
         return end.send(data)
-    descriptors = array.array("i", [one.fileno() for one in sockets])
+    descriptors = array.array("i", [sock.fileno() for sock in sockets])
     return end.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)])
 
 

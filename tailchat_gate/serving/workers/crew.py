@@ -165,11 +165,11 @@ class Crew:
             except WorkerSilentError:
                 return None
 
-        asked = self.serving
-        found = await asyncio.gather(*map(answer, asked), return_exceptions=True)
+        processes = self.serving
+        answers = await asyncio.gather(*map(answer, processes), return_exceptions=True)
         return {
             process: each
-            for process, each in zip(asked, found, strict=True)
+            for process, each in zip(processes, answers, strict=True)
             if not isinstance(each, BaseException)
         }
 
@@ -181,18 +181,18 @@ class Crew:
 
     async def _answer(self, process: Spawned, wanted: Message) -> None:
         try:
-            found = await self.wanted[wanted["kind"]](wanted)
+            answer = await self.wanted[wanted["kind"]](wanted)
         except Exception:  # noqa: BLE001 - logged; the worker gets an empty answer
             _log.exception("a worker's question could not be answered")
-            found = None
-        process.channel.send({"got": wanted["want"], "found": found})
+            answer = None
+        process.channel.send({"got": wanted["want"], "found": answer})
 
     async def _target(self, wanted: Message) -> object:
         """Ask all workers for the return target that one of them looks for."""
         name, origin = str(wanted["name"]), str(wanted["origin"])
         answers = await self.ask("target", FIND_SECONDS, name=name, origin=origin)
-        found = [answer["target"] for answer in answers.values() if answer and answer["target"]]
-        return found[0] if found else None
+        targets = [answer["target"] for answer in answers.values() if answer and answer["target"]]
+        return targets[0] if targets else None
 
     def order(self, what: str, **given: object) -> None:
         """Send an order, which needs no answer, to all serving workers."""

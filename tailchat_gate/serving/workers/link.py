@@ -44,10 +44,10 @@ class ParentLink:
         """
         self.send({"loaded": digest, "version": __version__})
         reader = Reader()
-        while (found := reader.message()) is None:
+        while (received := reader.message()) is None:
             if not reader.receive(self.end):
                 raise ChannelError("the parent has ended")
-        return passed_with(*found)
+        return passed_with(*received)
 
     def failed(self, reason: str) -> None:
         """Tell the parent why this worker cannot serve."""
@@ -61,8 +61,8 @@ class ParentLink:
 
 def passed_with(message: Message, sockets: list[socket.socket]) -> PassedSockets:
     """Return the sockets that came with a message under the addresses that it names."""
-    for one in sockets:
-        one.setblocking(False)  # noqa: FBT003 - socket's own signature
+    for sock in sockets:
+        sock.setblocking(False)  # noqa: FBT003 - socket's own signature
     names = map(name_for, message["addresses"])
     return PassedSockets(zip(names, sockets, strict=True))
 

@@ -218,7 +218,9 @@ class Parent:
                 wanted = "an answer; end a worker that hangs, and another one replaces it"
                 raise ConfigError((Problem(f"worker {process.number}", found, wanted),))
             if answer["problems"]:
-                raise ConfigError(tuple(Problem.from_json(one) for one in answer["problems"]))
+                raise ConfigError(
+                    tuple(Problem.from_json(problem) for problem in answer["problems"])
+                )
         if self._stopping:
             raise StoppingError(self._successor_pid)
 
@@ -284,7 +286,7 @@ class Parent:
         self, process: Spawned, what: str, named: Sequence[tuple[str, socket.socket]]
     ) -> None:
         addresses = [address for address, _ in named]
-        process.channel.send({"ask": what, "addresses": addresses}, [one for _, one in named])
+        process.channel.send({"ask": what, "addresses": addresses}, [sock for _, sock in named])
 
     def _gone(self, slot: Slot) -> None:
         takes_none(self._start.memory, slot.number)
@@ -314,8 +316,10 @@ class Parent:
     async def _hand_over(self) -> UpgradeOutcome:
         """Start another parent, with its own workers, that takes over the sockets."""
         answers = (await self._crew.ask("status", ASK_SECONDS)).values()
-        told = [answer["status"]["state_faults"] for answer in answers if answer is not None]
-        faults = [fault for each in told for fault in each]
+        faults_of_workers = [
+            answer["status"]["state_faults"] for answer in answers if answer is not None
+        ]
+        faults = [fault for each in faults_of_workers for fault in each]
         async with self._changing:
             successor = self._around.successor
             if self._stopping or self._addresses is None or successor is None:

@@ -27,11 +27,11 @@ class ParentsPage:
     async def answer(self, wanted: PageRequest) -> PageAnswer:
         """Return a page, or the response to an order."""
         sent = {**wanted._asdict(), "operator": wanted.operator._asdict()}
-        found = await self._questions.get("page", _PAGE_SECONDS, wanted=sent)
-        if not isinstance(found, dict):
+        members = await self._questions.get("page", _PAGE_SECONDS, wanted=sent)
+        if not isinstance(members, dict):
             text = "The parent process did not answer in time. Try again.\n"
             return refusal(HTTPStatus.SERVICE_UNAVAILABLE, text)
-        return PageAnswer(**found)
+        return PageAnswer(**members)
 
     async def state(self) -> object:
         """Return a value that changes when the page may show something else."""

@@ -85,20 +85,20 @@ class CrewReports:
     ) -> tuple[Mapping[Spawned, Mapping[str, Any] | None], list[Plain], Plain]:
         """Return the workers' answers, the values of each, and the counts of ended workers."""
         answers = await self._crew.ask("metrics", ASK_SECONDS, exemplars=exemplars)
-        found = []
+        values_of_workers = []
         for process, answer in answers.items():
             if process not in self._crew.serving:
                 # It has ended meanwhile, so its counts are among the past ones.
                 continue
             if answer is None:
                 # The counts that it sent last; gauges would be out of date.
-                found.append(self._last.get(process, {}))
+                values_of_workers.append(self._last.get(process, {}))
                 continue
             families, values = read_metrics(answer["metrics"])
             self._families |= families
             self._last[process] = counted(families, values)
-            found.append(values)
-        return answers, found, self._past
+            values_of_workers.append(values)
+        return answers, values_of_workers, self._past
 
     async def faults(self) -> list[str]:
         """Return what is wrong with workers, then the faults that workers report."""
@@ -129,9 +129,9 @@ class CrewReports:
     async def status(self) -> dict[str, object]:
         """Return the configuration in force, and the state of each worker."""
         answers = await self._crew.ask("status", ASK_SECONDS)
-        found = [answer["status"] for answer in answers.values() if answer is not None]
-        whole = status_of(found)
-        retired = sum(status["configuration"]["retired"] for status in found)
+        statuses = [answer["status"] for answer in answers.values() if answer is not None]
+        whole = status_of(statuses)
+        retired = sum(status["configuration"]["retired"] for status in statuses)
         configuration = {
             **whole.get("configuration", {}),
             "file": self._file(),
@@ -150,8 +150,10 @@ class CrewReports:
     async def refusals(self) -> list[dict[str, object]]:
         """Return the last refusals of all workers."""
         answers = await self._crew.ask("refusals", ASK_SECONDS)
-        found = [answer["refusals"] for answer in answers.values() if answer is not None]
-        return refusals_of(found, MAX_REFUSALS)
+        refusals_of_workers = [
+            answer["refusals"] for answer in answers.values() if answer is not None
+        ]
+        return refusals_of(refusals_of_workers, MAX_REFUSALS)
 
     def _states(self, answers: Mapping[Spawned, object | None]) -> Iterable[tuple[Slot, str]]:
         """Yield each worker that does not serve or answer, and what is wrong with it."""
@@ -192,20 +194,20 @@ def sums(
 
 def together(families: Mapping[str, Family], processes: Iterable[Plain]) -> Plain:
     """Return the counts of several processes as those of one."""
-    found: dict[str, list[tuple[tuple[str, ...], float | list[float]]]] = {}
+    summed: dict[str, list[tuple[tuple[str, ...], float | list[float]]]] = {}
     for family, samples in merged(families.values(), processes):
         if family.kind is not MetricKind.GAUGE:
-            found[family.name] = [
+            summed[family.name] = [
                 (labels, value if isinstance(value, float | int) else value.to_plain())
                 for labels, value in samples
             ]
-    return found
+    return summed
 
 
 def _still_configured(
     families: Mapping[str, Family], living: Sequence[Plain], past: Plain
 ) -> Plain:
-    found = {}
+    configured = {}
     for name, samples in past.items():
         family = families.get(name)
         if family is None:
@@ -216,12 +218,12 @@ def _still_configured(
             for process in living
             for labels, _ in process.get(name, ())
         }
-        found[name] = [
+        configured[name] = [
             (labels, value)
             for labels, value in samples
             if not places or tuple(labels[at] for at in places) in known
         ]
-    return found
+    return configured
 
 
 #: The states of a tool, the most urgent last.
@@ -229,43 +231,43 @@ _STATES: Final = ("unknown", "up", "down")
 _ALL_OF: Final = ("state_faults", "group_faults")
 
 
-def status_of(found: Sequence[Status]) -> dict[str, Any]:
+def status_of(statuses: Sequence[Status]) -> dict[str, Any]:
     """Return the status of some workers as one."""
-    if not found:
+    if not statuses:
         return {}
-    whole = dict(found[0])
+    whole = dict(statuses[0])
     for key in _ALL_OF:
-        whole[key] = list(dict.fromkeys(fault for status in found for fault in status[key]))
-    whole["locks"] = max(status["locks"] for status in found)
-    whole["websockets_open"] = sum(status["websockets_open"] for status in found)
-    whole["sign_in"] = max((status["sign_in"] for status in found), key=_checked_at)
-    whole["tokens"] = _by(found, "tokens", "name", _last_used)
-    whole["malformed_replies"] = _by(found, "malformed_replies", "upstream", _at)
-    whole["backends"] = _by(found, "backends", "upstream", _is_down)
-    whole["routes"] = _routes(found)
+        whole[key] = list(dict.fromkeys(fault for status in statuses for fault in status[key]))
+    whole["locks"] = max(status["locks"] for status in statuses)
+    whole["websockets_open"] = sum(status["websockets_open"] for status in statuses)
+    whole["sign_in"] = max((status["sign_in"] for status in statuses), key=_checked_at)
+    whole["tokens"] = _by(statuses, "tokens", "name", _last_used)
+    whole["malformed_replies"] = _by(statuses, "malformed_replies", "upstream", _at)
+    whole["backends"] = _by(statuses, "backends", "upstream", _is_down)
+    whole["routes"] = _routes(statuses)
     return whole
 
 
-def _routes(found: Sequence[Status]) -> list[dict[str, Any]]:
+def _routes(statuses: Sequence[Status]) -> list[dict[str, Any]]:
     """Return the routes of the first worker, each tool with the worst state any worker knows."""
     known = [
         {"tools": [tool for route in status["routes"] for tool in route["tools"]]}
-        for status in found
+        for status in statuses
     ]
     states = {tool["upstream"]: tool for tool in _by(known, "tools", "upstream", _urgency)}
     return [
         {**route, "tools": [states[tool["upstream"]] for tool in route["tools"]]}
-        for route in found[0]["routes"]
+        for route in statuses[0]["routes"]
     ]
 
 
-def refusals_of(found: Sequence[Sequence[Mapping[str, Any]]], most: int) -> list[dict[str, Any]]:
+def refusals_of(lists: Sequence[Sequence[Mapping[str, Any]]], most: int) -> list[dict[str, Any]]:
     """Return at most `most` refusals of all workers, each once, the latest first.
 
     Workers share refusals through the store, so several of them report the same one.
     """
     latest: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for refusal in (one for each in found for one in each):
+    for refusal in (refused for each in lists for refused in each):
         key = refusal["sub"], refusal["route"], refusal["reason"]
         known = latest.get(key)
         if known is None or refusal["last"] > known["last"]:
@@ -274,11 +276,11 @@ def refusals_of(found: Sequence[Sequence[Mapping[str, Any]]], most: int) -> list
 
 
 def _by(
-    found: Sequence[Status], name: str, key: str, rank: Callable[[Mapping[str, Any]], Any]
+    statuses: Sequence[Status], name: str, key: str, rank: Callable[[Mapping[str, Any]], Any]
 ) -> list[Any]:
     """Return the entries under `name`; of those with the same `key`, the one of highest rank."""
     best: dict[str, Any] = {}
-    for entry in (one for status in found for one in status[name]):
+    for entry in (row for status in statuses for row in status[name]):
         if entry[key] not in best or rank(entry) > rank(best[entry[key]]):
             best[entry[key]] = entry
     return list(best.values())

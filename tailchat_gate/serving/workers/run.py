@@ -42,7 +42,7 @@ def processors() -> int:
 
 def _memory(count: int) -> int:
     """Return the descriptor of the memory that the processes share. Raises OSError."""
-    found = os.memfd_create("gate-workers", os.MFD_CLOEXEC)
+    descriptor = os.memfd_create("gate-workers", os.MFD_CLOEXEC)
     for number in range(1, count + 1):
-        takes_none(found, number)
-    return found
+        takes_none(descriptor, number)
+    return descriptor

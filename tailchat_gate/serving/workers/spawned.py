@@ -69,9 +69,9 @@ class Spawned:
         memory: int,
     ) -> "subprocess.Popen[bytes]":
         turns = others.begin()
-        told = f"{os.getpid()}:{descriptor}:{self.number}:{count}:{memory}:{turns}"
+        link = f"{os.getpid()}:{descriptor}:{self.number}:{count}:{memory}:{turns}"
         return subprocess.Popen(  # noqa: S603 - the gate's own command
-            command, env={**environ, VARIABLE: told}, pass_fds=(descriptor, memory, turns)
+            command, env={**environ, VARIABLE: link}, pass_fds=(descriptor, memory, turns)
         )
 
     @property
@@ -96,15 +96,15 @@ class Spawned:
         self.channel.send({"id": number, "ask": what, **given})
         try:
             async with asyncio.timeout(within):
-                found = await answer
+                members = await answer
         except TimeoutError:
             self._late[number] = what
             raise WorkerSilentError from None
         finally:
             del self._asked[number]
-        if "failed" in found:  # inside the worker, which has logged why
+        if "failed" in members:  # inside the worker, which has logged why
             raise WorkerSilentError
-        return found
+        return members
 
     def order(self, what: str, **given: object) -> None:
         """Send a message that needs no answer."""
@@ -130,8 +130,8 @@ class Spawned:
         return f"signal {-code}" if code < 0 else f"exit code {code}"
 
     def _heard(self, message: Message, sockets: Sequence[socket.socket]) -> None:
-        for one in sockets:  # a worker sends none
-            one.close()
+        for sock in sockets:  # a worker sends none
+            sock.close()
         if "answer" in message:
             self._late.pop(message["id"], None)
             answer = self._asked.get(message["id"])

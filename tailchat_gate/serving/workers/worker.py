@@ -124,14 +124,14 @@ class Worker:
         self, message: Message, handler: Callable[[Message], Awaitable[Answer | str]]
     ) -> None:
         try:
-            found = await handler(message)
+            answer = await handler(message)
         except Exception as error:  # noqa: BLE001 - reported to the parent, and logged
             _log.exception("a question of the parent could not be answered")
-            found = {"failed": type(error).__name__}
-        if isinstance(found, str):
-            self._channel.send_text(f'{{"id":{int(message["id"])},"answer":{found}}}')
+            answer = {"failed": type(error).__name__}
+        if isinstance(answer, str):
+            self._channel.send_text(f'{{"id":{int(message["id"])},"answer":{answer}}}')
         else:
-            self._channel.send({"id": message["id"], "answer": found})
+            self._channel.send({"id": message["id"], "answer": answer})
 
     async def _ping(self, _: Message) -> Answer:
         return {}
@@ -154,8 +154,8 @@ class Worker:
 
     async def _target_elsewhere(self, name: str, origin: str) -> str | None:
         """Ask the other workers for a return target."""
-        found = await self._questions.get("target", 2 * FIND_SECONDS, name=name, origin=origin)
-        return str(found) if found else None
+        target = await self._questions.get("target", 2 * FIND_SECONDS, name=name, origin=origin)
+        return str(target) if target else None
 
     # Parts of the admin page, which the parent draws.
 
