@@ -26,11 +26,11 @@ from tailchat_gate.people.api import CannotTell
 from tailchat_gate.people.groups.memberships import Members, Memberships
 from tailchat_gate.people.groups.watch import KEY_IS_PUBLIC, fill_from
 from tailchat_gate.serving.explain_request import (
-    Asked,
-    NotAskedError,
+    NoRequestError,
+    TypedRequest,
     field_lines,
-    read_asked,
     read_field,
+    read_typed,
 )
 from tailchat_gate.serving.explanation import Asker, explained, lets_in, lock_on, remedy_line
 from tailchat_gate.serving.wiring.config_parts import route_table
@@ -130,8 +130,8 @@ def explain(
     if sub is not None and (odd := no_tailchat_id(sub)):
         click.echo(f"warning: {odd}: nobody can sign in with it", err=True)
     try:
-        asked: Asked = read_asked(url, method, settings, field_lines(typed))
-    except NotAskedError as error:
+        request: TypedRequest = read_typed(url, method, settings, field_lines(typed))
+    except NoRequestError as error:
         fail(str(error), EXIT_USAGE)
     stored = read_or_warn(settings)
     lock = lock_on(stored.revocation, sub, token)
@@ -139,8 +139,8 @@ def explain(
     members, about_groups = _members(settings, stored.memberships, asked=sub is not None)
     asker = Asker(sub, token, lock, fields, stored.grants, members, about_groups)
     table = route_table(settings, members, stored.grants)
-    allowed, lines = explained(settings, asked, asker, table)
-    remedies = () if allowed else lets_in(settings, asked, asker, table)
+    allowed, lines = explained(settings, request, asker, table)
+    remedies = () if allowed else lets_in(settings, request, asker, table)
     if as_json:
         print_json(_document(lines, remedies, allowed=allowed))
     else:

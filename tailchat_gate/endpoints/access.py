@@ -14,8 +14,8 @@ from aiohttp import web
 from tailchat_gate.access.policy import Rule, decide
 from tailchat_gate.access.routes import RouteTable
 from tailchat_gate.endpoints.account import FormTokens, form_fields
+from tailchat_gate.endpoints.form_outcome import FormOutcome
 from tailchat_gate.endpoints.login_answers import Targets
-from tailchat_gate.endpoints.said import Said
 from tailchat_gate.identity.access_requests import (
     APPROVED,
     OPEN,
@@ -203,7 +203,7 @@ class AccessEndpoints:
         """Return the URL of the page with a request's state."""
         return f"{self.prefix}/request?route={quote(route)}&rd={quote(back, safe='/')}"
 
-    async def _decide(self, record: SessionRecord, fields: Mapping[str, str]) -> Said:
+    async def _decide(self, record: SessionRecord, fields: Mapping[str, str]) -> FormOutcome:
         """Decide a request, unless it is the approver's own or no longer open.
 
         It cannot be approved if a reload has closed its route to grants meanwhile.
@@ -211,20 +211,20 @@ class AccessEndpoints:
         request = self.desk.requests.find(fields.get("id", ""))
         seconds = CHOICES.get(fields.get("for", ""))
         if request is None or seconds is None:
-            return Said("gone", {})
+            return FormOutcome("gone", {})
         if request.sub == record.sub:
-            return Said("own", {})
+            return FormOutcome("own", {})
         values = self._values(request)
         if seconds and request.route not in self.desk.askable:
-            return Said("closed", values)
+            return FormOutcome("closed", values)
         now = self.sessions.clock()
         decision = Decided(request, seconds, record.sub)
         if not await decision.carry_out(self.desk.requests, self.grants, now):
-            return Said("gone", {})
+            return FormOutcome("gone", {})
         stored = "" if self.is_stored() else "_unsaved"
         if not seconds:
-            return Said(f"declined{stored}", values)
-        return Said(f"approved{stored}", {**values, "until": int(now) + seconds})
+            return FormOutcome(f"declined{stored}", values)
+        return FormOutcome(f"approved{stored}", {**values, "until": int(now) + seconds})
 
     def _values(self, request: AccessRequest) -> dict[str, str | int]:
         who = f"{request.nickname}#{request.discriminator}" if request.nickname else request.sub

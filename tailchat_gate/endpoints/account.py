@@ -10,7 +10,7 @@ from typing import Final
 
 from aiohttp import web
 
-from tailchat_gate.endpoints.said import Said, SaidNotes
+from tailchat_gate.endpoints.form_outcome import FormOutcome, SealedOutcomes
 from tailchat_gate.identity.grants import GrantState
 from tailchat_gate.identity.host_sessions import HostSessions
 from tailchat_gate.identity.machine_tokens import TokenRefused, Tokens
@@ -51,7 +51,7 @@ class FormTokens:
     def __init__(self, keys: KeyRing, sites: Sites) -> None:
         self._keys = keys
         self._sites = sites
-        self.notes: Final = SaidNotes(keys)
+        self.notes: Final = SealedOutcomes(keys)
 
     def token(self, record: SessionRecord, host: str) -> str:
         """Return the token for the forms of one session on one host.
@@ -159,16 +159,15 @@ class SignOut:
         self, context: RequestContext, record: SessionRecord, sid: str
     ) -> web.StreamResponse:
         """End another session of the person, if it is theirs."""
-        other = next(
-            (session for session in self._sessions.of(record.sub) if session.sid == sid), None
-        )
+        sessions = self._sessions.of(record.sub)
+        other = next((session for session in sessions if session.sid == sid), None)
         if other is not None:
             self._audit.event("signed-out", context, everywhere=False, session=sid)
             ended = replace(record, sid=sid)
             await self._locks.end_session(ended, lifetime=self._sessions.lifetimes.absolute)
-        outcome = (
-            Said("session_ended", {"browser": other.browser}) if other else Said("nothing", {})
-        )
+            outcome = FormOutcome("session_ended", {"browser": other.browser})
+        else:
+            outcome = FormOutcome("nothing", {})
         query = self._forms.notes.query(record.sid, outcome)
         return self._answers.redirect(f"{self._userinfo}?{query}", status=303)
 

@@ -12,7 +12,7 @@ from tailchat_gate.config.model import RouteSettings
 from tailchat_gate.config.values.identifier import TOKEN
 from tailchat_gate.endpoints.access import is_fresh
 from tailchat_gate.endpoints.account import FormTokens
-from tailchat_gate.endpoints.said import SaidNotes
+from tailchat_gate.endpoints.form_outcome import SealedOutcomes
 from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.identity.sites import Sites
 from tailchat_gate.reasons import Reason
@@ -60,7 +60,7 @@ class AdminRequest(NamedTuple):
     operator: Operator
     holds: Callable[[str], bool]
     origins: frozenset[str]
-    notes: SaidNotes
+    notes: SealedOutcomes
     reader: str
 
 

@@ -180,7 +180,7 @@ class Pages:
         a page of another site shows or sent it);
         `request`: state (open, declined or too_many), tool, sub, back_url, nickname?,
         discriminator?; `approvals`: csrf, requests (mappings with id, sub, nickname, discriminator,
-        tool, reason, at in Unix seconds, own), said? (what was done, as endpoints/said.py has it);
+        tool, reason, at in Unix seconds, own), said? (as FormOutcome.shown);
         `sign_in_again`: start_url, dated? (whether Tailchat said when the password was typed);
         `embedded`: start_url (where a new tab signs in), arrive_url (what takes the result),
         tab_url (the tool in a tab); `handed_over`: tab_url;

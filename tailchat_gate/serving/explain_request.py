@@ -56,24 +56,24 @@ _PASSED: Final = {
     FieldRule.SET: "the gate sets it for another tool only",
 }
 
-Asked = RequestHead | RefusedError
+TypedRequest = RequestHead | RefusedError
 
 
-class NotAskedError(ValueError):
+class NoRequestError(ValueError):
     """The typed text is not a request; the message says what is expected."""
 
 
-def read_asked(text: str, method: str, settings: Settings, typed: bytes = b"") -> Asked:
+def read_typed(text: str, method: str, settings: Settings, typed: bytes = b"") -> TypedRequest:
     """Read the request for a URL with the gate's own reader; return it or the reader's refusal.
 
     Non-ASCII letters and spaces are escaped as in browsers; everything else is unchanged.
-    `typed` holds the lines of further fields. Raises NotAskedError.
+    `typed` holds the lines of further fields. Raises NoRequestError.
     """
     match = _URL.fullmatch(text)
     if match is None:
-        raise NotAskedError('URL: expected a URL such as "https://wiki.example.com/page"')
+        raise NoRequestError('URL: expected a URL such as "https://wiki.example.com/page"')
     if METHOD.fullmatch(method) is None:
-        raise NotAskedError("--method: expected a method such as GET")
+        raise NoRequestError("--method: expected a method such as GET")
     authority = _ascii(match[2])
     target = _ESCAPED.sub(lambda unsafe: quote(unsafe[0]), match[3])
     if not target.startswith("/"):
@@ -84,7 +84,7 @@ def read_asked(text: str, method: str, settings: Settings, typed: bytes = b"") -
     except RefusedError as refused:
         return refused
     if read is None:
-        raise NotAskedError("--header: expected fields of one request")
+        raise NoRequestError("--header: expected fields of one request")
     return read[0]
 
 
@@ -96,7 +96,7 @@ def _ascii(authority: str) -> str:
     try:
         return url.host(name) + colon + port
     except ValueError as wrong:
-        raise NotAskedError(f"URL: expected {wrong}") from None
+        raise NoRequestError(f"URL: expected {wrong}") from None
 
 
 def read_field(text: str) -> tuple[bytes, bytes | None]:

@@ -33,7 +33,7 @@ from tailchat_gate.reasons import STATUS, Reason, RefusedError
 from tailchat_gate.request.claims import claimed_methods
 from tailchat_gate.request.client import ClientResolver
 from tailchat_gate.request.head import RequestHead
-from tailchat_gate.serving.explain_request import Asked, fates
+from tailchat_gate.serving.explain_request import TypedRequest, fates
 from tailchat_gate.serving.wiring.config_parts import cookie_names, request_headers, route_table
 
 #: Placeholders for the client's address (RFC 5737) and other values of a real request.
@@ -66,7 +66,7 @@ class Asker(NamedTuple):
 
 
 def explained(
-    settings: Settings, request: Asked, asker: Asker, table: RouteTable | None = None
+    settings: Settings, request: TypedRequest, asker: Asker, table: RouteTable | None = None
 ) -> tuple[bool, Lines]:
     """Return whether a request is let through, and the lines that explain why.
 
@@ -154,7 +154,7 @@ def _decided(
 
 
 def lets_in(
-    settings: Settings, request: Asked, asker: Asker, table: RouteTable
+    settings: Settings, request: TypedRequest, asker: Asker, table: RouteTable
 ) -> tuple[Remedy, ...]:
     """Return the changes that would let a refused person or machine in."""
     if isinstance(request, RefusedError) or not (asker.sub or asker.token):

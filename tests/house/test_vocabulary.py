@@ -15,6 +15,7 @@ ROOT: Final = Path(tailchat_gate.__file__).parent
 REPLACED: Final = {
     "Arrival": "HandoffTarget",
     "Asks": "AccessForm",
+    "Asked": "ClaimingRequest",
     "BadReplyError": "BadResponseError",
     "Barred": "Rejection",
     "Behind": "PageRenderer",
@@ -49,6 +50,8 @@ REPLACED: Final = {
     "ReplyReader": "ResponseReader",
     "ReplyRewriter": "ResponseRewriter",
     "ReplyTaker": "ResponseTaker",
+    "Said": "FormOutcome",
+    "SaidNotes": "SealedOutcomes",
     "SiteSession": "HostSession",
     "SiteSessions": "HostSessions",
     "Standing": "RevocationState",

@@ -9,7 +9,7 @@ from tailchat_gate.config.files import FileError
 from tailchat_gate.config.model import Pages
 from tailchat_gate.config.tables.admin_page import is_admin_page
 from tailchat_gate.endpoints.admin import Operator
-from tailchat_gate.endpoints.said import Said, Value
+from tailchat_gate.endpoints.form_outcome import FormOutcome, Value
 from tailchat_gate.pages import admin_page as pages
 from tailchat_gate.pages.brand import Brand
 from tailchat_gate.people.slices import in_slices
@@ -24,7 +24,7 @@ from tailchat_gate.serving.dashboard.orders import (
     HARMLESS,
     NOTHING_TYPED,
     OrderResult,
-    said_of,
+    order_result,
 )
 from tailchat_gate.serving.dashboard.page_request import PageAnswer, PageRequest, refusal
 from tailchat_gate.serving.dashboard.processes import ServingProcesses, Values
@@ -82,7 +82,7 @@ class DrawnPage:
         if wanted.method not in READ_METHODS:
             return refusal(HTTPStatus.METHOD_NOT_ALLOWED, Allow=", ".join(sorted(READ_METHODS)))
         values = await self._values(name, dict(query_pairs(wanted.query)), wanted.operator)
-        return await self._page(wanted, name, wanted.said, values)
+        return await self._page(wanted, name, wanted.outcome, values)
 
     async def _ordered(self, wanted: PageRequest) -> PageAnswer:
         """Carry out an order, and redirect to the page that shows its result."""
@@ -96,10 +96,10 @@ class DrawnPage:
         came_from = form.get("page", "")
         back = came_from if came_from in pages.PAGES else pages.PAGES[0]
         if not wanted.is_own:
-            foreign = said_of("foreign").said
+            foreign = order_result("foreign").outcome
             return await self._message(wanted, foreign, back, HTTPStatus.FORBIDDEN)
         result = await self._carried_out(wanted, form)
-        outcome = result.said
+        outcome = result.outcome
         if outcome.code in _UNAVAILABLE:
             return await self._message(wanted, outcome, back, HTTPStatus.SERVICE_UNAVAILABLE)
         if form.get("order") in FORMS and outcome.code not in DONE:
@@ -118,7 +118,7 @@ class DrawnPage:
         if result.instead:
             typed[result.field] = result.instead
         values["typed"] = {**NOTHING_TYPED, order: typed}
-        values["wrong"] = {"order": order, "field": result.field, "said": result.said.shown()}
+        values["wrong"] = {"order": order, "field": result.field, "said": result.outcome.shown()}
         page = await self._page(wanted, "people", {}, values)
         return page._replace(status=HTTPStatus.UNPROCESSABLE_ENTITY)
 
@@ -127,18 +127,18 @@ class DrawnPage:
         if order not in HARMLESS:
             return await self._processes.carry_out(form, operator)
         if not operator.is_known:
-            return said_of("not-a-person")
+            return order_result("not-a-person")
         if self._reloader is None:
-            return said_of("no-file")
+            return order_result("no-file")
         await self._processes.note(order, operator)
         if order == "doctor":
             self._doctor.start()
-            return said_of("started")
+            return order_result("started")
         outcome = await self._reloader.reload("an order on the admin page")
-        return said_of("refused" if outcome.problems else "reloaded")
+        return order_result("refused" if outcome.problems else "reloaded")
 
     async def _message(
-        self, wanted: PageRequest, outcome: Said, back: str, status: HTTPStatus
+        self, wanted: PageRequest, outcome: FormOutcome, back: str, status: HTTPStatus
     ) -> PageAnswer:
         path = "" if back == pages.PAGES[0] else back
         page = await self._page(wanted, "message", outcome.shown(), {"back": path})

@@ -5,11 +5,11 @@ from typing import Final
 
 from tailchat_gate.config.model import Settings
 from tailchat_gate.config.values.identifier import SUB, TOKEN, is_sub
-from tailchat_gate.endpoints.said import Said
+from tailchat_gate.endpoints.form_outcome import FormOutcome
 from tailchat_gate.people.groups.watch import KEY_IS_PUBLIC
 from tailchat_gate.proxy.client.connection import ClientConnection
 from tailchat_gate.serving.dashboard.typed_names import CONFIRM, resolve_person
-from tailchat_gate.serving.explain_request import Asked, NotAskedError, read_asked
+from tailchat_gate.serving.explain_request import NoRequestError, TypedRequest, read_typed
 from tailchat_gate.serving.explanation import Asker, explained, lets_in, lock_on, remedy_line
 from tailchat_gate.serving.generations import Generation
 from tailchat_gate.syntax import METHOD
@@ -39,16 +39,18 @@ async def explained_shown(
     if outcome is not None and outcome.code != CONFIRM:
         return {"wrong": outcome.shown(), "field": "as"}
     if METHOD.fullmatch(method) is None:
-        return {"wrong": Said("invalid-method", {"text": method}).shown(), "field": "method"}
+        return {"wrong": FormOutcome("invalid-method", {"text": method}).shown(), "field": "method"}
     try:
-        request: Asked = read_asked(_whole(url.strip()[:_LONGEST], settings), method, settings)
-    except NotAskedError:
-        return {"wrong": Said("invalid-url", {"text": url.strip()}).shown(), "field": "url"}
+        request: TypedRequest = read_typed(
+            _whole(url.strip()[:_LONGEST], settings), method, settings
+        )
+    except NoRequestError:
+        return {"wrong": FormOutcome("invalid-url", {"text": url.strip()}).shown(), "field": "url"}
     shown = _explained(generation, request, _asker(generation, meant))
     return {**shown, "meant": outcome.values["who"] if outcome else ""}
 
 
-def _explained(generation: Generation, request: Asked, asker: Asker) -> dict[str, object]:
+def _explained(generation: Generation, request: TypedRequest, asker: Asker) -> dict[str, object]:
     settings, table = generation.settings, generation.gate.authorizer.routes
     allowed, lines = explained(settings, request, asker, table)
     if "" in lines:
@@ -69,21 +71,21 @@ def _whole(text: str, settings: Settings) -> str:
     return f"{public.partition(':')[0]}://{text}"
 
 
-def _wrong_token(settings: Settings, who: str) -> Said | None:
+def _wrong_token(settings: Settings, who: str) -> FormOutcome | None:
     name = who.removeprefix(TOKEN)
     if name == who or any(token.name == name for token in settings.token):
         return None
-    return Said("unknown-token", {"text": name})
+    return FormOutcome("unknown-token", {"text": name})
 
 
 async def _sub_of(
     text: str, generation: Generation, connections: Iterable[ClientConnection]
-) -> tuple[str, Said | None]:
+) -> tuple[str, FormOutcome | None]:
     """Return the person that a text means; a `sub:` from the configuration need not be an ID."""
     if text.startswith(SUB) and is_sub(text.removeprefix(SUB)):
         return text, None
     meant = await resolve_person(text, generation, connections)
-    return meant.target, meant.said
+    return meant.target, meant.outcome
 
 
 def _asker(generation: Generation, who: str) -> Asker:

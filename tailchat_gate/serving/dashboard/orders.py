@@ -8,7 +8,7 @@ from tailchat_gate.config.values.identifier import SUB, TOKEN
 from tailchat_gate.config.values.quantities import read_duration
 from tailchat_gate.endpoints.access import CHOICES, Decided
 from tailchat_gate.endpoints.admin import Operator
-from tailchat_gate.endpoints.said import Said
+from tailchat_gate.endpoints.form_outcome import FormOutcome
 from tailchat_gate.identity.grants import Grant
 from tailchat_gate.identity.revocation.records import is_message
 from tailchat_gate.identity.revocation.state import ALL, Lock, Unlock
@@ -55,36 +55,36 @@ class OrderResult(NamedTuple):
     form, unless "".
     """
 
-    said: Said
+    outcome: FormOutcome
     field: str = ""
     instead: str = ""
 
     def to_json(self) -> list[object]:
         """Return the result as JSON for another process."""
-        return [self.said.shown(), self.field, self.instead]
+        return [self.outcome.shown(), self.field, self.instead]
 
     @classmethod
     def from_json(cls, sent: Sequence[Any]) -> Self:
         """Return the result from another process's JSON."""
-        said, field, instead = sent
-        return cls(Said.from_shown(said), str(field), str(instead))
+        outcome, field, instead = sent
+        return cls(FormOutcome.from_shown(outcome), str(field), str(instead))
 
 
-def said_of(code: str, **values: str | int) -> OrderResult:
+def order_result(code: str, **values: str | int) -> OrderResult:
     """Return a result that is about no particular input."""
-    return OrderResult(Said(code, values))
+    return OrderResult(FormOutcome(code, values))
 
 
 def _not_fresh(operator: Operator) -> OrderResult:
-    return said_of("not-fresh" if operator.password_known else "no-password-time")
+    return order_result("not-fresh" if operator.password_known else "no-password-time")
 
 
 def _wrong(field: str, code: str, **values: str | int) -> OrderResult:
-    return OrderResult(Said(code, values), field)
+    return OrderResult(FormOutcome(code, values), field)
 
 
 Order = Callable[[Form, Operator], Awaitable[OrderResult]]
-_UNCHANGED: Final = said_of("unchanged")
+_UNCHANGED: Final = order_result("unchanged")
 
 
 class OrderDesk:
@@ -117,9 +117,9 @@ class OrderDesk:
         if action is None:
             return _UNCHANGED
         if not operator.is_known:
-            return said_of("not-a-person")
+            return order_result("not-a-person")
         if not operator.changes_people:
-            return said_of("off")
+            return order_result("off")
         if order in _LET_IN and operator.fresh_url:
             return _not_fresh(operator)
         return await action(form, operator)
@@ -128,8 +128,8 @@ class OrderDesk:
         message, time = form.get("message", ""), form.get("for", "").strip()
         seconds = _seconds(time)
         resolved = await resolve_target(form.get("target", ""), *self._seen())
-        if resolved.said is not None:
-            return OrderResult(resolved.said, "target", resolved.target)
+        if resolved.outcome is not None:
+            return OrderResult(resolved.outcome, "target", resolved.target)
         if not is_message(message):
             return _wrong("message", "invalid-message")
         if seconds is None:
@@ -168,7 +168,7 @@ class OrderDesk:
     ) -> OrderResult:
         if self._process_state.store.faults:
             # As with the command: nobody expects a lock to be lost at the next restart.
-            return said_of("not-stored")
+            return order_result("not-stored")
         self.note(order, operator, target=entry.target)
         await write(entry)
         until = entry.until if isinstance(entry, Lock) else None
@@ -180,8 +180,8 @@ class OrderDesk:
         time = form.get("for", "").strip()
         seconds = _seconds(time)
         resolved = await resolve_person(form.get("sub", ""), *self._seen())
-        if resolved.said is not None:
-            return OrderResult(resolved.said, "sub", resolved.target)
+        if resolved.outcome is not None:
+            return OrderResult(resolved.outcome, "sub", resolved.target)
         if route not in grantable(self._generations.in_force):
             return _wrong("route", "invalid-route", tool=route)
         if not seconds:
@@ -209,15 +209,15 @@ class OrderDesk:
 
     async def _decide(self, form: Form, operator: Operator) -> OrderResult:
         if operator.approvers_unknown or not operator.approves:
-            return said_of(APPROVERS_UNKNOWN if operator.approvers_unknown else "no-approver")
+            return order_result(APPROVERS_UNKNOWN if operator.approvers_unknown else "no-approver")
         requests = self._process_state.access_requests
         request, seconds = requests.find(form.get("id", "")), CHOICES.get(form.get("for", ""))
         if request is None or seconds is None:
             return _UNCHANGED
         if request.sub == operator.sub:
-            return said_of("own")
+            return order_result("own")
         if seconds and request.route not in askable(self._generations.in_force.settings):
-            return said_of("invalid-route", tool=request.route)
+            return order_result("invalid-route", tool=request.route)
         decision, grants = Decided(request, seconds, operator.by), self._process_state.grants
         now = self._process_state.clock()
         if not await decision.carry_out(requests, grants, now):
@@ -249,7 +249,7 @@ class OrderDesk:
         for _, request in ended:
             request.session_over(Reason.SESSION_ENDED)
         shown = display_name(whose if whose.startswith(TOKEN) else SUB + whose, named)
-        return said_of(ENDED, who=shown, count=len(ended))
+        return order_result(ENDED, who=shown, count=len(ended))
 
     def note(self, order: str, operator: Operator, **facts: object) -> None:
         """Write an order into the audit log."""
@@ -271,7 +271,7 @@ class OrderDesk:
         values: dict[str, str | int] = {"who": display_name(target, names), "until": until}
         if self._process_state.store.faults:
             values["unsaved"] = 1
-        return said_of(code, tool=titles.get(route, route), **values)
+        return order_result(code, tool=titles.get(route, route), **values)
 
 
 def _seconds(text: str) -> int | None:

@@ -11,7 +11,7 @@ from aiohttp import hdrs, web
 from tailchat_gate.config.model import Server
 from tailchat_gate.endpoints.account import form_fields
 from tailchat_gate.endpoints.admin import AdminRequest, Operator
-from tailchat_gate.endpoints.said import Said, SaidNotes
+from tailchat_gate.endpoints.form_outcome import FormOutcome, SealedOutcomes
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.request.target import query_pairs
 from tailchat_gate.serving.dashboard.events import Events
@@ -33,7 +33,7 @@ class GateAdminPage:
         self._settings = settings
         self.events: Final = Events(renderer.state)
         self._token = os.urandom(24).hex()
-        self._notes = SaidNotes(KeyRing((os.urandom(32),), LISTENER))
+        self._notes = SealedOutcomes(KeyRing((os.urandom(32),), LISTENER))
 
     def close(self) -> None:
         """End every event stream, and close the renderer."""
@@ -77,7 +77,7 @@ class GateAdminPage:
             admin_request.reader, dict(query_pairs(admin_request.query))
         )
         wanted = PageRequest(
-            *admin_request[:6], said=outcome.shown() if outcome is not None else {}
+            *admin_request[:6], outcome=outcome.shown() if outcome is not None else {}
         )
         if admin_request.path == "/orders" and admin_request.method == "POST":
             form = await form_fields(request)
@@ -87,8 +87,10 @@ class GateAdminPage:
             wanted = wanted._replace(form=form, is_own=own)
         answer = await self._renderer.answer(wanted)
         response = answer.response()
-        if answer.said:
-            query = admin_request.notes.query(admin_request.reader, Said.from_shown(answer.said))
+        if answer.outcome:
+            query = admin_request.notes.query(
+                admin_request.reader, FormOutcome.from_shown(answer.outcome)
+            )
             response.headers[hdrs.LOCATION] += f"?{query}"
         return response
 

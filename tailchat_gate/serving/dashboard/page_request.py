@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 from aiohttp import web
 
 from tailchat_gate.endpoints.admin import Operator
-from tailchat_gate.endpoints.said import Value
+from tailchat_gate.endpoints.form_outcome import Value
 
 Form = Mapping[str, str]
 
@@ -15,8 +15,8 @@ Form = Mapping[str, str]
 class PageRequest(NamedTuple):
     """A request for a page, or an order with its form.
 
-    `is_own`: whether the gate's own page sent the form. `said` is the message to show about an
-    earlier order, as returned by Said.shown.
+    `is_own`: whether the gate's own page sent the form. `outcome` is the message to show about an
+    earlier order, as returned by FormOutcome.shown.
     """
 
     method: str
@@ -27,16 +27,16 @@ class PageRequest(NamedTuple):
     operator: Operator
     form: Form | None = None
     is_own: bool = False
-    said: Mapping[str, Value] = {}
+    outcome: Mapping[str, Value] = {}
 
 
 class PageAnswer(NamedTuple):
-    """A whole response; `said` is the message for the page to which it redirects."""
+    """a whole response; `outcome` is the message for the page to which it redirects."""
 
     status: int
     text: str
     headers: Mapping[str, str]
-    said: Mapping[str, Value] = {}
+    outcome: Mapping[str, Value] = {}
 
     def response(self) -> web.Response:
         """Return it as a response of aiohttp."""

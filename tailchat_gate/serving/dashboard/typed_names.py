@@ -10,7 +10,7 @@ from tailchat_gate.config.values.identifier import (
     is_sub,
     is_tailchat_id,
 )
-from tailchat_gate.endpoints.said import Said
+from tailchat_gate.endpoints.form_outcome import FormOutcome
 from tailchat_gate.identity.revocation.records import is_target
 from tailchat_gate.identity.revocation.state import ALL
 from tailchat_gate.people.api import CannotTell, Done
@@ -52,7 +52,7 @@ class ResolvedName(NamedTuple):
     """What a text means: `target` as in locks, or ""; `said` is a message, unless it was an ID."""
 
     target: str = ""
-    said: Said | None = None
+    outcome: FormOutcome | None = None
 
 
 def known_names(
@@ -123,15 +123,15 @@ async def resolve_person(
 ) -> ResolvedName:
     """Return the person whom a text means.
 
-    A name or an address may belong to somebody else by now, so `said` asks the operator to confirm
-    the person with that ID.
+    A name or an address may belong to somebody else by now, so `outcome` asks the operator to
+    confirm the person with that ID.
     """
     text = text.strip()
     sub = text.removeprefix(SUB)
     if is_tailchat_id(sub):
         return ResolvedName(SUB + sub)
     if text.startswith(SUB) or not text:
-        return ResolvedName("", Said("invalid-person", {"text": text}))
+        return ResolvedName("", FormOutcome("invalid-person", {"text": text}))
     known = await in_slices(known_names(generation, connections))
     fitting = [person for person in known.values() if person.has(text)]
     if len(fitting) == 1:
@@ -140,10 +140,10 @@ async def resolve_person(
         listed = ", ".join(
             f"{person.full} ({SUB}{person.sub})" for person in fitting[:_MOST_LISTED]
         )
-        return ResolvedName("", Said("several", {"text": text, "who": listed}))
+        return ResolvedName("", FormOutcome("several", {"text": text, "who": listed}))
     if is_person_name(text):
         return await _asked(text, generation)
-    return ResolvedName("", Said("nobody", {"text": text}))
+    return ResolvedName("", FormOutcome("nobody", {"text": text}))
 
 
 async def resolve_target(
@@ -154,7 +154,7 @@ async def resolve_target(
     if text == ALL:
         return ResolvedName(ALL)
     if text.startswith(TOKEN):
-        unfit = Said("invalid-target", {"text": text})
+        unfit = FormOutcome("invalid-target", {"text": text})
         return ResolvedName(text) if is_target(text) else ResolvedName("", unfit)
     return await resolve_person(text, generation, connections)
 
@@ -174,13 +174,15 @@ async def _asked(text: str, generation: Generation) -> ResolvedName:
         if isinstance(account, FoundAccount):
             return _named(text, account.sub, text + account.since)
         if result.data is None:
-            return ResolvedName("", Said("nobody-there", {"text": text}))
+            return ResolvedName("", FormOutcome("nobody-there", {"text": text}))
         return ResolvedName(
-            "", Said("not-asked", {"text": text, "why": "an answer of another form"})
+            "", FormOutcome("not-asked", {"text": text, "why": "an answer of another form"})
         )
     why = result.why if isinstance(result, CannotTell) else bot.problem or str(result)
-    return ResolvedName("", Said("not-asked", {"text": text, "why": why}))
+    return ResolvedName("", FormOutcome("not-asked", {"text": text, "why": why}))
 
 
 def _named(text: str, sub: str, full: str) -> ResolvedName:
-    return ResolvedName(SUB + sub, Said(CONFIRM, {"text": text, "who": f"{full}, {SUB}{sub}"}))
+    return ResolvedName(
+        SUB + sub, FormOutcome(CONFIRM, {"text": text, "who": f"{full}, {SUB}{sub}"})
+    )

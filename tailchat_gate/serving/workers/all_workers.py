@@ -11,7 +11,7 @@ from tailchat_gate.observe.history import Figures
 from tailchat_gate.observe.summed_figures import SummedFigures
 from tailchat_gate.serving.dashboard.drawn import UNANSWERED
 from tailchat_gate.serving.dashboard.facts import SHOWN, rows
-from tailchat_gate.serving.dashboard.orders import ENDED, OrderResult, said_of
+from tailchat_gate.serving.dashboard.orders import ENDED, OrderResult, order_result
 from tailchat_gate.serving.dashboard.page_request import Form
 from tailchat_gate.serving.dashboard.people_shown import MOST_LIVE
 from tailchat_gate.serving.dashboard.processes import Query, Values
@@ -77,7 +77,9 @@ class AllWorkers:
             results = [answer["result"] for answer in answers.values() if answer is not None]
             return _of_all([OrderResult.from_json(result) for result in results])
         answer = await self._ask_one("order", given)
-        return said_of(UNANSWERED) if answer is None else OrderResult.from_json(answer["result"])
+        return (
+            order_result(UNANSWERED) if answer is None else OrderResult.from_json(answer["result"])
+        )
 
     async def note(self, order: str, operator: Operator) -> None:
         """Write an order into the audit log."""
@@ -104,10 +106,12 @@ class AllWorkers:
 
 def _of_all(results: Sequence[OrderResult]) -> OrderResult:
     """Return one result for an order that each worker carried out on its own connections."""
-    ended = [result.said.values for result in results if result.said.code == ENDED]
+    ended = [result.outcome.values for result in results if result.outcome.code == ENDED]
     if not ended:
-        return (*results, said_of(UNANSWERED))[0]
-    return said_of(ENDED, **{**ended[0], "count": sum(int(values["count"]) for values in ended)})
+        return (*results, order_result(UNANSWERED))[0]
+    return order_result(
+        ENDED, **{**ended[0], "count": sum(int(values["count"]) for values in ended)}
+    )
 
 
 def _combined(page: str, pages: Sequence[PageValues], problems: Iterable[str]) -> Values:

@@ -17,7 +17,7 @@ _LONGEST: Final = 200
 Value = str | int
 
 
-class Said(NamedTuple):
+class FormOutcome(NamedTuple):
     """An outcome: `code` names a sentence of the pages, `values` fill its placeholders."""
 
     code: str
@@ -34,7 +34,7 @@ class Said(NamedTuple):
         return {"code": self.code, **self.values}
 
 
-class SaidNotes:
+class SealedOutcomes:
     """Seals outcomes for the next page, so that a stranger's link cannot make a page show one.
 
     They are in the URL, not in memory, because another worker may serve the next page.
@@ -43,20 +43,20 @@ class SaidNotes:
     def __init__(self, keys: KeyRing) -> None:
         self._keys = keys
 
-    def query(self, reader: str, outcome: Said) -> str:
+    def query(self, reader: str, outcome: FormOutcome) -> str:
         """Return the query, without "?", that shows `outcome` to `reader`, a session's ID."""
         values = {name: _short(value) for name, value in outcome.values.items()}
         note = json.dumps([reader, outcome.code, values], separators=COMPACT)
         return f"{SAID}={self._keys.seal(_BEGIN + note.encode('ascii'))}"
 
-    def read(self, reader: str, query: Mapping[str, str]) -> Said | None:
+    def read(self, reader: str, query: Mapping[str, str]) -> FormOutcome | None:
         """Return the outcome to show to `reader`, None if the query has none for them."""
         sealed = self._keys.open(query.get(SAID, "")) or b""
         if not sealed.startswith(_BEGIN):
             # The same keys seal the tokens of forms.
             return None
         whose, code, values = json.loads(sealed.removeprefix(_BEGIN))
-        return Said(code, values) if whose == reader else None
+        return FormOutcome(code, values) if whose == reader else None
 
 
 def _short(value: Value) -> Value:
