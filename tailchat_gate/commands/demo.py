@@ -319,9 +319,9 @@ class _SentenceFormatter(logging.Formatter):
         """Return the line for `record`, with less of it than the log of a gate has."""
         details = getattr(record, "details", {})
         at = time.strftime("%H:%M:%S", time.localtime(record.created))
-        return f"  {at}  {shown(self._said(record, details))}"
+        return f"  {at}  {shown(self._sentence(record, details))}"
 
-    def _said(self, record: logging.LogRecord, details: Mapping[str, object]) -> str:
+    def _sentence(self, record: logging.LogRecord, details: Mapping[str, object]) -> str:
         event = str(details.get("event", ""))
         if record.name != AUDIT_LOGGER_NAME or event not in _SENTENCES:
             further = (f"{name}={value}" for name, value in details.items() if name != "event")

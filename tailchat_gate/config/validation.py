@@ -260,7 +260,7 @@ def _describe_error(
         table = f"[[{at[0]}]]" if at[0] in LISTED else f"[{at[0]}]"
         near = did_you_mean(str(at[-1]), names_in(str(at[0])))
         return "an unknown key", f"a key that {table} has{near}"
-    return _found(error, at), _expected(error)
+    return _describe_input(error, at), _expected(error)
 
 
 def _inner(at: Location, model: type[BaseModel] | None) -> type[BaseModel] | None:
@@ -278,7 +278,7 @@ def _example(model: type[BaseModel], at: Location) -> object:
     return (model.model_fields[str(at[-1])].examples or [""])[0]
 
 
-def _found(error: ErrorDetails, at: Location) -> str:
+def _describe_input(error: ErrorDetails, at: Location) -> str:
     value = error["input"]
     if isinstance(value, SecretStr):
         return f"a secret of {len(value.get_secret_value())} characters"

@@ -30,7 +30,7 @@ def quoted(text: str) -> str:
     return encode_basestring_ascii(text[:MAX_TEXT])
 
 
-def asked(context: RequestContext) -> str:
+def original_request(context: RequestContext) -> str:
     """Return the request that a proxy asked about in forward-auth, without query; "" for none."""
     original = context.original
     if original is None:
@@ -99,7 +99,7 @@ _VALUES: Final[Mapping[str, Callable[[RequestContext], str]]] = MappingProxyType
         "upstream_ms": _upstream_ms,
         "trace_id": _trace,
         "agent": lambda context: quoted(context.head.fields.agent),
-        "asked": asked,
+        "asked": original_request,
     }
 )
 
@@ -207,7 +207,7 @@ class AccessLog:
         )
         path = encode_basestring_ascii(head.target.path[:MAX_TEXT])
         trace = "" if context.trace is None else f'"trace_id":"{context.trace.trace_id}",'
-        original = "" if context.original is None else f',"asked":{asked(context)}'
+        original = "" if context.original is None else f',"asked":{original_request(context)}'
         self._add(
             f'{{"time":"{self._stamp}","id":"{context.request_id}",{before}"path":{path},{after}'
             f'"bytes":{context.sent_bytes},"ms":{context.seconds * 1000:.2f},'

@@ -126,10 +126,10 @@ class History:
             step = _difference(self._last.get(of_route.route), of_route)
             total = total if of_route.route in apart else _both(total, step)
             by_route[of_route.route] = Course(
-                (*self._kept(self._routes.get(of_route.route, ())), step)
+                (*self._latest(self._routes.get(of_route.route, ())), step)
             )
             yield
-        return Courses(by_route, Course((*self._kept(self._all), total)))
+        return Courses(by_route, Course((*self._latest(self._all), total)))
 
     def sign_ins(self, figures: Figures) -> Counter[str]:
         """Return the number of sign-ins of the last ten minutes by result."""
@@ -139,7 +139,7 @@ class History:
         return counts
 
     @staticmethod
-    def _kept(steps: Iterable[StepCounts]) -> tuple[StepCounts, ...]:
+    def _latest(steps: Iterable[StepCounts]) -> tuple[StepCounts, ...]:
         return tuple(steps)[-(STEPS - 1) :]
 
 

@@ -242,16 +242,16 @@ class Pace:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._told: dict[str, tuple[float, int]] = {}
+        self._sent: dict[str, tuple[float, int]] = {}
 
     def due(self, kind: str) -> int | None:
         """Count one; return the count since the last message, None if that is too recent."""
         now = self._clock()
-        told_at, left_out = self._told.get(kind, (-REPEAT_SECONDS, 0))
-        if told_at <= now < told_at + REPEAT_SECONDS:
-            self._told[kind] = (told_at, left_out + 1)
+        sent_at, left_out = self._sent.get(kind, (-REPEAT_SECONDS, 0))
+        if sent_at <= now < sent_at + REPEAT_SECONDS:
+            self._sent[kind] = (sent_at, left_out + 1)
             return None
-        self._told[kind] = (now, 0)
+        self._sent[kind] = (now, 0)
         return left_out + 1
 
     @property
@@ -261,8 +261,8 @@ class Pace:
 
     def leave_out(self, kind: str, count: int) -> None:
         """Count messages that were due but were not sent after all."""
-        told_at, left_out = self._told.get(kind, (-REPEAT_SECONDS, 0))
-        self._told[kind] = (told_at, left_out + count)
+        sent_at, left_out = self._sent.get(kind, (-REPEAT_SECONDS, 0))
+        self._sent[kind] = (sent_at, left_out + count)
 
 
 class FaultLog:

@@ -36,7 +36,7 @@ class OtherProcesses:
     def __init__(self) -> None:
         self._descriptor = -1
         #: Mapped, because the size of files that a process writes can be limited (setrlimit(2)).
-        self._begun: mmap.mmap | None = None
+        self._lines_begun: mmap.mmap | None = None
 
     def share(self, descriptor: int) -> None:
         """Use the shared file of another process, by its inherited descriptor. Raises OSError."""
@@ -57,13 +57,13 @@ class OtherProcesses:
         return self._descriptor
 
     def _use(self, descriptor: int) -> None:
-        self._begun = mmap.mmap(descriptor, _PLACES)
+        self._lines_begun = mmap.mmap(descriptor, _PLACES)
         self._descriptor = descriptor
 
     @contextmanager
     def turn(self, descriptor: int) -> Iterator[bool]:
         """Lock a file against other processes; yield whether one of them left a line unfinished."""
-        lines_begun = self._begun
+        lines_begun = self._lines_begun
         if lines_begun is None:
             yield False
             return

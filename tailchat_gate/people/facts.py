@@ -48,7 +48,7 @@ DELETED: Final = Deleted()
 UNREADABLE: Final = Unreadable()
 
 
-def is_asked(sub: str) -> bool:
+def is_askable(sub: str) -> bool:
     """Whether Tailchat can be asked about a sub; another form would fail the call for all in it."""
     return TAILCHAT_ID.fullmatch(sub) is not None
 

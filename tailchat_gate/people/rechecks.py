@@ -10,7 +10,7 @@ from tailchat_gate.identity.recheck import RecheckRefused, RecheckResult
 from tailchat_gate.identity.rechecker import PatientRechecks, Rechecker
 from tailchat_gate.identity.sessions.session import SessionRecord, Ticket
 from tailchat_gate.identity.sessions.stored import SEEN_SECONDS, SessionVault
-from tailchat_gate.people.facts import is_asked
+from tailchat_gate.people.facts import is_askable
 from tailchat_gate.people.watch import PeopleWatch
 from tailchat_gate.reasons import Reason
 from tailchat_gate.state.store import Store
@@ -99,7 +99,7 @@ class PeopleRechecks:
     def look(self, record: SessionRecord, now: float) -> RecheckResult:
         """Return the state of a session at `now`; ask Tailchat if that is due."""
         result = self.rechecker.look(record, now)
-        if not self._refresh or not is_asked(record.sub):
+        if not self._refresh or not is_askable(record.sub):
             return result
         person = self._watch.look(record.sub)
         newest = result.record

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 from tailchat_gate.config.model import Settings
 from tailchat_gate.people.api import ApiResult, Done
 from tailchat_gate.people.bot import Bot
-from tailchat_gate.people.facts import Facts, is_asked, kept_out_because, read_people
+from tailchat_gate.people.facts import Facts, is_askable, kept_out_because, read_people
 from tailchat_gate.reasons import Reason
 
 _SEARCH: Final = "user/searchUserWithUniqueName"
@@ -35,7 +35,7 @@ def read_account(settings: Settings, name: str, result: Done) -> FoundAccount | 
     """Read the account from an answer; None if the answer is malformed or has another name."""
     record = result.data if isinstance(result.data, dict) else {}
     sub, since = record.get("_id"), record.get("createdAt")
-    if not isinstance(sub, str) or not is_asked(sub):
+    if not isinstance(sub, str) or not is_askable(sub):
         return None
     if f"{record.get('nickname')}#{record.get('discriminator')}" != name:
         return None

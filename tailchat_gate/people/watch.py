@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.people.api import CannotTell, Refused
-from tailchat_gate.people.facts import Account, Facts, KnownPeople, is_asked, kept_out_because
+from tailchat_gate.people.facts import Account, Facts, KnownPeople, is_askable, kept_out_because
 from tailchat_gate.people.inquiry import MOST_ASKED, Inquiry, Records
 from tailchat_gate.reasons import Reason
 
@@ -147,7 +147,7 @@ class PeopleWatch:
 
     async def confirm(self, sub: str) -> None:
         """Ask about a person who signs in, and wait for the answer or the failure."""
-        if not is_asked(sub) or not self._is_running:
+        if not is_askable(sub) or not self._is_running:
             return
         self._people.seen(sub, self._monotonic())
         # A question under way may have been sent before a ban, so ask once more after it.

@@ -74,32 +74,32 @@ def explained(
     """
     if isinstance(request, RefusedError):
         return False, [
-            _said("decision", _refusal(request.reason)),
-            _said("because of", str(request)),
+            _line("decision", _refusal(request.reason)),
+            _line("because of", str(request)),
         ]
     lines = list(_request(settings, request, asker))
     if is_own(request.target.path, settings.server.prefix):
-        return True, [*lines, _said("decision", f"{Reason.OWN_PATH}, answered by the gate itself")]
+        return True, [*lines, _line("decision", f"{Reason.OWN_PATH}, answered by the gate itself")]
     table = table or route_table(settings, asker.members, asker.grants)
     try:
         match, decision = _decided(table, request, asker)
         lines += _rules(table, request, match)
         lines += _grants(asker)
         if settings.access.deny:
-            lines.append(_said("on all", f"deny {', '.join(settings.access.deny)}"))
+            lines.append(_line("on all", f"deny {', '.join(settings.access.deny)}"))
     except RefusedError as refused:
-        refusal = _said("decision", _refusal(refused.reason))
-        return False, [*lines, refusal, _said("because of", str(refused))]
+        refusal = _line("decision", _refusal(refused.reason))
+        return False, [*lines, refusal, _line("because of", str(refused))]
     if match is not None:
         lines += _fates(settings, request, match.route, asker.names)
     if match is None or not decision.allowed:
-        lines.append(_said("decision", _refusal(decision.reason)))
+        lines.append(_line("decision", _refusal(decision.reason)))
         if asker.lock is not None and decision.reason is asker.lock.reason:
-            lines.append(_said("because of", _lock_line(asker.lock)))
+            lines.append(_line("because of", _lock_line(asker.lock)))
         return False, lines
     nobody = ", as nobody" if decision is AS_NOBODY and (asker.sub or asker.token) else ""
-    lines.append(_said("decision", f"let through: {decision.reason}{nobody}"))
-    lines.append(_said("upstream", match.route.settings.upstream_text))
+    lines.append(_line("decision", f"let through: {decision.reason}{nobody}"))
+    lines.append(_line("upstream", match.route.settings.upstream_text))
     lines += _rates(settings, match.route, asker)
     if _has_tool(match.route):
         who = None if decision is AS_NOBODY else _who(asker.sub, asker.token)
@@ -116,7 +116,7 @@ def _rates(settings: Settings, route: Route, asker: Asker) -> Iterator[str]:
         (route.settings.rate_per_client, f"{of_route}, for each client"),
         (route.settings.rate, f"{of_route}, for all together"),
     )
-    yield from (_said("rate", f"{rate} {whose}") for rate, whose in rates if rate)
+    yield from (_line("rate", f"{rate} {whose}") for rate, whose in rates if rate)
 
 
 def _has_tool(route: Route) -> bool:
@@ -129,11 +129,11 @@ def _fates(
 ) -> Iterator[str]:
     """Yield lines about what happens to the named fields."""
     if names and not _has_tool(route):
-        yield _said("header", "none is passed on: the gate itself serves this route")
+        yield _line("header", "none is passed on: the gate itself serves this route")
         return
     headers = request_headers(settings, CookieReader(cookie_names(settings)))
     for fate in fates(headers, names, request.fields, route.settings):
-        yield _said("header", fate)
+        yield _line("header", fate)
 
 
 def _decided(
@@ -171,27 +171,27 @@ def lets_in(
 
 def remedy_line(remedy: Remedy) -> str:
     """Return the line of an explanation about a remedy."""
-    return _said("lets in", f"{remedy.table}: {remedy.line}" if remedy.table else remedy.line)
+    return _line("lets in", f"{remedy.table}: {remedy.line}" if remedy.table else remedy.line)
 
 
 def _request(settings: Settings, request: RequestHead, asker: Asker) -> Iterator[str]:
     host = request.fields.host.raw.decode("ascii")
-    yield _said("request", f"{request.method} {request.target.raw.decode('ascii')} on {host}")
+    yield _line("request", f"{request.method} {request.target.raw.decode('ascii')} on {host}")
     who = f"the machine {asker.token}" if asker.token else "nobody"
     if asker.sub is not None:
         groups = IdentityHeaders(settings.groups, members=asker.members).groups_of(asker.sub)
         who = f"{asker.sub}, in {', '.join(groups) or 'no group'}"
         if unknown := ", ".join(sorted(asker.members.unknown.difference(groups))):
             who += f"; Tailchat has not said lately whether in {unknown}"
-    yield _said("asked by", f"{who}; {_lock_line(asker.lock)}" if asker.lock else who)
+    yield _line("asked by", f"{who}; {_lock_line(asker.lock)}" if asker.lock else who)
     if asker.about_groups:
-        yield _said("groups", asker.about_groups)
+        yield _line("groups", asker.about_groups)
 
 
 def _rules(table: RouteTable, request: RequestHead, match: Match | None) -> Iterator[str]:
     """Yield lines about the matching route and the rules of each reading of the path."""
     host, path = request.fields.host.name, request.target.path
-    yield _said("route", _route_line(match.route) if match else "none")
+    yield _line("route", _route_line(match.route) if match else "none")
     claimed = claimed_methods(request.fields, request.target.query) if table.names_methods else ()
     for explained_match in explain_match(table, host, path, (request.method, *sorted(claimed))):
         yield from _asks(explained_match, path, request.method)
@@ -200,7 +200,7 @@ def _rules(table: RouteTable, request: RequestHead, match: Match | None) -> Iter
 def _grants(asker: Asker) -> Iterator[str]:
     for grant in asker.grants.of(asker.sub) if asker.sub else ():
         reason = f": {grant.reason}" if grant.reason else ""
-        yield _said("grant", f"{grant.route}, {end_text(grant.until)}{reason}")
+        yield _line("grant", f"{grant.route}, {end_text(grant.until)}{reason}")
 
 
 def _asks(match: ExplainedMatch, path: str, method: str) -> Iterator[str]:
@@ -211,14 +211,14 @@ def _asks(match: ExplainedMatch, path: str, method: str) -> Iterator[str]:
         seen += f", taken for {match.method}"
     if not match.routes:
         why = "that leads to no route, or out of its own" if seen else "no route is there"
-        yield _said("rule", f"nobody{seen}: {why}")
+        yield _line("rule", f"nobody{seen}: {why}")
     for route in match.routes:
         settings = route.settings
         if not match.taken:
-            yield _said("rule", f"{route.name}{seen}: takes {', '.join(settings.methods)} alone")
+            yield _line("rule", f"{route.name}{seen}: takes {', '.join(settings.methods)} alone")
             continue
         denied = f"; deny {', '.join(settings.deny)}" if settings.deny else ""
-        yield _said("rule", f"{route.name}{seen}: allow {', '.join(settings.allow)}{denied}")
+        yield _line("rule", f"{route.name}{seen}: allow {', '.join(settings.allow)}{denied}")
 
 
 def _route_line(route: Route) -> str:
@@ -270,7 +270,7 @@ def _refusal(reason: Reason) -> str:
     return f"refused: {reason}, {STATUS[reason].value}{page}"
 
 
-def _said(what: str, text: str) -> str:
+def _line(what: str, text: str) -> str:
     return f"{what + ':':<11} {text}"
 
 

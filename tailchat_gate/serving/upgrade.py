@@ -193,7 +193,7 @@ class Successor:
                 os.close(writer)
             if process is None:
                 return UpgradeOutcome(problem=_STOPS, stops=True)
-            report = _told(reader, time.monotonic() + self._limit)
+            report = _read_report(reader, time.monotonic() + self._limit)
         if report is not None and report.startswith(_READY):
             self._serves = True
             return UpgradeOutcome(process.pid, report.removeprefix(_READY).decode(errors="replace"))
@@ -249,7 +249,7 @@ def _copy(descriptor: int, least: int) -> Iterator[int]:
         os.close(copy)
 
 
-def _told(reader: int, until: float) -> bytes | None:
+def _read_report(reader: int, until: float) -> bytes | None:
     """Return the bytes written to a pipe, None if the writer did not finish in time."""
     report = b""
     while (left := until - time.monotonic()) > 0:

@@ -27,7 +27,7 @@ _NO_FIELDS: Final = frozenset(
     (b"close", b"content-length", b"cookie", b"keep-alive", b"te", b"transfer-encoding", b"upgrade")
 )
 #: Fields that announce a body still to come (RFC 9110 sections 6.6.2 and 10.1.1).
-_NOT_OF_KEPT: Final = frozenset((b"expect", b"trailer"))
+_NOT_OF_STORED: Final = frozenset((b"expect", b"trailer"))
 _AUTHORIZATION: Final = frozenset((b"authorization",))
 #: Ways to present a token in that field.
 _IN_AUTHORIZATION: Final = frozenset((TokenWay.BEARER, TokenWay.BASIC))
@@ -203,14 +203,14 @@ class RequestHeaders:
                 pieces += (name, b": ", value, CRLF)
         if listed := self._listed(fields, settings):
             pieces = without(pieces, listed)
-        return pieces if _is_kept(fields, settings) else pieces + _framing(fields)
+        return pieces if _is_stored(fields, settings) else pieces + _framing(fields)
 
     def _listed(self, fields: FieldSection, settings: RouteSettings) -> frozenset[bytes]:
         """Return lower-case names to drop: Connection's options, the token's and the body's."""
         listed = fields.connection - _NO_FIELDS if fields.connection else fields.connection
         if fields.token_way in _IN_AUTHORIZATION and not settings.forward_authorization:
             listed |= _AUTHORIZATION
-        return listed | _NOT_OF_KEPT if _is_kept(fields, settings) else listed
+        return listed | _NOT_OF_STORED if _is_stored(fields, settings) else listed
 
     def _lines(
         self,
@@ -233,12 +233,12 @@ class RequestHeaders:
         if rewritten or len(fields.cookies) > 1 or (drops and self._listed(fields, settings)):
             client_lines = _replaced(self.rewrite(fields, settings), rewritten)
         else:
-            client_lines = self._kept_lines(fields, rules)
+            client_lines = self._rewrite_simple(fields, rules)
         if b"te" in fields.connection and takes_trailers(fields):
             tail += b"TE: trailers\r\nConnection: TE\r\n"
         return b"".join((first, *client_lines, tail))
 
-    def _kept_lines(self, fields: FieldSection, rules: RouteRules) -> list[bytes]:
+    def _rewrite_simple(self, fields: FieldSection, rules: RouteRules) -> list[bytes]:
         """Return the result of `rewrite` for a section in which no field drops another.
 
         It has one Cookie field at most. The names alone decide which lines pass, except for a
@@ -305,7 +305,7 @@ def _framing(fields: FieldSection) -> list[bytes]:
     return [] if fields.length is None else [b"Content-Length: %d\r\n" % fields.length]
 
 
-def _is_kept(fields: FieldSection, settings: RouteSettings) -> bool:
+def _is_stored(fields: FieldSection, settings: RouteSettings) -> bool:
     """Whether the route stores the request's body until it is complete."""
     return fields.has_body and settings.request_buffer > 0
 

@@ -115,8 +115,8 @@ class Pool(RequestSlots):
         #: Idle connections of one person each; the clients' connections hold them.
         self._own: set[UpstreamConnection] = set()
         self._reconnect_gate = ReconnectGate()
-        self._told = ""
-        self._told_at = 0.0
+        self._logged = ""
+        self._logged_at = 0.0
         #: The last malformed response's fault, and its Unix second; None before the first.
         self.fault: tuple[str, int] | None = None
         self._faults = FaultLog(self._time)
@@ -231,8 +231,8 @@ class Pool(RequestSlots):
             descriptors.upstreams -= 1
         self._busy.add(connection)
         self._count_opened(connection, self._time() - began)
-        if self._told:
-            self._told = ""
+        if self._logged:
+            self._logged = ""
             details = {"upstream": self.backend.url}
             _log.info("an upstream can be reached again", extra={"details": details})
         return connection
@@ -264,8 +264,8 @@ class Pool(RequestSlots):
     def _tell(self, error: OSError, now: float) -> None:
         """Log why the backend cannot be reached: once, and again each minute of an outage."""
         reason = f"{type(error).__name__}: {error}"
-        if reason != self._told or now >= self._told_at + REPEAT_SECONDS:
-            self._told, self._told_at = reason, now
+        if reason != self._logged or now >= self._logged_at + REPEAT_SECONDS:
+            self._logged, self._logged_at = reason, now
             details = {"upstream": self.backend.url, "error": reason}
             _log.warning("an upstream cannot be reached", extra={"details": details})
 

@@ -87,7 +87,7 @@ class SingleProcess:
 
     async def tell(self, page: str, query: Query) -> Values:
         """Return the values of a page that only the serving processes know."""
-        facts = await in_slices(self._told(page))
+        facts = await in_slices(self._facts(page))
         if query:
             url, who, method = query["url"], query["who"], query["method"]
             gate = self._generations.in_force, self._connections()
@@ -113,7 +113,7 @@ class SingleProcess:
             [(refusal.person.sub, refusal.last, refusal.count) for refusal in refusals],
         )
 
-    def _told(self, page: str) -> Generator[None, None, Values]:
+    def _facts(self, page: str) -> Generator[None, None, Values]:
         generation, process_state = self._generations.in_force, self._process_state
         if page == "overview":
             shown = [notice._asdict() for notice in notices(generation.settings, process_state)]

@@ -67,7 +67,7 @@ def known_names(
             name = KnownName(record.sub, record.nickname, record.discriminator)
             names.setdefault(record.sub, name)
         yield
-    for seen in _asked_or_refused(generation):
+    for seen in _named_in_requests(generation):
         names.setdefault(seen.sub, seen)
     for sub, person in tuple(process_state.tailchat.people):
         if isinstance(person.facts, Facts):
@@ -81,7 +81,7 @@ def known_names(
     return names
 
 
-def _asked_or_refused(generation: Generation) -> Iterator[KnownName]:
+def _named_in_requests(generation: Generation) -> Iterator[KnownName]:
     process_state = generation.process_state
     for request in process_state.access_requests.open:
         yield KnownName(request.sub, request.nickname, request.discriminator)
@@ -142,7 +142,7 @@ async def resolve_person(
         )
         return ResolvedName("", FormOutcome("several", {"text": text, "who": listed}))
     if is_person_name(text):
-        return await _asked(text, generation)
+        return await _ask_tailchat(text, generation)
     return ResolvedName("", FormOutcome("nobody", {"text": text}))
 
 
@@ -165,7 +165,7 @@ def display_name(target: str, known: dict[str, KnownName]) -> str:
     return f"{person.full} ({target})" if person is not None and person.nickname else target
 
 
-async def _asked(text: str, generation: Generation) -> ResolvedName:
+async def _ask_tailchat(text: str, generation: Generation) -> ResolvedName:
     """Ask Tailchat who has a name."""
     settings, bot = generation.settings, generation.groups.bot
     result = await search(bot, text)

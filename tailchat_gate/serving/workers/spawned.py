@@ -46,7 +46,7 @@ class Spawned:
         self.left: Final = asyncio.Event()
         #: Called with each question that it has to the others.
         self.wants: Callable[[Message], object] = bool
-        self._asked: dict[int, asyncio.Future[Mapping[str, Any]]] = {}
+        self._answers: dict[int, asyncio.Future[Mapping[str, Any]]] = {}
         self._last_id = 0
         #: Questions that it did not answer in time, by number.
         self._late: dict[int, str] = {}
@@ -92,7 +92,7 @@ class Spawned:
         self._last_id += 1
         number = self._last_id
         answer: asyncio.Future[Mapping[str, Any]] = asyncio.get_running_loop().create_future()
-        self._asked[number] = answer
+        self._answers[number] = answer
         self.channel.send({"id": number, "ask": what, **given})
         try:
             async with asyncio.timeout(within):
@@ -101,7 +101,7 @@ class Spawned:
             self._late[number] = what
             raise WorkerSilentError from None
         finally:
-            del self._asked[number]
+            del self._answers[number]
         if "failed" in members:  # inside the worker, which has logged why
             raise WorkerSilentError
         return members
@@ -134,7 +134,7 @@ class Spawned:
             sock.close()
         if "answer" in message:
             self._late.pop(message["id"], None)
-            answer = self._asked.get(message["id"])
+            answer = self._answers.get(message["id"])
             if answer is not None and not answer.done():
                 answer.set_result(message["answer"])
         elif "loaded" in message and not self.loaded.done():
@@ -151,7 +151,7 @@ class Spawned:
         self.left.set()
 
     def _fail(self, *reason: str) -> None:
-        futures: tuple[asyncio.Future[Any], ...] = self.loaded, self.ready, *self._asked.values()
+        futures: tuple[asyncio.Future[Any], ...] = self.loaded, self.ready, *self._answers.values()
         for waiting in futures:
             if not waiting.done():
                 waiting.set_exception(WorkerGoneError(*reason))

@@ -73,7 +73,7 @@ class Worker:
     def begin(self, server: GateServer) -> None:
         """Tell the parent that this process serves, and handle its messages from now on."""
         self._server = server
-        self._asked: Mapping[str, Callable[[Message], Awaitable[Answer | str]]] = {
+        self._handlers: Mapping[str, Callable[[Message], Awaitable[Answer | str]]] = {
             "ping": self._ping,
             "metrics": self._metrics,
             "status": self._status,
@@ -112,8 +112,8 @@ class Worker:
                 self._prepared = None
             case "notice":
                 self._server.in_force.notices.hear(message["text"], message["details"])
-            case asked if asked in self._asked:
-                self._start(self._reply(message, self._asked[asked]))
+            case question if question in self._handlers:
+                self._start(self._reply(message, self._handlers[question]))
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
