@@ -46,7 +46,7 @@ def _escaped(char: str) -> str:
 
 
 def print_list(
-    found: Iterable[_Item],
+    listed: Iterable[_Item],
     cells: Callable[[_Item], tuple[str, ...]],
     row: Callable[[_Item], Mapping[str, object]],
     *,
@@ -57,7 +57,7 @@ def print_list(
 
     `as_json`: print a list with the `row` of each item.
     """
-    items = tuple(found)
+    items = tuple(listed)
     if as_json:
         print_json([dict(row(item)) for item in items])
     elif not items:

@@ -210,7 +210,7 @@ def _greeting(places: _Places, listed: tuple[_Tool, ...]) -> str:
         f"    {'EMAIL':<23} PASSWORD",
         f"    {_OWNER.email:<23} {_OWNER.password:<15} has the role “on call”, decides requests",
         f"    {_MEMBER.email:<23} {_MEMBER.password:<15} has no role\n",
-        f"  And {', '.join(one.name for one in _OTHERS)}, whose names are hard to show.",
+        f"  And {', '.join(user.name for user in _OTHERS)}, whose names are hard to show.",
         "\n  Behind the gate are:\n",
         *(f"    {places.url(tool.name) + '/':<34} {tool.description}" for tool in listed),
         f"    {places.url(_ADMIN.name) + '/':<34} The gate's own page, for {_OWNER.name}\n",

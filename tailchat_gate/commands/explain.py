@@ -136,7 +136,7 @@ def explain(
     stored = read_or_warn(settings)
     lock = lock_on(stored.revocation, sub, token)
     fields = [name for name, _ in typed]
-    members, about_groups = _members(settings, stored.memberships, asked=sub is not None)
+    members, about_groups = _members(settings, stored.memberships, is_person=sub is not None)
     asker = Asker(sub, token, lock, fields, stored.grants, members, about_groups)
     table = route_table(settings, members, stored.grants)
     allowed, lines = explained(settings, request, asker, table)
@@ -150,15 +150,15 @@ def explain(
         raise SystemExit(EXIT_FAILED)
 
 
-def _members(settings: Settings, stored: Memberships, *, asked: bool) -> tuple[Members, str]:
+def _members(settings: Settings, stored: Memberships, *, is_person: bool) -> tuple[Members, str]:
     """Return the members of Tailchat's groups, and a sentence if they may not count.
 
-    `asked`: the request is a person's. The store does not say whether Tailchat's key is the public
-    one, and its records of groups may be older than the answer to that.
+    `is_person`: the request is a person's. The store does not say whether Tailchat's key is the
+    public one, and its records of groups may be older than the answer to that.
     """
     members = Members(settings.groups)
     public: bool | CannotTell = False
-    if asked and members.unknown:
+    if is_person and members.unknown:
         public = _key(settings)
     if public is True:
         members.unknown = frozenset()

@@ -173,7 +173,7 @@ def _shown(value: object) -> str:
     if isinstance(value, SecretStr):
         return "a secret"
     if isinstance(value, tuple):
-        return f"[{', '.join(shown(str(one)) for one in value)}]"
+        return f"[{', '.join(shown(str(item)) for item in value)}]"
     return shown(value)
 
 

@@ -26,7 +26,7 @@ _COMMANDS: Final = MappingProxyType(
     }
 )
 #: Parts of a problem's text that already say what to do.
-_SAID: Final = ("`tailchat-gate", "did you mean", "is set too")
+_HINTS: Final = ("`tailchat-gate", "did you mean", "is set too")
 _NO_FILE: Final = "`tailchat-gate init` writes a first one; --config names another"
 Severity = Literal["error", "warning", "note"]
 #: Colours a part of a report: takes the text and its kind, a Severity, "place" or "help".
@@ -37,7 +37,7 @@ _NEAR: Final = "; did you mean "
 
 def hint_for(problem: Problem) -> str:
     """Return the command that helps with a problem; "" for none or if the text already has it."""
-    if not problem.expected or any(said in str(problem) for said in _SAID):
+    if not problem.expected or any(hint in str(problem) for hint in _HINTS):
         return ""
     if problem.found.startswith(f'"{SUB}'):
         return _IDS
