@@ -11,7 +11,7 @@ from threading import Condition, Thread
 from typing import Final, NamedTuple, Protocol
 
 from tailchat_gate.observe.families import Collected, Family
-from tailchat_gate.observe.log import LOGGER_NAME, FaultLog
+from tailchat_gate.observe.log import FaultLog
 from tailchat_gate.observe.sink import CLOSE_SECONDS
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.context import RequestContext
@@ -32,8 +32,6 @@ _EXPORTED: Final = Family("gate_spans_exported", "Spans of requests that a colle
 _LOST: Final = Family(
     "gate_spans_lost", "Spans of requests that were lost because no collector took them in time."
 )
-
-_log: Final = logging.getLogger(LOGGER_NAME)
 
 
 class SentSpan(NamedTuple):

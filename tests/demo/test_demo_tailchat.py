@@ -14,8 +14,9 @@ from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 from gatekit import Clock
 from tailchat_browser import APP, OTHER_APP, Browser, authorization_path
+from usual_faults import BROKEN, CLOSE, HTML
 
-from tailchat_gate.demo.faults import BROKEN, CLOSE, HTML, Hang, Response, Rewrite
+from tailchat_gate.demo.faults import Hang, Response, Rewrite
 from tailchat_gate.demo.oauth import BAD_REQUEST, OAuthError, Parameters, listed
 from tailchat_gate.demo.store import LIMIT, Shelf
 from tailchat_gate.demo.tailchat import StandInTailchat

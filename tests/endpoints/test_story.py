@@ -9,10 +9,11 @@ import pytest
 from accounts import user_named
 from gatekit import Clock
 from storykit import Story, story, until_callback
+from usual_faults import BROKEN, CLOSE, HTML
 from visitor import FETCH, NAVIGATION, Page, Visitor
 from yarl import URL
 
-from tailchat_gate.demo.faults import BROKEN, CLOSE, HTML, Fault, Hang, Response, Rewrite
+from tailchat_gate.demo.faults import Fault, Hang, Response, Rewrite
 from tailchat_gate.demo.users import USERS, User
 
 HOSHINO = user_named("hoshino")

@@ -9,8 +9,8 @@ from accounts import revoke_user
 from gatekit import RawClient, Received, request_bytes, until
 from recheckkit import BOB, HOSHINO, HOUR, INTERVAL, Person, asked, counted, recheck, sign_in
 from storykit import Story
+from usual_faults import BROKEN
 
-from tailchat_gate.demo.faults import BROKEN
 from tailchat_gate.proxy.exchange.tunnel import SESSION_OVER, UNAUTHORIZED
 from tailchat_gate.proxy.message.websocket_frames import close_frame
 

@@ -22,8 +22,9 @@ from recheckkit import (
     sign_in,
 )
 from storykit import Story
+from usual_faults import BROKEN, CLOSE, HTML
 
-from tailchat_gate.demo.faults import BROKEN, CLOSE, HTML, Fault, Hang
+from tailchat_gate.demo.faults import Fault, Hang
 from tailchat_gate.demo.faults import Response as Said
 from tailchat_gate.identity import rechecker
 from tailchat_gate.identity.recheck import RETRY_SECONDS

@@ -27,8 +27,9 @@ from recheckkit import (
     sign_in_at,
 )
 from storykit import Story
+from usual_faults import BROKEN, CLOSE, HTML
 
-from tailchat_gate.demo.faults import BROKEN, CLOSE, HTML, Rewrite
+from tailchat_gate.demo.faults import Rewrite
 from tailchat_gate.identity.recheck import RETRY_SECONDS
 from tailchat_gate.observe.log import AUDIT_LOGGER_NAME, LOGGER_NAME
 from tailchat_gate.serving.wiring.build import build

@@ -10,8 +10,9 @@ import pytest
 from gatekit import ALICE, START, SUB, Clock, until
 from recheckkit import refresh_tokens
 from storykit import served
+from usual_faults import BROKEN
 
-from tailchat_gate.demo.faults import BROKEN, Fault, Hang
+from tailchat_gate.demo.faults import Fault, Hang
 from tailchat_gate.demo.faults import Response as Said
 from tailchat_gate.demo.store import App
 from tailchat_gate.demo.tailchat import StandInTailchat

@@ -24,8 +24,9 @@ from gatekit import (
 from processkit import gate_process
 from recheckkit import DAY, HOUR, OFFLINE, refresh_tokens
 from storykit import CLIENT_ID, CLIENT_SECRET, served
+from usual_faults import BROKEN
 
-from tailchat_gate.demo.faults import BROKEN, Fault, Hang
+from tailchat_gate.demo.faults import Fault, Hang
 from tailchat_gate.demo.faults import Response as Said
 from tailchat_gate.demo.store import App
 from tailchat_gate.demo.tailchat import StandInTailchat

@@ -8,8 +8,9 @@ import pytest
 from gatekit import Clock
 from storykit import served
 from tailchat_browser import APP
+from usual_faults import HTML
 
-from tailchat_gate.demo.faults import HTML, Close, Fault, Hang, Response
+from tailchat_gate.demo.faults import Close, Fault, Hang, Response
 from tailchat_gate.demo.tailchat import StandInTailchat
 from tailchat_gate.demo.users import USERS
 from tailchat_gate.identity.oauth.back_channel import BackChannel

@@ -1,11 +1,9 @@
 """The store on a Redis or Valkey server, which gates on several machines share."""
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final, TypeVar
 
-from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.state.bookkeeping import (
     DatabaseStore,
     FaultKind,
@@ -36,7 +34,6 @@ _REPLACED: Final = (
 _DAMAGED: Final = "records in Redis are missing or damaged"
 
 _T = TypeVar("_T")
-_log: Final = logging.getLogger(LOGGER_NAME)
 
 
 class RedisStore(DatabaseStore):

@@ -13,8 +13,9 @@ import pytest
 from gatekit import Clock, RawUpstream, Response, RunningGate, ask, login_cookie, request_bytes
 from storykit import CLIENT_ID, CLIENT_SECRET, HOSHINO, Story, served, story, until_callback
 from tlskit import Authority
+from usual_faults import CLOSE, HTML
 
-from tailchat_gate.demo.faults import CLOSE, HTML, Fault, Hang, Rewrite
+from tailchat_gate.demo.faults import Fault, Hang, Rewrite
 from tailchat_gate.demo.faults import Response as Said
 from tailchat_gate.demo.store import App
 from tailchat_gate.demo.tailchat import StandInTailchat
