@@ -23,7 +23,7 @@ from tailchat_gate.identity.revocation.state import Rejection, SessionHolder
 from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.identity.sites import Sites
 from tailchat_gate.observe.audit import Audit, Person
-from tailchat_gate.reasons import KEPT_OUT, Reason, RefusedError
+from tailchat_gate.reasons import BLOCKED, Reason, RefusedError
 from tailchat_gate.request.authorization import TokenWay
 from tailchat_gate.request.claims import claimed_methods, claimed_paths
 from tailchat_gate.request.context import RequestContext
@@ -37,7 +37,7 @@ _ABOUT_WHO: Final = frozenset(
     (
         *(Reason.CLAIM_REFUSED, Reason.DENIED, Reason.DENY_LISTED, Reason.LOCKED),
         *(Reason.TOKEN_ELSEWHERE, Reason.TOKEN_EXPIRED),
-        *KEPT_OUT,
+        *BLOCKED,
     )
 )
 _CLAIM_REFUSED: Final = Decision(allowed=False, reason=Reason.CLAIM_REFUSED)

@@ -100,7 +100,7 @@ class Reason(StrEnum):
 
 
 #: The state of the account at Tailchat keeps the person out of every tool.
-KEPT_OUT: Final = frozenset(
+BLOCKED: Final = frozenset(
     (
         *(Reason.BANNED, Reason.ACCOUNT_DELETED, Reason.ACCOUNT_UNREADABLE),
         *(Reason.GUEST_REFUSED, Reason.BOT_REFUSED),

@@ -12,7 +12,7 @@ from tailchat_gate.config.tables.admin_page import takes_grants
 from tailchat_gate.config.values.group import Group
 from tailchat_gate.config.values.identifier import GROUP, SUB, TOKEN
 from tailchat_gate.identity.revocation.state import Lock
-from tailchat_gate.reasons import KEPT_OUT, Reason, RefusedError
+from tailchat_gate.reasons import BLOCKED, Reason, RefusedError
 
 
 class Remedy(NamedTuple):
@@ -34,23 +34,23 @@ class RefusedRequest(NamedTuple):
 
 
 #: Refusals that only depend on the rules, the locks and what Tailchat says about the account.
-_EXPLAINED: Final = KEPT_OUT | {
+_EXPLAINED: Final = BLOCKED | {
     *(Reason.DENIED, Reason.DENY_LISTED, Reason.GROUPS_UNKNOWN, Reason.LOCKED),
     *(Reason.MAINTENANCE, Reason.TOKEN_ELSEWHERE, Reason.TOKEN_EXPIRED, Reason.TOKEN_UNKNOWN),
 }
 
 
-def reason_now(table: RouteTable, refused: RefusedRequest, kept_out: str | None) -> str | None:
+def reason_now(table: RouteTable, refused: RefusedRequest, blocked: str | None) -> str | None:
     """Return why the same request would be refused now, None if it would be let in.
 
-    `kept_out` is a reason that holds whatever the rules say, None if there is none.
+    `blocked` is a reason that holds whatever the rules say, None if there is none.
     """
     if refused.reason not in _EXPLAINED:
         return refused.reason
     if refused.lock is not None:
         return refused.lock.reason
-    if kept_out is not None:
-        return kept_out
+    if blocked is not None:
+        return blocked
     try:
         match = table.match(refused.host, refused.path, refused.method)
     except RefusedError as error:

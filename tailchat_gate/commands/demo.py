@@ -299,7 +299,7 @@ _SENTENCES: Final[Mapping[str, str]] = MappingProxyType(
         "granted": "{sub} may enter {route} for a while",
         "grant-ended": "{sub} may no longer enter {route} by a grant",
         "session-ended": "a session of {sub} has ended: {reason}",
-        "account-kept-out": "{sub} is kept out: {reason}",
+        "account-blocked": "{sub} is blocked: {reason}",
         "account-let-in": "{sub} may come in again",
         "group-joined": "{sub} is in the group {group} now",
         "group-left": "{sub} is no longer in the group {group}",

@@ -14,7 +14,7 @@ from tailchat_gate.identity.sessions.session import (
     SessionTooLargeError,
     Ticket,
 )
-from tailchat_gate.reasons import KEPT_OUT, Reason
+from tailchat_gate.reasons import BLOCKED, Reason
 from tailchat_gate.request.fields import FieldSection
 
 #: Opened sessions in the cache, of all hosts together; each takes about 2 KiB, and about 1 KiB
@@ -182,7 +182,7 @@ class Authenticator:
         for record in living:
             rejection = self._revocation.bar(record)
             if rejection is not None:
-                if rejection.reason in KEPT_OUT:
+                if rejection.reason in BLOCKED:
                     # Otherwise the gate would never ask again whether Tailchat lets them in.
                     self._rechecks.look(record, now)
                 return rejection

@@ -163,7 +163,7 @@ class Audit:
         if reason is None:
             write_event("account-let-in", sub=sub)
         else:
-            write_event("account-kept-out", sub=sub, reason=reason)
+            write_event("account-blocked", sub=sub, reason=reason)
 
     def membership_changed(self, sub: str, group: str, *, joined: bool) -> None:
         """Log that a person joined or left a group of the configuration, according to Tailchat."""

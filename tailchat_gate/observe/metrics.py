@@ -31,7 +31,7 @@ from tailchat_gate.observe.families import (
 from tailchat_gate.observe.history import RouteFigures
 from tailchat_gate.observe.request_counts import FAILED, LONG_SECONDS, RouteCounts, is_stream
 from tailchat_gate.observe.sink import Sink
-from tailchat_gate.reasons import KEPT_OUT, STATUS, Reason
+from tailchat_gate.reasons import BLOCKED, STATUS, Reason
 from tailchat_gate.request.context import RequestContext
 
 #: Reasons that are a fault of a tool, of Tailchat or of the gate; each is counted from 0.
@@ -42,7 +42,7 @@ _LOGIN_ENDS: Final = (
     *(reason for reason in Reason if reason.startswith(("login-", "tailchat-"))),
     *(Reason.GATE_NOT_ACCEPTED, Reason.SESSION_TOO_LARGE, Reason.COOKIES_BLOCKED),
     *(Reason.LOCKED, Reason.MAINTENANCE),
-    *KEPT_OUT,
+    *BLOCKED,
 )
 #: The steps of a login, in their order.
 LOGIN_STAGES: Final = ("began", "returned", "redeemed", "identified", "signed-in")

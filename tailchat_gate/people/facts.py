@@ -103,7 +103,7 @@ def _address(value: object) -> str:
     return value if EMAIL.fullmatch(value) else ""
 
 
-def kept_out_because(facts: Account, *, guests: bool) -> Reason | None:
+def blocked_because(facts: Account, *, guests: bool) -> Reason | None:
     """Return why an account may enter no tool, None if it may.
 
     `guests`: guests and bots may enter.

@@ -87,7 +87,7 @@ class TicketRechecks:
 class PeopleRechecks:
     """Adds the current name, picture and e-mail address of the person to the state of a session.
 
-    `rechecker` knows the session, `watch` the person. Whether the person is kept out is in the
+    `rechecker` knows the session, `watch` the person. Whether the person is blocked is in the
     revocation state, which is consulted before.
     """
 

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 from tailchat_gate.config.model import Settings
 from tailchat_gate.people.api import ApiResult, Done
 from tailchat_gate.people.bot import Bot
-from tailchat_gate.people.facts import Facts, is_askable, kept_out_because, read_people
+from tailchat_gate.people.facts import Facts, blocked_because, is_askable, read_people
 from tailchat_gate.reasons import Reason
 
 _SEARCH: Final = "user/searchUserWithUniqueName"
@@ -47,5 +47,5 @@ def read_account(settings: Settings, name: str, result: Done) -> FoundAccount | 
     return FoundAccount(
         sub,
         f", registered on {since[:10]}" if dated and isinstance(since, str) else "",
-        kept_out_because(facts, guests=settings.access.guests),
+        blocked_because(facts, guests=settings.access.guests),
     )

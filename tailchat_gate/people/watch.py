@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.people.api import CannotTell, Refused
-from tailchat_gate.people.facts import Account, Facts, KnownPeople, is_askable, kept_out_because
+from tailchat_gate.people.facts import Account, Facts, KnownPeople, blocked_because, is_askable
 from tailchat_gate.people.inquiry import MOST_ASKED, Inquiry, Records
 from tailchat_gate.reasons import Reason
 
@@ -63,9 +63,9 @@ class PersonFacts(NamedTuple):
 class PeopleWatch:
     """Follows bans, names and addresses for one configuration, while it is in force.
 
-    `people` has the known facts; it survives a reload. `keep_out(sub, reason)` is called with every
-    answer: why a person may enter no tool, None if they may; `kept_out()` returns those who may
-    not. `heard()` is called after every good answer. `clock` gives Unix seconds, `monotonic`
+    `people` has the known facts; it survives a reload. `set_blocked(sub, reason)` is called with
+    every answer: why a person may enter no tool, None if they may; `blocked()` returns those who
+    may not. `heard()` is called after every good answer. `clock` gives Unix seconds, `monotonic`
     seconds that never go back.
     """
 
@@ -75,19 +75,19 @@ class PeopleWatch:
         inquiry: Inquiry,
         people: KnownPeople,
         *,
-        keep_out: Callable[[str, Reason | None], None],
+        set_blocked: Callable[[str, Reason | None], None],
         clock: Callable[[], float],
         monotonic: Callable[[], float],
-        kept_out: Callable[[], Mapping[str, Reason]],
+        blocked: Callable[[], Mapping[str, Reason]],
         heard: Callable[[], None] = lambda: None,
     ) -> None:
         self.terms: Final = terms
         self._inquiry = inquiry
         self._people = people
-        self._keep_out = keep_out
+        self._set_blocked = set_blocked
         self._clock = clock
         self._monotonic = monotonic
-        self._kept_out = kept_out
+        self._blocked = blocked
         self._heard = heard
         self._stale_after = terms.refresh + _MARGIN
         self._about_for = max(ABOUT_SECONDS, 3 * terms.refresh)
@@ -105,10 +105,10 @@ class PeopleWatch:
     def start(self) -> None:
         """Begin to ask; needs a running event loop."""
         self._is_running = self.terms.refresh > 0
-        for sub, reason in self._kept_out().items():
+        for sub, reason in self._blocked().items():
             if not self._is_running or (self.terms.guests and reason in _BY_CONFIGURATION):
                 # Without questions the gate would not learn that this no longer holds.
-                self._keep_out(sub, None)
+                self._set_blocked(sub, None)
         if not self._is_running:
             return
         self._people.keep_emails(self.terms.keeps_emails)
@@ -264,7 +264,7 @@ class PeopleWatch:
             _log.warning(message, extra={"details": {"problem": _problem(result)}})
 
     def _judge(self, sub: str, facts: Account) -> None:
-        self._keep_out(sub, kept_out_because(facts, guests=self.terms.guests))
+        self._set_blocked(sub, blocked_because(facts, guests=self.terms.guests))
 
 
 def _problem(result: Refused | CannotTell) -> str:

@@ -13,7 +13,7 @@ from tailchat_gate.identity.revocation.state import Lock
 from tailchat_gate.identity.sites import Sites
 from tailchat_gate.pages.language import choose_language
 from tailchat_gate.pages.render import Pages
-from tailchat_gate.reasons import BUSY, KEPT_OUT, STATUS, Reason, RefusedError
+from tailchat_gate.reasons import BLOCKED, BUSY, STATUS, Reason, RefusedError
 from tailchat_gate.request.context import RequestContext
 from tailchat_gate.request.intent import (
     Intent,
@@ -54,7 +54,7 @@ _WRONG_ADDRESS: Final = frozenset((Reason.BAD_REQUEST, Reason.TARGET_TOO_LONG))
 _PASSES: Final = frozenset((Reason.UPSTREAM_DOWN, Reason.UPSTREAM_SLOW))
 #: Pages without a link to the launcher: the person has no tools for now, or the page leads there
 #: anyway.
-_NO_TOOLS: Final = KEPT_OUT | {
+_NO_TOOLS: Final = BLOCKED | {
     *(Reason.LOCKED, Reason.MAINTENANCE, Reason.NOT_SIGNED_IN, Reason.NO_ROUTE)
 }
 

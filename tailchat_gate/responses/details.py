@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 from tailchat_gate.identity.revocation.state import Lock, Rejection
 from tailchat_gate.identity.sessions.session import SessionRecord
-from tailchat_gate.reasons import KEPT_OUT, Reason
+from tailchat_gate.reasons import BLOCKED, Reason
 
 
 def person_detail(record: SessionRecord) -> dict[str, str]:
@@ -26,7 +26,7 @@ def rejection_detail(record: SessionRecord, rejection: Rejection, now: float) ->
         return {**lock_detail(lock), "retry_after": str(lock.retry_after(now))}
     if lock is not None:
         return {**person_detail(record), **lock_detail(lock)}
-    return person_detail(record) if rejection.reason in KEPT_OUT else {}
+    return person_detail(record) if rejection.reason in BLOCKED else {}
 
 
 def lock_detail(lock: Lock) -> dict[str, str]:

@@ -14,7 +14,7 @@ from tailchat_gate.identity.oauth.return_targets import ReturnTargets
 from tailchat_gate.identity.revocation.state import Lock, Rejection
 from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.identity.sites import Sites
-from tailchat_gate.reasons import BUSY, KEPT_OUT, Reason
+from tailchat_gate.reasons import BLOCKED, BUSY, Reason
 from tailchat_gate.request.context import RequestContext
 from tailchat_gate.request.intent import Intent, is_form, is_sibling, read_intent, shown_in
 from tailchat_gate.responses.answers import RETRY_LATER, Answers, is_unknown_elsewhere
@@ -126,8 +126,8 @@ class Refusals:
             context.sub = rejection.record.sub
         if rejection.lock is not None:
             return self.locked(context, rejection.lock, rejection.record)
-        if rejection.reason in KEPT_OUT and rejection.record is not None:
-            return self._kept_out(context, rejection.reason, rejection.record)
+        if rejection.reason in BLOCKED and rejection.record is not None:
+            return self._blocked(context, rejection.reason, rejection.record)
         if rejection.retry_after:
             return self._later(context, rejection)
         return self.not_signed_in(context, rejection.reason)
@@ -224,7 +224,7 @@ class Refusals:
             retry_url=self.answers.same_again(context),
         )
 
-    def _kept_out(
+    def _blocked(
         self, context: RequestContext, reason: Reason, record: SessionRecord
     ) -> web.Response:
         """Answer a person whose account Tailchat reports as banned, deleted, a guest or a bot."""

@@ -20,9 +20,9 @@ RATES_SHARED: Final = gauge(
 )
 LOCKS: Final = gauge("gate_locks", "Locks in force.", merge=_MAX)
 PEOPLE: Final = gauge("gate_people", "People whom Tailchat is asked about.")
-KEPT_OUT: Final = gauge(
-    "gate_people_kept_out",
-    "Accounts kept out because Tailchat banned or deleted them, guests and bots.",
+BLOCKED: Final = gauge(
+    "gate_people_blocked",
+    "Accounts blocked because Tailchat banned or deleted them, guests and bots.",
     merge=_MAX,
 )
 HEARD: Final = gauge(

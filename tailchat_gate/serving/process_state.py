@@ -212,12 +212,12 @@ class ProcessState:
         await in_thread(self.spans.close, "spans-close")
         await self.access_log.close()
 
-    def keep_out(self, sub: str, reason: Reason | None, *, lifetime: float) -> None:
+    def set_blocked(self, sub: str, reason: Reason | None, *, lifetime: float) -> None:
         """Keep an account out for the reason that Tailchat gives; None lets it in again.
 
         `lifetime` is how many seconds a session lasts at most.
         """
-        if self.locks.keep_out(sub, reason, lifetime=lifetime):
+        if self.locks.set_blocked(sub, reason, lifetime=lifetime):
             self.audit.account_changed(sub, reason)
 
     def _make_pools(self, state_path: str) -> UpstreamPools:
@@ -254,7 +254,7 @@ class ProcessState:
             (families.BUFFER_FILES, self.upstream_pools.bodies.files),
             (families.LOCKS, len(self.revocation.locks)),
             (families.PEOPLE, len(tailchat.people)),
-            (families.KEPT_OUT, len(self.revocation.kept_out())),
+            (families.BLOCKED, len(self.revocation.blocked())),
             (families.HEARD, tailchat.people_heard_at),
             (families.GRANTS, len(self.grants.state.in_force)),
             (families.ACCESS_REQUESTS, len(self.access_requests.open)),

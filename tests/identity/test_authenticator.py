@@ -340,7 +340,7 @@ def test_a_cookie_that_waited_is_opened_once(clock: Clock) -> None:
     with pytest.raises(UndecidedError):
         other.visitor_of(waiting)
     learned.look_at = RecheckResult(NOBODY, START + 900)
-    revocation.keep_out(RECORD.sub, Reason.BANNED)
+    revocation.set_blocked(RECORD.sub, Reason.BANNED)
     assert other.visitor_of(waiting) is None
 
 

@@ -78,7 +78,7 @@ async def test_long_records_delay_no_answer_about_others(scene: Story) -> None:
     for sub in tuple(scene.tailchat.store.users):
         people.seen(sub, process_state.monotonic())
     asked = lengthen(scene, TOO_LONG)
-    await until(lambda: HOSHINO.sub in process_state.revocation.kept_out())
+    await until(lambda: HOSHINO.sub in process_state.revocation.blocked())
     everybody = len(people)
 
     asked.clear()
@@ -87,12 +87,12 @@ async def test_long_records_delay_no_answer_about_others(scene: Story) -> None:
 
     lengthen(scene, LONG)
     mark(scene, BOB.sub, banned=True)
-    await until(lambda: BOB.sub in process_state.revocation.kept_out())
+    await until(lambda: BOB.sub in process_state.revocation.blocked())
     known = people.get(HOSHINO.sub)
     assert known is not None
     assert known.facts is UNREADABLE
 
     lengthen(scene, 10)
-    await until(lambda: HOSHINO.sub not in process_state.revocation.kept_out())
+    await until(lambda: HOSHINO.sub not in process_state.revocation.blocked())
     assert isinstance(known.facts, Facts)
-    assert process_state.revocation.kept_out() == {BOB.sub: Reason.BANNED}
+    assert process_state.revocation.blocked() == {BOB.sub: Reason.BANNED}

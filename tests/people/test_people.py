@@ -22,7 +22,7 @@ from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.people.facts import DELETED, Facts, KnownPeople
 from tailchat_gate.people.watch import PeopleWatch
 from tailchat_gate.proxy.exchange.recorder import SESSION_OVER
-from tailchat_gate.reasons import KEPT_OUT
+from tailchat_gate.reasons import BLOCKED
 from tailchat_gate.serving.wiring.build import build
 
 LIST = "user/getUserInfoList"
@@ -108,7 +108,7 @@ async def test_ban_ends_an_open_websocket(start: Start) -> None:
 
 def test_all_that_keeps_an_account_out_is_counted() -> None:
     """What Tailchat says of an account ends what is open, and each such end has its counter."""
-    assert SESSION_OVER.keys() >= KEPT_OUT
+    assert SESSION_OVER.keys() >= BLOCKED
 
 
 CASES: Mapping[str, tuple[dict[str, Any] | None, str]] = {
@@ -438,9 +438,9 @@ async def test_long_names_of_others_hide_no_ban(start: Start) -> None:
         if sub != HOSHINO.sub:
             scene.tailchat.store.rename(sub, "x" * 900_000)
     change(scene, "banned")
-    await until(lambda: HOSHINO.sub in process_state.revocation.kept_out())
+    await until(lambda: HOSHINO.sub in process_state.revocation.blocked())
 
-    assert process_state.revocation.kept_out() == {HOSHINO.sub: "banned"}
+    assert process_state.revocation.blocked() == {HOSHINO.sub: "banned"}
     known = process_state.tailchat.people.get(BOB.sub)
     assert known is not None
     assert isinstance(known.facts, Facts)
@@ -505,15 +505,15 @@ async def test_metrics_and_audit(scene: Story, caplog: pytest.LogCaptureFixture)
         await sign_in(scene)
         change(scene, "banned")
         await asked_again(scene)
-        assert b"gate_people_kept_out 1.0" in process_state.metrics.render()
+        assert b"gate_people_blocked 1.0" in process_state.metrics.render()
         scene.tailchat.store.change(HOSHINO.sub, banned=False)
         await asked_again(scene)
     events = [line.__dict__["details"] for line in caplog.records if line.message == "audit"]
 
-    assert {"event": "account-kept-out", "sub": HOSHINO.sub, "reason": "banned"} in events
+    assert {"event": "account-blocked", "sub": HOSHINO.sub, "reason": "banned"} in events
     assert {"event": "account-let-in", "sub": HOSHINO.sub} in events
     text = process_state.metrics.render()
-    assert b"gate_people_kept_out 0.0" in text
+    assert b"gate_people_blocked 0.0" in text
     assert b"gate_people 1.0" in text
     assert b'gate_sessions_ended_total{why="banned"} 1.0' in text
 

@@ -23,9 +23,9 @@ MOST_OF_ONE: Final = 64
 #: The same for all persons together: beyond it everyone must sign in again.
 MOST_OF_ALL: Final = 100_000
 _FIRST_LOOK: Final = 1024
-#: Accounts kept out for what Tailchat says of them. Beyond that number the gate forgets the oldest,
+#: Accounts blocked for what Tailchat says of them. Beyond that number the gate forgets the oldest,
 #: and learns of them again when they return.
-MOST_KEPT_OUT: Final = 100_000
+MOST_BLOCKED: Final = 100_000
 
 # Globals: see reasons.py.
 _LOCKED, _SESSION_ENDED = Reason.LOCKED, Reason.SESSION_ENDED
@@ -123,7 +123,7 @@ class RevocationState:
     """
 
     __slots__ = (
-        *("_clock", "_count", "_ended", "_kept_out", "_locks", "_look_at", "_signed_out"),
+        *("_clock", "_count", "_ended", "_blocked", "_locks", "_look_at", "_signed_out"),
         "version",
     )
 
@@ -134,7 +134,7 @@ class RevocationState:
         #: By sub, then by sid.
         self._ended: dict[str, dict[str, EndedSession]] = {}
         #: By sub: why the account may enter no tool.
-        self._kept_out: dict[str, Reason] = {}
+        self._blocked: dict[str, Reason] = {}
         self._count = 0
         #: The number of entries at which expired ones are removed next.
         self._look_at = _FIRST_LOOK
@@ -147,13 +147,13 @@ class RevocationState:
     def check(self, record: SessionRecord) -> Reason | None:
         """Return why a session was revoked, None if it was not.
 
-        LOCKED, MAINTENANCE, one of KEPT_OUT, SESSION_ENDED or SESSION_REVOKED.
+        LOCKED, MAINTENANCE, one of BLOCKED, SESSION_ENDED or SESSION_REVOKED.
         """
         sub = record.sub
         if self._locks and (lock := self.lock_on(sub)) is not None:
             return lock.reason
-        if self._kept_out and sub in self._kept_out:
-            return self._kept_out[sub]
+        if self._blocked and sub in self._blocked:
+            return self._blocked[sub]
         ended = self._ended.get(sub, _NONE).get(record.sid)
         if ended is not None:
             return _SESSION_REVOKED if ended.revoked else _SESSION_ENDED
@@ -178,21 +178,21 @@ class RevocationState:
         lock = self._in_force(ALL)
         return None if lock is None else Rejection(_MAINTENANCE, None, lock)
 
-    def keep_out(self, sub: str, reason: Reason | None) -> bool:
+    def set_blocked(self, sub: str, reason: Reason | None) -> bool:
         """Keep an account out for what Tailchat says of it, None: no longer; return a change."""
-        if self._kept_out.get(sub) is reason:
+        if self._blocked.get(sub) is reason:
             return False
-        self._kept_out.pop(sub, None)
+        self._blocked.pop(sub, None)
         if reason is not None:
-            self._kept_out[sub] = reason
-            if len(self._kept_out) > MOST_KEPT_OUT:
-                del self._kept_out[next(iter(self._kept_out))]
+            self._blocked[sub] = reason
+            if len(self._blocked) > MOST_BLOCKED:
+                del self._blocked[next(iter(self._blocked))]
         self.version += 1
         return True
 
-    def kept_out(self) -> dict[str, Reason]:
+    def blocked(self) -> dict[str, Reason]:
         """Return the accounts that are refused for what Tailchat says about them, by sub."""
-        return dict(self._kept_out)
+        return dict(self._blocked)
 
     def signed_out_at(self, sub: str) -> int:
         """Return the Unix second up to which a person's sign-ins have ended, -1 for none."""

@@ -92,13 +92,13 @@ class Revocations:
             self._changed()
             await self._store.put((to_record(entry),))
 
-    def keep_out(self, sub: str, reason: Reason | None, *, lifetime: float) -> bool:
+    def set_blocked(self, sub: str, reason: Reason | None, *, lifetime: float) -> bool:
         """Keep an account out of this process for the reason from Tailchat; None lets it in again.
 
         Returns whether that changed anything. The sign-ins of a banned or deleted account also end
         everywhere, so that a restart while Tailchat is down does not bring them back.
         """
-        if not self.revocation.keep_out(sub, reason):
+        if not self.revocation.set_blocked(sub, reason):
             return False
         if reason in _ENDS_SIGN_INS:
             at = int(self._clock())

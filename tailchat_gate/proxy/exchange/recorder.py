@@ -9,7 +9,7 @@ from tailchat_gate.observe.access_log import AccessLog
 from tailchat_gate.observe.metrics import Metrics
 from tailchat_gate.observe.spans import Spans
 from tailchat_gate.proxy.client.connection import ClientConnection
-from tailchat_gate.reasons import KEPT_OUT, Reason
+from tailchat_gate.reasons import BLOCKED, Reason
 from tailchat_gate.request.context import RequestContext
 
 #: The reasons that end a request under way because rules, groups or the configuration changed.
@@ -29,7 +29,7 @@ SESSION_OVER: Final = MappingProxyType(
         Reason.SESSION_STORE_AWAY: Reason.SESSION_STORE_AWAY.value,
         Reason.LOCKED: Reason.LOCKED.value,
         Reason.MAINTENANCE: Reason.MAINTENANCE.value,
-        **{reason: reason.value for reason in (*KEPT_OUT, *_RIGHT_LOST)},
+        **{reason: reason.value for reason in (*BLOCKED, *_RIGHT_LOST)},
     }
 )
 

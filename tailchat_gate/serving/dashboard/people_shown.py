@@ -127,7 +127,7 @@ def _refusal(generation: Generation, refusal: Refusal) -> Row:
         method=methods[0] if methods else "GET",
         lock=_lock(process_state, who),
     )
-    reason = reason_now(table, request, _kept_out(generation, who))
+    reason = reason_now(table, request, _blocked(generation, who))
     lets_in = remedies(settings, table, request._replace(reason=reason)) if reason else ()
     return {
         "who": who if is_machine else SUB + who,
@@ -144,11 +144,11 @@ def _refusal(generation: Generation, refusal: Refusal) -> Row:
     }
 
 
-def _kept_out(generation: Generation, who: str) -> Reason | None:
+def _blocked(generation: Generation, who: str) -> Reason | None:
     """Return the reason that holds whatever the rules say: of the account, or the expired token."""
     process_state = generation.process_state
     if not who.startswith(TOKEN):
-        return process_state.revocation.kept_out().get(who)
+        return process_state.revocation.blocked().get(who)
     name = who.removeprefix(TOKEN)
     token = next((token for token in generation.settings.token if token.name == name), None)
     if token is None:

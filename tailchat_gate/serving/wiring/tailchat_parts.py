@@ -171,10 +171,10 @@ def _people(
         terms,
         Inquiry(api, bot, api_url=tailchat.api_url, keeps_emails=keeps_emails),
         process_state.tailchat.people,
-        keep_out=partial(process_state.keep_out, lifetime=settings.session.lifetime),
+        set_blocked=partial(process_state.set_blocked, lifetime=settings.session.lifetime),
         clock=process_state.clock,
         monotonic=process_state.monotonic,
-        kept_out=process_state.revocation.kept_out,
+        blocked=process_state.revocation.blocked,
         heard=process_state.tailchat.heard_of_people,
     )
 
