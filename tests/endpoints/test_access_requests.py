@@ -7,6 +7,7 @@ import os
 import re
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -285,17 +286,29 @@ async def test_an_old_sign_in_approves_nothing(scene: Story) -> None:
     assert any("prompt=login" in link for link in page.links)
 
 
-async def test_a_copied_ticket_stays_as_old_as_it_is(tmp_path: Path, clock: Clock) -> None:
-    """The password that its owner gives later, in the same session, makes no copy fresh."""
-    stored: dict[str, Any] = {"session": {"store": True}, "state": {"path": str(tmp_path)}}
+@asynccontextmanager
+async def _copied_ticket(
+    tmp_path: Path, clock: Clock, **limits: str
+) -> AsyncIterator[tuple[Story, Visitor, Visitor]]:
+    """Yield a scene, Bob in it, and a thief with a copy of his ticket."""
+    stored: dict[str, Any] = {
+        "session": {"store": True, **limits},
+        "state": {"path": str(tmp_path)},
+    }
     async with (
         story(tmp_path / "access.log", clock, **_sections(), **stored) as scene,
         scene.visitor() as bobs,
         scene.visitor() as thief,
     ):
         await _sign_in(bobs, scene, BOB)
-        copied = {one.key: one.value for one in bobs.session.cookie_jar}
+        copied = {cookie.key: cookie.value for cookie in bobs.session.cookie_jar}
         thief.session.cookie_jar.update_cookies(copied, URL(scene.url))
+        yield scene, bobs, thief
+
+
+async def test_a_copied_ticket_stays_as_old_as_it_is(tmp_path: Path, clock: Clock) -> None:
+    """The password that its owner gives later, in the same session, makes no copy fresh."""
+    async with _copied_ticket(tmp_path, clock) as (scene, bobs, thief):
         asked = await bobs.open(f"{scene.url}/oauth2/start?rd={APPROVALS}&prompt=login")
         done = await bobs.submit(asked, "/login", email=BOB.email, password=BOB.password)
         (session,) = scene.gate.generation.process_state.stored_sessions.of(BOB.sub)
@@ -309,18 +322,8 @@ async def test_a_copied_ticket_stays_as_old_as_it_is(tmp_path: Path, clock: Cloc
 
 async def test_a_copied_ticket_ends_when_it_would_have_ended(tmp_path: Path, clock: Clock) -> None:
     """A later sign-in of its owner to the same session prolongs no copy, however it is renewed."""
-    stored: dict[str, Any] = {
-        "session": {"store": True, "lifetime": "2h", "idle": "1h"},
-        "state": {"path": str(tmp_path)},
-    }
-    async with (
-        story(tmp_path / "access.log", clock, **_sections(), **stored) as scene,
-        scene.visitor() as bobs,
-        scene.visitor() as thief,
-    ):
-        await _sign_in(bobs, scene, BOB)
-        copied = {one.key: one.value for one in bobs.session.cookie_jar}
-        thief.session.cookie_jar.update_cookies(copied, URL(scene.url))
+    limits = {"lifetime": "2h", "idle": "1h"}
+    async with _copied_ticket(tmp_path, clock, **limits) as (scene, bobs, thief):
         scene.clock.now += 1_800
         asked = await bobs.open(f"{scene.url}/oauth2/start?rd=/wiki&prompt=login")
         await bobs.submit(asked, "/login", email=BOB.email, password=BOB.password)

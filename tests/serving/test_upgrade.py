@@ -340,14 +340,19 @@ def _replace(path: Path, old: str, new: str) -> None:
     path.write_text(path.read_text().replace(old, new))
 
 
+def _held(tmp_path: Path) -> tuple[Path, tuple[str, ...]]:
+    """Return a pipe, and the command of a process that waits until it was opened and closed."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    return pipe, (sys.executable, "-W", "error", "-c", HELD.format(pipe=str(pipe)))
+
+
 async def test_orders_that_wait_for_an_upgrade(tmp_path: Path) -> None:
     """A second order to upgrade gets the outcome of the first; a reload is refused.
 
     Nothing is started without sockets, and a process that is over opens no listener.
     """
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    command = (sys.executable, "-W", "error", "-c", HELD.format(pipe=str(pipe)))
+    pipe, command = _held(tmp_path)
     async with (
         upgradable(tmp_path, command=command) as found,
         RawClient.connect(found.gate.admin_port) as first,
@@ -381,9 +386,7 @@ async def test_orders_that_wait_for_an_upgrade(tmp_path: Path) -> None:
 
 async def test_a_stop_while_another_process_starts(tmp_path: Path) -> None:
     """The process that was to take over ends, and no order begins another one."""
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    command = (sys.executable, "-W", "error", "-c", HELD.format(pipe=str(pipe)))
+    pipe, command = _held(tmp_path)
     async with (
         upgradable(tmp_path, command=command) as found,
         RawClient.connect(found.gate.admin_port) as first,
