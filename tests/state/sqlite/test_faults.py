@@ -31,9 +31,12 @@ KILLED_WRITERS = Path(__file__).parent / "killed_writers.py"
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let retries and copies come soon."""
+    """Let retries and copies come soon, and at the end, however long they take."""
     monkeypatch.setattr(sqlite_store, "RETRY_SECONDS", 0.1)
     monkeypatch.setattr(bookkeeping, "COPY_SECONDS", 0.1)
+    monkeypatch.setattr(bookkeeping, "_COPY_SHARE", 1)
+    monkeypatch.setattr(bookkeeping, "_QUICK_SECONDS", 60.0)
+    monkeypatch.setattr(bookkeeping, "CLOSE_SECONDS", 60.0)
 
 
 @pytest.fixture
