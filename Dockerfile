@@ -1,6 +1,9 @@
 # Tailchat Gate as an image: a virtual environment from the lock files, and nothing else.
 
-FROM python:3.13-slim AS build
+# Where the request path is compiled, a base with a C compiler: python:3.13.
+ARG BUILD_IMAGE=python:3.13-slim
+
+FROM ${BUILD_IMAGE} AS build
 
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_NO_CACHE_DIR=1 \
@@ -22,8 +25,13 @@ COPY tailchat_gate ./tailchat_gate
 # The one directory that the gate writes to; a new volume takes its owner from the image.
 RUN mkdir /build/state && chmod 700 /build/state
 
+# With true, the modules of the request path are compiled.
+ARG HATCH_BUILD_HOOK_ENABLE_MYPYC=false
+
 # Byte code is made here because the root file system of the running container is read-only.
-RUN /build/backend/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /build/wheels . \
+# mypy, which compiles, reads the types of the packages that the gate imports.
+RUN PYTHONPATH=$(echo /opt/tailchat-gate/lib/python*/site-packages) \
+        /build/backend/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /build/wheels . \
     && /build/backend/bin/pip --python /opt/tailchat-gate/bin/python install \
         --no-deps --no-index --no-compile /build/wheels/*.whl \
     && /opt/tailchat-gate/bin/python -m compileall -q --invalidation-mode unchecked-hash \

@@ -27,6 +27,8 @@ for package in ("uvloop", "aiohttp"):
         facts[package] = metadata.version(package)
     except metadata.PackageNotFoundError:
         pass
+from tailchat_gate import is_compiled
+facts["request path"] = "compiled" if is_compiled() else "Python"
 print(json.dumps(facts))
 """
 _ASKED = {"haproxy": "-v", "envoy": "--version", "caddy": "version", "traefik": "version"}

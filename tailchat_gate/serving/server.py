@@ -8,7 +8,7 @@ from typing import Final
 
 from aiohttp import web
 
-from tailchat_gate import __version__
+from tailchat_gate import __version__, is_compiled
 from tailchat_gate.config.load import Loaded, Source
 from tailchat_gate.config.model import Settings
 from tailchat_gate.observe.log import LOGGER_NAME
@@ -155,6 +155,7 @@ class GateServer:
             extra={
                 "details": {
                     "version": __version__,
+                    "compiled": is_compiled(),
                     "listen": list(settings.server.public_addresses),
                     "state": self._process_state.store.location,
                     "redirect_uri": settings.redirect_uri,

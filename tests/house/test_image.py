@@ -62,6 +62,16 @@ def copied() -> list[str]:
     return [name for rest in copies if "--from" not in rest for name in rest.split()[:-1]]
 
 
+def bases() -> list[str]:
+    """The image from which each stage starts, if no argument is given to the build."""
+    arguments = [one.rest for one in DOCKERFILE if (one.stage, one.keyword) == (-1, "ARG")]
+    given = {
+        f"${{{name}}}": usual for name, _, usual in (line.partition("=") for line in arguments)
+    }
+    named = [one.rest.split()[0] for one in DOCKERFILE if one.keyword == "FROM"]
+    return [given.get(name, name) for name in named]
+
+
 def project() -> dict[str, Any]:
     """The [project] table of pyproject.toml."""
     table: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -85,15 +95,13 @@ def test_the_image_is_the_build_and_nothing_more() -> None:
 
 def test_every_base_has_a_version() -> None:
     """No stage starts from an image without a tag or with the tag `latest`."""
-    bases = [one.rest.split()[0] for one in DOCKERFILE if one.keyword == "FROM"]
-
-    assert len(bases) == 2
-    assert all(re.search(r":\d+\.\d+", base) for base in bases)
+    assert len(bases()) == 2
+    assert all(re.search(r":\d+\.\d+", base) for base in bases())
 
 
 def test_the_base_is_a_supported_python() -> None:
     """The Python of the image satisfies requires-python."""
-    (base,) = {one.rest.split()[0] for one in DOCKERFILE if one.keyword == "FROM"}
+    (base,) = set(bases())
     found = re.fullmatch(r"python:3\.(\d+)-slim", base)
     least = re.fullmatch(r">=3\.(\d+)", project()["requires-python"])
 

@@ -33,7 +33,9 @@ def project() -> dict[str, list[str]]:
     """Dependencies as pyproject.toml states them, by the lock file that has to satisfy them."""
     told = tomllib.loads((ROOT / "pyproject.toml").read_text())
     runtime = told["project"]["dependencies"] + told["project"]["optional-dependencies"]["speed"]
-    return {RUNTIME.name: runtime, BACKEND.name: told["build-system"]["requires"]}
+    hook = told["tool"]["hatch"]["build"]["targets"]["wheel"]["hooks"]["mypyc"]
+    backend = told["build-system"]["requires"] + hook["dependencies"]
+    return {RUNTIME.name: runtime, BACKEND.name: backend}
 
 
 @pytest.mark.parametrize(

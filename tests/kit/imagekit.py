@@ -189,8 +189,8 @@ def built_image(directory: Path) -> Iterator[Image]:
         _program(name)
     place = Path(tempfile.mkdtemp(prefix="tailchat-gate-image-", dir=_roomy(directory)))
     buildah = _Buildah(place)
-    text = (ROOT / "Dockerfile").read_text()
-    (base,) = set(re.findall(r"^FROM (\S+)", text, re.MULTILINE))
+    # What the image runs on; the stage before it starts from the same, if nothing else is asked.
+    base = re.findall(r"^FROM (\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)[-1]
     try:
         _make_base(buildah, base, place)
         buildah(

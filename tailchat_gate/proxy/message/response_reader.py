@@ -79,8 +79,14 @@ class ResponseReader:
         #: Whether the response was malformed in a way that the gate repairs.
         self._mended = False
         self._interim = self.status = self.body_bytes = 0
-        self._chunks: ChunkedBody | None = None
+        self._reset_framing()
         self.started = self.head_done = self.complete = self.switched = False
+
+    def _reset_framing(self) -> None:
+        self._options = _NO_OPTIONS
+        self._length: int | None = None
+        self._switches_to: bytes | None = None
+        self._chunks: ChunkedBody | None = None
 
     def forget(self) -> None:
         """Drop the reference to the request whose response was read."""
@@ -186,10 +192,7 @@ class ResponseReader:
 
         `raw_lines` are those of a head. A plain line only costs a lookup in `map`.
         """
-        self._options = _NO_OPTIONS
-        self._length: int | None = None
-        self._switches_to: bytes | None = None
-        self._chunks = None
+        self._reset_framing()
         known, at = self._known, 0
         passed = list(map(self._plain.get, raw_lines))
         passed[0] = status_line

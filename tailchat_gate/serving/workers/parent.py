@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from aiohttp import web
 
-from tailchat_gate import __version__
+from tailchat_gate import __version__, is_compiled
 from tailchat_gate.config.load import ConfigError, Loaded, Source
 from tailchat_gate.config.model import Settings
 from tailchat_gate.config.problems import Problem
@@ -134,6 +134,7 @@ class Parent:
         self._watchdog = asyncio.get_running_loop().create_task(self._watch_workers())
         details = {
             "version": __version__,
+            "compiled": is_compiled(),
             "listen": list(self.settings.server.public_addresses),
             "state": self._store,
             "redirect_uri": self.settings.redirect_uri,
