@@ -45,7 +45,7 @@ def machine(python: str, oauth2_proxy: Path | None, without: Container[str]) -> 
         "load": f"{os.getloadavg()[0]:.2f}",
         "kernel": platform.release(),
     }
-    facts |= json.loads(finished([python, "-c", _INTERPRETER], limit=60))
+    facts |= json.loads(finished([python, "-P", "-c", _INTERPRETER], limit=60))
     facts["nginx"] = _version(program("nginx"), "-v")
     for name, question in _ASKED.items():
         if name not in without:

@@ -36,9 +36,9 @@ from tailchat_gate.reasons import Reason
 from tailchat_gate.syntax import CLOCK_SKEW
 
 #: Questions to Tailchat at the same time.
-AT_ONCE: Final = 8
+AT_ONCE = 8
 #: The most questions that wait for their turn.
-QUEUE: Final = 1000
+QUEUE = 1000
 #: Of these, questions about one person, so that one person's many sign-ins delay nobody else.
 OF_ONE: Final = 16
 #: Seconds for the difference between Tailchat's clock and the gate's, and for the transfer.
