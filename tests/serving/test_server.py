@@ -9,6 +9,7 @@ import subprocess
 import sys
 from asyncio import IncompleteReadError
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -359,18 +360,55 @@ async def test_a_refusal_that_fails_frees_its_slot_once(
     start_gate: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the answer for a tool that is down cannot be made, its connection ends, and only it."""
-
-    def fail(*_: object) -> None:
-        raise ZeroDivisionError
-
     gate = await start_gate("http://127.0.0.1:9", route=[{"name": "a", "allow": ["public"]}])
-    monkeypatch.setattr(type(gate.generation.gate.refusals.answers), "serialize", fail)
+    monkeypatch.setattr(type(gate.generation.gate.refusals.answers), "serialize", _fail)
+
+    await _ends_without_an_answer(gate)
+
+
+async def test_a_refusal_that_fails_in_a_response_ends_its_connection(
+    start_gate: Start,
+    upstream: RawUpstream,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Where the answer for a malformed response cannot be made, the client does not wait for it."""
+    upstream.answer = b"no HTTP at all\r\n\r\n"
+    gate = await start_gate(upstream.url, route=[{"name": "a", "allow": ["public"]}])
+    monkeypatch.setattr(type(gate.generation.gate.refusals.answers), "serialize", _fail)
+
+    await _ends_without_an_answer(gate)
+    assert "ZeroDivisionError" in caplog.text
+
+
+async def test_a_response_that_cannot_be_recorded_ends_its_connection(
+    start_gate: Start, upstream: RawUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault in the record of a complete response frees the slot, and ends the connection."""
+    gate = await start_gate(upstream.url, route=[{"name": "a", "allow": ["public"]}])
+    monkeypatch.setattr(type(gate.generation.gate.recorder.metrics), "request", _fail)
+
+    for _ in range(2):
+        async with RawClient.connect(gate.port) as client:
+            client.send(request_bytes())
+            with suppress(ConnectionError):
+                assert (await client.reader.read()).endswith(b"ok")
+    assert _entered(gate) == [0]
+
+
+def _fail(*_: object, **__: object) -> None:
+    raise ZeroDivisionError
+
+
+def _entered(gate: RunningGate) -> list[int]:
+    return [pool.entered for pool in gate.generation.process_state.upstream_pools.pools]
+
+
+async def _ends_without_an_answer(gate: RunningGate) -> None:
     for _ in range(2):
         with pytest.raises((IncompleteReadError, ConnectionError)):
             await ask(gate.port, request_bytes())
-
-    pools = gate.generation.process_state.upstream_pools
-    assert [pool.entered for pool in pools.pools] == [0]
+    assert _entered(gate) == [0]
 
 
 @pytest.mark.parametrize(("allow", "status"), [("signed-in", 401), ("public", 502)])

@@ -214,7 +214,7 @@ class Exchange(Admitted):
             if not result.personal or not self._keep(upstream):
                 self.pool.release(upstream)
             self.keep_client = result.keep_client
-            self._ended(self._client, self)
+            self._end()
         elif end is _SWITCHED:
             self.pool.forget(upstream)
             self.switched = upstream
@@ -341,10 +341,17 @@ class Exchange(Admitted):
     def _finish(self, failure: Reason | None) -> None:
         self._connecting = self._sent_body = None
         self.failure = failure
+        self._end()
+
+    def _end(self) -> None:
         ended, self._ended = self._ended, _ended_before
-        ended(self._client, self)
+        try:
+            ended(self._client, self)
+        except Exception:
+            # Nobody else would end the connection: its client would wait forever.
+            self._client.abort()
+            raise
 
 
-def _ended_before(client: ClientConnection, _exchange: Exchange) -> None:
-    """Its refusal failed: end the connection, and free its slot no second time."""
-    client.abort()
+def _ended_before(_client: ClientConnection, _exchange: Exchange) -> None:
+    """The end has failed: it must not free the slot a second time."""
