@@ -88,10 +88,13 @@ def raise_file_limit() -> int:
 
 _first = secrets.randbelow(len(_PORTS))
 _candidates = itertools.cycle((*_PORTS[_first:], *_PORTS[:_first]))
-# A process locks one byte of it for each port that it was given, until it ends.
+# A process locks one byte of it for each port that it was given, until it ends. All runs of a user
+# share it, whatever directory for temporary files each has.
+_shared = Path("/dev/shm")  # noqa: S108 - it is opened without following links
 _given = os.open(
-    Path(tempfile.gettempdir(), f"tailchat-gate-ports-{os.getuid()}"),
-    os.O_RDWR | os.O_CREAT | os.O_CLOEXEC,
+    (_shared if _shared.is_dir() else Path(tempfile.gettempdir()))
+    / f"tailchat-gate-ports-{os.getuid()}",
+    os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW,
     mode=0o600,
 )
 

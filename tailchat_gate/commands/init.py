@@ -288,7 +288,7 @@ def _next_steps(places: Places, answers: FirstAnswers) -> str:
         steps.append(f"Write the app's client secret into {places.client_secret}, on one line.")
     if answers.host:
         steps.append(
-            f"Let {answers.host} lead to the gate too, as {answers.public_url} does: in DNS, and "
+            f"Point {answers.host} at the gate too, as {answers.public_url} is: in DNS, and "
             "in the proxy that does TLS."
         )
     if places.docker:

@@ -59,7 +59,7 @@ def command_despite(config: Path) -> str:
         return f"the running gate keeps its state in {fit_for_a_terminal(used) or 'memory alone'}"
     command = shlex.join(["tailchat-gate", *sys.argv[1:]])
     if used is None:
-        clue = 'the line "the gate is open" in its log names that directory as `state`'
+        clue = 'the line "the gate is open" in the gate\'s log names that directory as `state`'
         return f"--state names the directory itself: {command} --state DIRECTORY; {clue}"
     directory = shlex.quote(fit_for_a_terminal(used))
     return (

@@ -205,16 +205,8 @@ class Rechecker:
     async def _recheck(self, pending: PendingRecheck) -> None:
         """Ask about one sign-in and store the outcome; raises nothing but CancelledError."""
         sign_in, outcome = pending.sign_in, "outage"
-        started, known = self.clock(), sign_in.record.checked_at
         try:
-            profile = await self._ask(sign_in, started)
-            self._sign_ins.silence.heard(self.clock())
-            outcome = self._confirm(sign_in, profile, started)
-        except LoginRefused as refused:
-            self._note_silence(refused.reason, started)
-            # After a new sign-in meanwhile, the tokens differ from those that were asked about.
-            overtaken = sign_in.record.checked_at > known
-            outcome = "skipped" if overtaken else self._apply_error(sign_in, refused)
+            outcome = await self._outcome(sign_in)
         except Exception:  # noqa: BLE001 - the question must end, and waiting requests proceed
             # The traceback shows lines of code, and no values.
             _log.exception("a recheck failed inside the gate")
@@ -227,6 +219,18 @@ class Rechecker:
                 self._sign_ins.keep(sign_in)
             self._answered(pending)
             self._observe(outcome)
+
+    async def _outcome(self, sign_in: SignIn) -> str:
+        started, known = self.clock(), sign_in.record.checked_at
+        try:
+            profile = await self._ask(sign_in, started)
+            self._sign_ins.silence.heard(self.clock())
+            return self._confirm(sign_in, profile, started)
+        except LoginRefused as refused:
+            self._note_silence(refused.reason, started)
+            # After a new sign-in meanwhile, the tokens differ from those that were asked about.
+            overtaken = sign_in.record.checked_at > known
+            return "skipped" if overtaken else self._apply_error(sign_in, refused)
 
     async def _ask(self, sign_in: SignIn, now: float) -> Profile:
         """Return the sign-in's profile; refreshes the access token first if it has expired."""

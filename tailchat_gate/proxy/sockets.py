@@ -303,8 +303,8 @@ class RequestSlots:
 
     def leave(self, who: str) -> None:
         """Free a slot."""
-        self._entered -= 1
         count = self._clients[who] - 1
+        self._entered -= 1
         if count:
             self._clients[who] = count
         else:

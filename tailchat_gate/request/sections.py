@@ -129,6 +129,11 @@ class PlainSections:
 
     def shape(self, names: Values) -> Shape:
         """Return the shape of these names: the cached one, or a new one."""
+        for shape in self._patterns.get(len(names), ()):
+            # `read` finds it by its pattern and never looks it up: rare shapes may have pushed it
+            # out of `_shapes`.
+            if shape.names == names:
+                return shape
         return self._shapes.get(names) or Shape(names)
 
     def learn(self, section: FieldSection) -> None:

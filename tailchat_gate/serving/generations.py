@@ -252,6 +252,14 @@ class Generations:
         self._sweeper = asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep)
 
     def _sweep(self) -> None:
+        try:
+            self._close_retired()
+        finally:
+            self._sweeper = None
+            if self._retired:
+                self._wait()
+
+    def _close_retired(self) -> None:
         loop = asyncio.get_running_loop()
         over = [retired for retired in self._retired if retired.is_over()]
         for retired in over:
@@ -264,9 +272,6 @@ class Generations:
                 self._collect_soon()
         if over:
             self._know_routes()
-        self._sweeper = None
-        if self._retired:
-            self._wait()
 
     def _closed(self, closing: "asyncio.Task[None]") -> None:
         self._closing.discard(closing)

@@ -255,7 +255,7 @@ def test_a_tool_with_a_host_of_its_own(tmp_path: Path) -> None:
 
     assert done.exit_code == 0, done.output
     assert 'name = "grafana"\nhost = "grafana.example.com"\n' in text
-    assert "Let grafana.example.com lead to the gate too" in done.output
+    assert "Point grafana.example.com at the gate too" in done.output
 
 
 def test_what_cannot_be_written_is_said_before_the_questions() -> None:

@@ -286,6 +286,21 @@ def test_the_shapes_that_come_most_often_are_tried_first() -> None:
     assert len({shape.names for shape in sections._patterns[7]}) == 5
 
 
+def test_rare_shapes_do_not_push_out_one_with_a_pattern() -> None:
+    """After many shapes that came twice, a new browser of a usual shape is still learned."""
+    sections = PlainSections(LIMITS, often=1)
+    for _ in range(2):
+        sections.learn(read_carefully(raw(FIRST), LIMITS, sections.shape))
+    for number in range(3000):
+        sections.learn(read_carefully(raw(_names_of(number)), LIMITS, sections.shape))
+
+    other = raw([(name, b"another" if name == b"User-Agent" else v) for name, v in FIRST])
+    assert sections.read(other) is None
+    for _ in range(3):
+        sections.learn(read_carefully(other, LIMITS, sections.shape))
+    assert sections.read(other) is not None
+
+
 READS: list[Callable[[RequestReader], bytes]] = [
     lambda _: b"GET / HTTP/1.1\r\n" + raw(FIRST) + b"\r\n",
     lambda _: (

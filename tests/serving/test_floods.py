@@ -121,7 +121,7 @@ def _cookies() -> object:
 
 #: What is kept at most, of which a sixteenth is enough to see that it is a bound.
 BOUNDS: Final[tuple[tuple[ModuleType, str], ...]] = (
-    *((sections, name) for name in ("_KEPT_SECTIONS", "_KEPT_SHAPES", "_KEPT_TOLD")),
+    *((sections, name) for name in ("_KEPT_SECTIONS", "_KEPT_SHAPES", "_KEPT_KNOWN")),
     (head, "_KEPT_LINES"),
     (access_log, "_KEPT_TEXTS"),
     *((client, name) for name in ("_MAX_CACHED_CHAINS", "_MAX_CACHED_PEERS")),

@@ -206,14 +206,13 @@ class ClientConnection(FlowControl):
         self.end(keep=keep)
 
     def resume(self, context: RequestContext) -> None:
-        """Answer the request that was on hold, by the configuration in force now.
-
-        Bytes after its head were not read yet.
-        """
+        """Answer the request that was on hold, by the configuration in force now."""
         self._active_request = None
         self._reading = True
-        self._service.handler.resume(self, context)
-        self._reading = False
+        try:
+            self._service.handler.resume(self, context)
+        finally:
+            self._reading = False
         self._go_on()
 
     def switch(self, taker: BytesTaker) -> None:
@@ -254,18 +253,20 @@ class ClientConnection(FlowControl):
     def _take(self, data: bytes) -> None:
         """Read requests and bodies from `data`; buffer the rest."""
         self._reading = True
-        while data:
-            if self._body is not None:
-                data = self._feed_body(data)
-            elif self._active_request is not None or self._awaits_room:
-                self._kept = data
-                self.hold(PIPELINED)
-                break
-            elif self.transport is None or self._lingering is not None:
-                break
-            else:
-                data = self._read_head(data)
-        self._reading = False
+        try:
+            while data:
+                if self._body is not None:
+                    data = self._feed_body(data)
+                elif self._active_request is not None or self._awaits_room:
+                    self._kept = data
+                    self.hold(PIPELINED)
+                    break
+                elif self.transport is None or self._lingering is not None:
+                    break
+                else:
+                    data = self._read_head(data)
+        finally:
+            self._reading = False
 
     def _go_on(self) -> None:
         self._take(self._take_waiting())

@@ -180,12 +180,13 @@ class ClientServer:
     def _sweep(self) -> None:
         # First, because an exception below must not stop all deadlines.
         self._sweeper = self._loop.call_later(SWEEP_SECONDS, self._sweep)
+        # Before the time limits, whose faults must not keep a session alive.
+        self._check_sessions()
         now = self.time()
         self._none_idle = False
         self._peers.sweep()
         for connection in tuple(self.connections):
             connection.check(now)
-        self._check_sessions()
 
     def _check_sessions(self) -> None:
         self._prompt = None

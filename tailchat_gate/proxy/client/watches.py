@@ -91,14 +91,21 @@ class SessionWatch:
 
     def check(self, active_requests: Iterable[ActiveRequest]) -> None:
         """End the requests whose session has ended."""
-        now, revocation = self._clock(), self._revocation
+        now = self._clock()
         for active_request in active_requests:
-            session = active_request.session
-            if (
-                session is not None
-                and (reason := session.ended_because(revocation, now)) is not None
-            ):
+            reason = self._why_over(active_request, now)
+            if reason is not None:
                 _end(active_request, reason)
+
+    def _why_over(self, active_request: ActiveRequest, now: float) -> Reason | None:
+        session = active_request.session
+        if session is None:
+            return None
+        try:
+            return session.ended_because(self._revocation, now)
+        except Exception:  # noqa: BLE001 - a fault of any kind must deny, and this request alone
+            _log.exception("a session of a request under way could not be checked")
+            return Reason.INTERNAL_ERROR
 
 
 def _end(active_request: ActiveRequest, reason: Reason) -> None:

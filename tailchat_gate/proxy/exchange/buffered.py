@@ -62,8 +62,10 @@ def discarded(
     exchange: Exchange,
 ) -> None:
     """End an exchange, and discard its stored body."""
-    stored.discard()
-    ended(client, exchange)
+    try:
+        stored.discard()
+    finally:
+        ended(client, exchange)
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)

@@ -68,8 +68,12 @@ class BodyStore:
         """Close a file, which also frees its space."""
         self.files -= 1
         self._descriptors.upstreams -= 1
-        # In a thread, without waiting, because a call under way holds the file's lock.
-        self._threads.submit(file.close)
+        try:
+            # In a thread, without waiting, because a call under way holds the file's lock.
+            self._threads.submit(file.close)
+        except RuntimeError:
+            # No thread can start, so no call is under way.
+            file.close()
 
     async def run(self, call: Callable[..., _T], *arguments: object) -> _T:
         """Run a blocking call in a thread. Raises OSError, also if no thread can start."""

@@ -226,8 +226,14 @@ class UpstreamConnection(UpstreamSocket):
         """The connection closed: end its exchange or tunnel. Idempotent."""
         if self.transport is None:
             return
-        if exc is not None and self._phase in _IN_USE and (words := read_remaining(self.transport)):
-            self._take(words)
+        try:
+            in_use = exc is not None and self._phase in _IN_USE
+            if in_use and (words := read_remaining(self.transport)):
+                self._take(words)
+        finally:
+            self._lost(exc)
+
+    def _lost(self, exc: Exception | None) -> None:
         self._owner.closed()
         self.was_reset = exc is not None
         phase, self.transport = self._phase, None

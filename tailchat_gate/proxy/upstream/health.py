@@ -235,9 +235,12 @@ class BackendHealth:
 
     async def _check_for_ever(self, dialer: Dialer, check: CheckRules) -> None:
         while True:
-            fault = await self._fault(dialer, check)
-            if fault is not None:
-                self.checked(fault)
+            try:
+                fault = await self._fault(dialer, check)
+                if fault is not None:
+                    self.checked(fault)
+            except Exception:  # noqa: BLE001 - without checks, a backend that is out stays out
+                _log.exception("a check of a backend failed inside the gate")
             await asyncio.sleep(check.interval)
 
     async def _fault(self, dialer: Dialer, check: CheckRules) -> str | None:

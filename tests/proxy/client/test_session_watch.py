@@ -1,12 +1,13 @@
 """What is under way ends with its session: when it expires, is signed out or is locked."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 import pytest
@@ -30,10 +31,13 @@ from storekit import StoredEntries
 from storykit import served
 
 from tailchat_gate.identity.machine_tokens import hash_of, make_token
-from tailchat_gate.identity.revocation.state import Entry, Lock, SignedOut
+from tailchat_gate.identity.revocation.state import Entry, Lock, RevocationState, SignedOut
 from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.proxy.client import server
+from tailchat_gate.proxy.client.active_request import ActiveRequest
+from tailchat_gate.proxy.client.watches import SessionWatch
 from tailchat_gate.proxy.message.websocket_frames import close_frame
+from tailchat_gate.reasons import Reason
 from tailchat_gate.serving.wiring.build import build
 from tailchat_gate.state import bookkeeping
 
@@ -660,3 +664,41 @@ async def test_short_requests_are_never_looked_at(
             await client.response()
 
     assert checks == 1
+
+
+class _Holder:
+    """A session whose check has a fault, or says why it has ended."""
+
+    def __init__(self, reason: Reason | None) -> None:
+        self.reason = reason
+
+    def ended_because(self, revocation: RevocationState, now: float) -> Reason:
+        """Return the reason."""
+        del revocation, now
+        if self.reason is None:
+            raise ZeroDivisionError
+        return self.reason
+
+
+class _Active:
+    """A request under way that notes why it was ended."""
+
+    def __init__(self, reason: Reason | None) -> None:
+        self.session = _Holder(reason)
+        self.ended_by: list[Reason] = []
+
+    def session_over(self, reason: Reason) -> None:
+        """Note the reason."""
+        self.ended_by.append(reason)
+
+
+def test_a_session_that_cannot_be_checked_ends_and_hides_no_other(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A fault in the check of one session ends its request, and the locked ones behind it end."""
+    watch = SessionWatch(RevocationState(time.time), time.time)
+    faulty, locked = _Active(None), _Active(Reason.LOCKED)
+    watch.check(cast("list[ActiveRequest]", [faulty, locked]))
+
+    assert (faulty.ended_by, locked.ended_by) == ([Reason.INTERNAL_ERROR], [Reason.LOCKED])
+    assert "could not be checked" in caplog.text

@@ -342,6 +342,24 @@ async def test_a_fault_while_a_body_is_stored_ends_its_request(
     assert _kept(kept) == (0, 0)
 
 
+async def test_without_a_thread_it_is_507(
+    kept: RunningGate, upstream: RawUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the process may start no thread, an upload is refused, and its slot is free again."""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    pools = kept.generation.process_state.upstream_pools
+    monkeypatch.setattr(pools.bodies._threads, "submit", fail)
+
+    response = await ask(kept.port, _whole(LARGE))
+
+    assert (response.status, response.json["error"]) == (507, "body-not-stored")
+    assert [pool.entered for pool in pools.pools] == [0]
+    assert _kept(kept) == (0, 0)
+
+
 async def test_without_a_descriptor_it_is_503(kept: RunningGate) -> None:
     """A file that cannot be opened for want of descriptors is no fault of the disk."""
     descriptors = kept.generation.process_state.descriptors
