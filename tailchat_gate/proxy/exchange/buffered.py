@@ -10,6 +10,7 @@ from tailchat_gate.proxy.client.connection import ClientConnection
 from tailchat_gate.proxy.client.flow_control import UPSTREAM_FULL
 from tailchat_gate.proxy.exchange.exchange import Exchange
 from tailchat_gate.proxy.exchange.forward_request import ForwardRequest, UpstreamSettings
+from tailchat_gate.proxy.exchange.steps import run
 from tailchat_gate.proxy.exchange.stored_body import BodyStore, StoredBody
 from tailchat_gate.proxy.exchange.subclassed import mypyc_attr
 from tailchat_gate.proxy.message.request_headers import with_length
@@ -146,7 +147,7 @@ class BufferedExchange(Exchange):
     def _save(self) -> None:
         if self._task is None:
             self._client.hold(UPSTREAM_FULL)
-            self._task = self._run(self._saved())
+            self._task = run(self._saved(), self.context, self._failed)
 
     async def _saved(self) -> None:
         stored = self._stored
@@ -188,7 +189,7 @@ class BufferedExchange(Exchange):
         self._room.set()
         super()._send(upstream)
         if not self._whole:
-            self._task = self._run(self._send_rest(upstream, sent))
+            self._task = run(self._send_rest(upstream, sent), self.context, self._failed)
 
     async def _send_rest(self, upstream: UpstreamConnection, offset: int) -> None:
         stored, size = self._stored, self._stored.size

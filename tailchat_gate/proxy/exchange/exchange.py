@@ -1,7 +1,7 @@
 """An exchange with an upstream: the request out, the response back; a state machine, no task."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from time import monotonic
 
 from tailchat_gate.identity.authenticator import Visitor
@@ -16,7 +16,7 @@ from tailchat_gate.proxy.exchange.forward_request import (
     UpstreamSettings,
     claims_no_other,
 )
-from tailchat_gate.proxy.exchange.steps import run
+from tailchat_gate.proxy.exchange.steps import ended_before, run
 from tailchat_gate.proxy.exchange.subclassed import mypyc_attr
 from tailchat_gate.proxy.message.response_fields import FieldEditor
 from tailchat_gate.proxy.upstream.connection import UpstreamConnection
@@ -301,7 +301,7 @@ class Exchange(Admitted):
             self._client.hold(UPSTREAM_FULL)
 
     def _connect(self) -> None:
-        self._connecting = self._run(self._connected())
+        self._connecting = run(self._connected(), self.context, self._failed)
 
     async def _connected(self) -> None:
         try:
@@ -313,9 +313,6 @@ class Exchange(Admitted):
             self._connecting = None
             self.context.connected(monotonic())
             self._send(upstream)
-
-    def _run(self, steps: Coroutine[object, object, None]) -> "asyncio.Task[None]":
-        return run(steps, self.context, self._failed)
 
     def _failed(self) -> None:
         if self._client.active_request is self:
@@ -344,14 +341,10 @@ class Exchange(Admitted):
         self._end()
 
     def _end(self) -> None:
-        ended, self._ended = self._ended, _ended_before
+        ended, self._ended = self._ended, ended_before
         try:
             ended(self._client, self)
         except Exception:
             # Nobody else would end the connection: its client would wait forever.
             self._client.abort()
             raise
-
-
-def _ended_before(_client: ClientConnection, _exchange: Exchange) -> None:
-    """The end has failed: it must not free the slot a second time."""

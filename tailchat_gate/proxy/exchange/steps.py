@@ -1,4 +1,4 @@
-"""Runs the steps of an exchange that have to wait; a fault in them ends its request."""
+"""The steps of an exchange that have to wait, and its end, if there is a fault in them."""
 
 import asyncio
 import logging
@@ -30,3 +30,7 @@ def run(
     task = asyncio.get_running_loop().create_task(steps)
     task.add_done_callback(done)
     return task
+
+
+def ended_before(_client: object, _exchange: object) -> None:
+    """Do nothing: the end of an exchange has failed, and must not free its slot a second time."""
