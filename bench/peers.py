@@ -222,8 +222,7 @@ class Stage:
         )
         args = [scene.python, "-m", "tailchat_gate", "serve", "--config", str(config)]
         with running(args, output=wanted.log, errors=wanted.output, env=environment()) as pid:
-            wait_until_answering(pid, f"{wanted.origin}/ping", wanted.output)
-            # Its admin listener opens after the others.
+            # Its admin listener opens after all others.
             wait_until_answering(pid, wanted.metrics, wanted.output)
             if wanted.port == scene.ports["gate"]:
                 self._session = self._signed_in(f"{wanted.origin}/oauth2/start", wanted.output)

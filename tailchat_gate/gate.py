@@ -28,12 +28,12 @@ from tailchat_gate.proxy.static.handler import LocalBackend, StaticSlots
 from tailchat_gate.reasons import CLIENT_CLOSED_REQUEST, Reason, RefusedError
 from tailchat_gate.request.body import Body, body_of
 from tailchat_gate.request.client import ClientAddress, ClientResolver
-from tailchat_gate.request.context import RequestContext, RequestIds
+from tailchat_gate.request.context import RequestContext, RequestIds, log_extra
 from tailchat_gate.request.fields import FieldSection
 from tailchat_gate.request.head import RequestHead
 from tailchat_gate.request.trace_context import TraceContexts
 from tailchat_gate.responses.refusals import Refusals
-from tailchat_gate.responses.writer import ResponseWriter, details
+from tailchat_gate.responses.writer import ResponseWriter
 from tailchat_gate.verdict import Verdict
 
 #: Methods that a proxy may have to answer itself (RFC 9110 sections 7.6.2 and 9.3.6).
@@ -84,7 +84,7 @@ class Gate:
             except RefusedError as error:
                 self._refuse(client, context, error.reason, problem=str(error))
         except Exception:  # noqa: BLE001 - a fault of any kind must deny, not pass
-            _log.exception("a request failed inside the gate", extra=details(context))
+            _log.exception("a request failed inside the gate", extra=log_extra(context))
             self._give_up(client, context)
 
     def _give_up(self, client: ClientConnection, context: RequestContext) -> None:
@@ -94,7 +94,7 @@ class Gate:
                 self._refuse(client, context, Reason.INTERNAL_ERROR)
                 return
         except Exception:  # noqa: BLE001 - the fault may be in what makes the refusals
-            _log.exception("a refusal failed inside the gate", extra=details(context))
+            _log.exception("a refusal failed inside the gate", extra=log_extra(context))
         # The upstream may be answering it already: two responses would mix.
         client.abort()
 

@@ -149,7 +149,7 @@ def _gates_are_forked() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _gates_look_often() -> Iterator[None]:
-    """Let gates notice sooner that a time limit is over: dozens of tests wait for it."""
+    """Let gates check time limits more often, because dozens of tests wait for one."""
     with pytest.MonkeyPatch.context() as patch:
         for module in ("proxy.client.server", "proxy.exchange.upstream_pools"):
             patch.setattr(f"tailchat_gate.{module}.SWEEP_SECONDS", 0.1)

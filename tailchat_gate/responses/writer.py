@@ -14,7 +14,7 @@ from tailchat_gate.proxy.exchange.recorder import Recorder
 from tailchat_gate.proxy.static.handler import StaticSlots
 from tailchat_gate.reasons import CLIENT_CLOSED_REQUEST, Reason
 from tailchat_gate.request.body import Body
-from tailchat_gate.request.context import RequestContext
+from tailchat_gate.request.context import RequestContext, log_extra
 from tailchat_gate.request.recorded import CURRENT_TRACE
 from tailchat_gate.responses.answers import Answers
 from tailchat_gate.responses.plain import HSTS
@@ -23,14 +23,6 @@ _log = logging.getLogger(LOGGER_NAME)
 
 #: Makes the answer to a request for one of the gate's own pages.
 MakeAnswer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
-
-
-def details(context: RequestContext) -> dict[str, object]:
-    """Return a request's fields for the gate's own log."""
-    members = {"request_id": context.request_id, "route": context.route}
-    if context.trace is not None:
-        members["trace_id"] = context.trace_id
-    return {"details": members}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +83,7 @@ class ResponseWriter:
             except ConnectionError:
                 raise
             except Exception:  # noqa: BLE001 - a fault of any kind must deny, not pass
-                _log.exception("a request failed inside the gate", extra=details(context))
+                _log.exception("a request failed inside the gate", extra=log_extra(context))
                 response = self.answers.problem(context, Reason.INTERNAL_ERROR)
             self._mark(response)
             return response

@@ -137,7 +137,7 @@ async def test_a_client_is_told_when_to_come_back(
 async def test_the_sign_in_page_counts_for_the_client_that_asks_for_it(
     start_gate: Callable[..., Any],
 ) -> None:
-    """A return target is read for the page's title: not at the expense of whoever came before."""
+    """A return target read for a page's title counts for the client that asks for the page."""
     trusted = {"trusted_proxies": ["127.0.0.1"]}
     gate = await start_gate("http://127.0.0.1:9", route=ROUTES, server=trusted)
     path = quote("/a///%25252e%2e//%23", safe="")

@@ -264,7 +264,8 @@ class Received:
 
 def break_route(gate: RunningGate, route: str) -> None:
     """Let every request of a route fail inside the gate, after it was let in."""
-    # Compiled code notices no replaced method: the gate is told of files that nobody serves.
+    # A replaced method has no effect on compiled code. So the route gets local files that no part
+    # of the gate serves.
     local = cast("dict[str, object]", gate.generation.gate.local)
     local[route] = None
 

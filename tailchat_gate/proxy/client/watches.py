@@ -70,12 +70,8 @@ class RightWatch:
         except Exception:  # noqa: BLE001 - a fault of any kind must deny
             _log.exception("a request under way could not be judged again")
             reason = Reason.INTERNAL_ERROR
-        if reason is None:
-            return
-        try:
-            active_request.session_over(reason)
-        except Exception:  # noqa: BLE001 - the other requests must still be ended
-            _log.exception("a request that lost its right could not be ended")
+        if reason is not None:
+            _end(active_request, reason)
 
 
 class SessionWatch:
@@ -112,4 +108,4 @@ def _end(active_request: ActiveRequest, reason: Reason) -> None:
     try:
         active_request.session_over(reason)
     except Exception:  # noqa: BLE001 - the other requests must still be ended
-        _log.exception("a request whose session has ended could not be ended")
+        _log.exception("a request that lost its session or right could not be ended")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine
 from typing import Final
 
 from tailchat_gate.observe.log import LOGGER_NAME
-from tailchat_gate.request.context import RequestContext
+from tailchat_gate.request.context import RequestContext, log_extra
 
 _log: Final = logging.getLogger(LOGGER_NAME)
 
@@ -22,9 +22,8 @@ def run(
     def done(task: "asyncio.Task[None]") -> None:
         error = None if task.cancelled() else task.exception()
         if error is not None:
-            found = {"request_id": context.request_id, "route": context.route}
             message = "a request failed inside the gate"
-            _log.error(message, exc_info=error, extra={"details": found})
+            _log.error(message, exc_info=error, extra=log_extra(context))
             failed()
 
     task = asyncio.get_running_loop().create_task(steps)

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from io import FileIO
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -68,12 +69,11 @@ class BodyStore:
         """Close a file, which also frees its space."""
         self.files -= 1
         self._descriptors.upstreams -= 1
-        try:
+        # `submit` queues the call before it starts a thread. If none can start, a running one takes
+        # the call; and without a running one no file was made.
+        with suppress(RuntimeError):
             # In a thread, without waiting, because a call under way holds the file's lock.
             self._threads.submit(file.close)
-        except RuntimeError:
-            # No thread can start, so no call is under way.
-            file.close()
 
     async def run(self, call: Callable[..., _T], *arguments: object) -> _T:
         """Run a blocking call in a thread. Raises OSError, also if no thread can start."""

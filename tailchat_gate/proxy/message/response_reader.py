@@ -79,14 +79,14 @@ class ResponseReader:
         #: Whether the response was malformed in a way that the gate repairs.
         self._mended = False
         self._interim = self.status = self.body_bytes = 0
-        self._reset_framing()
+        self._chunks: ChunkedBody | None = None
         self.started = self.head_done = self.complete = self.switched = False
 
     def _reset_framing(self) -> None:
         self._options = _NO_OPTIONS
         self._length: int | None = None
         self._switches_to: bytes | None = None
-        self._chunks: ChunkedBody | None = None
+        self._chunks = None
 
     def forget(self) -> None:
         """Drop the reference to the request whose response was read."""
