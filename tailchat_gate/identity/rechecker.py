@@ -69,7 +69,8 @@ class PatientRechecks(Rechecks, Protocol):
 class Rechecker:
     """Asks Tailchat about sessions, and applies the answers.
 
-    `terms`: how often, and what an outage does. `patience`: the most seconds a request waits.
+    `terms`: how often, and what an outage does. `patience`: the most seconds a request
+    waits for an answer.
     `end(record)` ends a session that Tailchat no longer confirms. `sign_ins` holds what is known,
     also across reloads; `tokens` refreshes tokens. `observe(outcome)` is called after every
     question: ok, revoked, outage, or skipped if the queue was full or a newer answer came first.
@@ -116,7 +117,7 @@ class Rechecker:
         decision = self._decide(newest, NEVER if known is None else known.failed_at, now)
         waits, refuses = decision.waits, decision.refuses
         if decision.asks and not self._ask_soon(known or SignIn(newest)):
-            refuses = waits and self._terms.outage != "keep"
+            refuses = refuses or (waits and self._terms.outage != "keep")
             waits = False
         return RecheckResult(
             newest, decision.until, self._refusal(newest) if refuses else None, waits
@@ -171,11 +172,11 @@ class Rechecker:
         return _TRY_LATER if fails else _SIGN_IN_AGAIN
 
     def _ask_soon(self, sign_in: SignIn) -> bool:
-        """Queue a question unless one is in progress; return whether Tailchat will be asked."""
+        """Queue a question unless one is in progress; return whether a request may wait for it."""
         pending = self._sign_ins.pending
         sid = sign_in.record.sid
         if sid in pending:
-            return True
+            return not pending[sid].is_overdue
         if len(self._queue) >= QUEUE or self._queued_about(sign_in.record.sub) >= OF_ONE:
             self._observe("skipped")
             return False
@@ -190,9 +191,10 @@ class Rechecker:
     def _ask_next(self) -> None:
         while self._queue and len(self._tasks) < AT_ONCE:
             pending = self._queue.popleft()
-            pending.task = asyncio.get_running_loop().create_task(self._recheck(pending))
-            self._tasks.add(pending.task)
-            pending.task.add_done_callback(self._task_done)
+            task = asyncio.get_running_loop().create_task(self._recheck(pending))
+            pending.ask(task)
+            self._tasks.add(task)
+            task.add_done_callback(self._task_done)
 
     def _task_done(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)

@@ -12,6 +12,8 @@ from tailchat_gate.identity.sessions.session import SessionRecord
 CAPACITY: Final = 10_000
 #: Seconds that the end of the process waits for Tailchat's answer to a refresh token.
 END_SECONDS: Final = 2.0
+#: The most seconds that a request waits for the turn of its question, as at a sign-in.
+TURN_SECONDS = 30.0
 
 
 class SignIn:
@@ -34,29 +36,36 @@ class SignIn:
 class PendingRecheck:
     """One question to Tailchat about a sign-in, from the queue to its answer.
 
-    `task` asks it; None while it is in the queue.
+    `task` asks it; None while it is in the queue. `is_overdue`: it is still there after the time
+    that a request waits for its turn, so no further request waits.
     """
 
-    __slots__ = ("_settled", "_timer", "sign_in", "task")
+    __slots__ = ("_clock", "_patience", "_settled", "_timer", "is_overdue", "sign_in", "task")
 
     def __init__(self, sign_in: SignIn) -> None:
         self.sign_in: Final = sign_in
         self.task: asyncio.Task[None] | None = None
+        self.is_overdue = False
         self._settled: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     def settled(self, patience: float, clock: Callable[[], float]) -> "asyncio.Future[None]":
-        """Return a future that is done with the answer, or after `patience` seconds without one.
+        """Return a future that is done with the answer, or when it takes too long.
 
-        The latter counts as a failure at the Unix second of `clock`, unless the question was still
-        in the queue: waiting there says nothing about Tailchat.
+        Once the question was sent, `patience` seconds without an answer are a failure at the Unix
+        second of `clock`. TURN_SECONDS in the queue are none: they say nothing about Tailchat.
         """
         if self._settled is None or self._settled.done():
-            loop = asyncio.get_running_loop()
-            self._settled = loop.create_future()
-            was_asked = self.task is not None
-            self._timer = loop.call_later(patience, self._give_up, clock, was_asked)
+            self._settled = asyncio.get_running_loop().create_future()
+            self._patience, self._clock = patience, clock
+            self._limit()
         return self._settled
+
+    def ask(self, task: "asyncio.Task[None]") -> None:
+        """Its turn has come: `task` asks it."""
+        self.task, self.is_overdue = task, False
+        if self._settled is not None and not self._settled.done():
+            self._limit()
 
     def end(self) -> None:
         """Release the waiting requests."""
@@ -65,9 +74,17 @@ class PendingRecheck:
         if self._settled is not None and not self._settled.done():
             self._settled.set_result(None)
 
-    def _give_up(self, clock: Callable[[], float], was_asked: bool) -> None:  # noqa: FBT001 - of call_later
-        if was_asked:
-            self.sign_in.failed_at = clock()
+    def _limit(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        seconds = TURN_SECONDS if self.task is None else self._patience
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._give_up)
+
+    def _give_up(self) -> None:
+        if self.task is None:
+            self.is_overdue = True
+        else:
+            self.sign_in.failed_at = self._clock()
         self.end()
 
 

@@ -17,6 +17,7 @@ from tailchat_gate.demo.faults import Response as Said
 from tailchat_gate.demo.store import App
 from tailchat_gate.demo.tailchat import StandInTailchat
 from tailchat_gate.identity import rechecker as module
+from tailchat_gate.identity import sign_ins
 from tailchat_gate.identity.oauth.client import TailchatClient
 from tailchat_gate.identity.oauth.responses import TokenSet
 from tailchat_gate.identity.recheck import (
@@ -250,6 +251,58 @@ async def test_patience_begins_anew_for_whoever_comes_later(room: Room, clock: C
     assert room.asked == 1
     hang.release()
     await until(lambda: room.outcomes == ["revoked"])
+
+
+@pytest.mark.parametrize(("outage", "retry_after"), [("keep", None), ("sign-in", 0), ("fail", 15)])
+async def test_nobody_waits_twice_for_a_question_in_the_queue(
+    room: Room,
+    clock: Clock,
+    outage: str,
+    retry_after: int | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Who has waited in vain for a question that was never sent is answered as in an outage."""
+    monkeypatch.setattr(sign_ins, "TURN_SECONDS", 0.05)
+    hang = Hang()
+    room.says(hang)
+    rechecker = room.rechecker()
+    rechecker._terms = RecheckTerms(INTERVAL, outage)  # type: ignore[arg-type] # one of them
+    clock.now += 2 * INTERVAL
+    *_, queued = [signed_in(number) for number in range(AT_ONCE + 1) if _waits(rechecker, number)]
+    await rechecker.settled(queued)
+    found = rechecker.look(queued, clock())
+
+    refused = None if retry_after is None else RecheckRefused(Reason.RECHECK_FAILED, retry_after)
+    assert (found.waits, found.refused) == (False, refused)
+    hang.release()
+    await until(lambda: not room.sign_ins.pending)
+    assert room.asked == AT_ONCE + 1
+
+
+async def test_the_wait_for_an_answer_begins_when_the_question_is_sent(
+    room: Room, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request whose question gets its turn waits for the answer as long as any, and no longer."""
+    monkeypatch.setattr(module, "AT_ONCE", 1)
+    room.patience = 0.05
+    hang = Hang()
+    room.says(hang)
+    rechecker = room.rechecker()
+    clock.now += 2 * INTERVAL
+    _, queued = [signed_in(number) for number in range(2) if _waits(rechecker, number)]
+    settled = rechecker.settled(queued)
+    hang.release()
+    room.says(second := Hang())
+    await second.started.wait()
+    await settled
+
+    assert not rechecker.look(queued, clock()).waits
+    second.release()
+    await until(lambda: not room.sign_ins.pending)
+
+
+def _waits(rechecker: Rechecker, number: int) -> bool:
+    return rechecker.look(signed_in(number), rechecker.clock()).waits
 
 
 async def test_a_fault_of_the_gates_own_is_an_outage(
