@@ -2,6 +2,9 @@
 
 import json
 import os
+import shlex
+import shutil
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
@@ -12,6 +15,7 @@ from tailchat_gate.config.load import ConfigError, Loaded, Source
 from tailchat_gate.config.overlay import DEFAULT_CONFIG
 from tailchat_gate.config.problems import Problem
 from tailchat_gate.config.report import Severity, paragraph, report
+from tailchat_gate.config.suggested import PROGRAM, completed
 
 _Item = TypeVar("_Item")
 
@@ -112,7 +116,8 @@ def refuse(name: str, problems: Iterable[Problem], more: str = "") -> NoReturn:
 def tell(severity: Severity, problems: Iterable[Problem]) -> None:
     """Print problems on standard error, one paragraph each."""
     for problem in problems:
-        click.echo(f"{paragraph(problem, severity, styled)}\n", err=True, color=colour())
+        text = to_type(paragraph(problem, severity, styled))
+        click.echo(f"{text}\n", err=True, color=colour())
 
 
 _COLOURS: Final[Mapping[str, Mapping[str, Any]]] = {
@@ -161,5 +166,22 @@ def toml(value: object) -> str:
 
 def fail(message: str, code: int) -> NoReturn:
     """End the command with a message on standard error."""
+    message = to_type(message)
     click.echo(message, err=True, color=colour())
     raise Ended(click.unstyle(message), code)
+
+
+def program() -> str:
+    """Return what to type for the gate: its path where the shell does not find it by its name."""
+    path = Path(sys.argv[0])
+    found = shutil.which(PROGRAM)
+    if path.name != PROGRAM or (found and path.exists() and path.samefile(found)):
+        return PROGRAM
+    return shlex.quote(sys.argv[0])
+
+
+def to_type(text: str) -> str:
+    """Return `text` with its commands as they work here: for this program and this --config."""
+    context = click.get_current_context(silent=True)
+    config = context.params.get("config") if context else None
+    return completed(text, config, program())

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import secrets
 import socket
-import sys
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -17,7 +16,7 @@ from typing import Final
 import click
 from aiohttp import web
 
-from tailchat_gate.commands.common import toml
+from tailchat_gate.commands.common import program, toml
 from tailchat_gate.config.load import Source, load
 from tailchat_gate.config.values.url import is_loopback
 from tailchat_gate.demo.store import App
@@ -201,7 +200,7 @@ async def _run(
 
 def _greeting(places: _Places, listed: tuple[_Tool, ...]) -> str:
     """Say which address to open, who can sign in, and what to try."""
-    program = "tailchat-gate" if sys.argv[0].endswith(".py") else sys.argv[0]
+    command = program()
     tried = places.url(_GUARDED if len(listed) > 1 else listed[0].name)
     lines = [
         "\nTailchat Gate, the demo.\n",
@@ -216,8 +215,8 @@ def _greeting(places: _Places, listed: tuple[_Tool, ...]) -> str:
         f"    {places.url(_ADMIN.name) + '/':<34} The gate's own page, for {_OWNER.name}\n",
         *(_refusal(places, tried) if len(listed) > 1 else ()),
         "  Two commands to try, in another terminal:\n",
-        f"    {program} explain {tried}/ --as {_MEMBER.sub} --config {places.config}",
-        f"    {program} lock sub:{_MEMBER.sub} --for 1m --config {places.config}\n",
+        f"    {command} explain {tried}/ --as {_MEMBER.sub} --config {places.config}",
+        f"    {command} lock sub:{_MEMBER.sub} --for 1m --config {places.config}\n",
         f"  The first shows what happens to a request of {_MEMBER.name}, and why.",
         f"  The second keeps {_MEMBER.name} out for a minute; open pages end within a second.",
         "  A change of that file is in force within two seconds: add these two lines to it,",

@@ -21,6 +21,7 @@ from tailchat_gate.commands.common import (
     fit_for_a_terminal,
     json_option,
     print_json,
+    to_type,
 )
 from tailchat_gate.commands.people.accounts import quiet
 from tailchat_gate.config.load import (
@@ -202,7 +203,7 @@ def _print(statements: Sequence[Statement], *, as_json: bool) -> None:
                 "check": statement.name,
                 "mark": statement.mark,
                 "text": statement.text,
-                "next": statement.remedy,
+                "next": to_type(statement.remedy),
             }
             for statement in statements
         ]
@@ -216,9 +217,8 @@ def _print(statements: Sequence[Statement], *, as_json: bool) -> None:
             color=colour(),
         )
         if statement.remedy and statement.mark is not Mark.OK:
-            click.echo(
-                f"{'':<{_MARK_WIDTH + _NAME_WIDTH}}-> {fit_for_a_terminal(statement.remedy)}"
-            )
+            remedy = fit_for_a_terminal(to_type(statement.remedy))
+            click.echo(f"{'':<{_MARK_WIDTH + _NAME_WIDTH}}-> {remedy}")
     count = {mark: sum(statement.mark is mark for statement in statements) for mark in Mark}
     warnings = counted(count[Mark.WARNING], "warning")
     others = f"{count[Mark.UNKNOWN]} unknown, {count[Mark.OK]} ok"

@@ -17,6 +17,7 @@ from tailchat_gate.commands.common import (
     json_option,
     loaded_from,
     print_json,
+    to_type,
 )
 from tailchat_gate.commands.state import read_or_warn
 from tailchat_gate.config.model import Settings
@@ -140,7 +141,8 @@ def explain(
     asker = Asker(sub, token, lock, fields, stored.grants, members, about_groups)
     table = route_table(settings, members, stored.grants)
     allowed, lines = explained(settings, request, asker, table)
-    remedies = () if allowed else lets_in(settings, request, asker, table)
+    found = () if allowed else lets_in(settings, request, asker, table)
+    remedies = [remedy._replace(line=to_type(remedy.line)) for remedy in found]
     if as_json:
         print_json(_document(lines, remedies, allowed=allowed))
     else:

@@ -1,7 +1,6 @@
 """`init`: asks some questions and writes a first configuration with its secrets."""
 
 import os
-import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,9 +11,10 @@ import click
 from pydantic import SecretStr, TypeAdapter, ValidationError
 
 from tailchat_gate import __version__
-from tailchat_gate.commands.common import EXIT_FAILED, EXIT_USAGE, fail
+from tailchat_gate.commands.common import EXIT_FAILED, EXIT_USAGE, fail, program
 from tailchat_gate.commands.first_files import FirstAnswers, Places, new_files, write_all
 from tailchat_gate.config.overlay import DEFAULT_CONFIG
+from tailchat_gate.config.suggested import completed
 from tailchat_gate.config.tables.fields import BaseUrl, ClientId, ClientSecret, Origin
 from tailchat_gate.config.tables.route_fields import Host, Upstream
 from tailchat_gate.config.values.address import HttpAddress, upstream_address
@@ -298,12 +298,12 @@ def _next_steps(places: Places, answers: FirstAnswers) -> str:
         )
         steps.append(f"Start it in {places.folder.absolute()}: docker compose up --detach")
     else:
-        option = "" if config == DEFAULT_CONFIG else f" --config {shlex.quote(str(config))}"
         if os.geteuid() == 0:
             steps.append(
                 f"Give the files to the gate's user: chown -R tailchat-gate {places.folder}"
             )
-        steps.append(f"Check it, with Tailchat: tailchat-gate check --online{option}")
-        steps.append(f"Start it: tailchat-gate serve{option}")
+        commands = "tailchat-gate check --online", "tailchat-gate serve"
+        check, start = (completed(command, config, program()) for command in commands)
+        steps += [f"Check it, with Tailchat: {check}", f"Start it: {start}"]
     lines = [f"{number}. {step}" for number, step in enumerate(steps, 1)]
     return "\nNext:\n" + "\n".join(lines)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from tailchat_gate.commands.admin import exchange
-from tailchat_gate.commands.common import EXIT_FAILED, fail, fit_for_a_terminal
+from tailchat_gate.commands.common import EXIT_FAILED, fail, fit_for_a_terminal, program
 from tailchat_gate.config.load import admin_address
 
 #: How long the running gate may take to say where it stores locks.
@@ -57,7 +57,7 @@ def command_despite(config: Path) -> str:
     used = _used_by_running(config)
     if used is not None and not used.startswith("/"):
         return f"the running gate keeps its state in {fit_for_a_terminal(used) or 'memory alone'}"
-    command = shlex.join(["tailchat-gate", *sys.argv[1:]])
+    command = f"{program()} {shlex.join(sys.argv[1:])}"
     if used is None:
         clue = 'the line "the gate is open" in the gate\'s log names that directory as `state`'
         return f"--state names the directory itself: {command} --state DIRECTORY; {clue}"

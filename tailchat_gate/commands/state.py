@@ -13,7 +13,7 @@ from typing import Final, NamedTuple, TypeVar
 
 import click
 
-from tailchat_gate.commands.common import EXIT_FAILED, EXIT_USAGE, fail, refuse
+from tailchat_gate.commands.common import EXIT_FAILED, EXIT_USAGE, fail, refuse, to_type
 from tailchat_gate.commands.running_state import check_running, command_despite
 from tailchat_gate.config.load import (
     ConfigError,
@@ -228,7 +228,7 @@ def state_location(config: Path, state: Path | None) -> StateLocation:
     if not known:
         fail(_EMPTY, EXIT_USAGE)
     warning = f"{name} has problems, which `tailchat-gate check` lists; the state is in {known}"
-    click.echo(f"warning: {warning}", err=True)
+    click.echo(f"warning: {to_type(warning)}", err=True)
     check_running(config, str(known))
     return StateLocation(Path(known) if isinstance(known, str) else known)
 

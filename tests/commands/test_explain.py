@@ -39,7 +39,8 @@ def run(transcript: Path, command: str) -> str:
         main, [name, "--config", config, *arguments], env=dict(SECRETS), prog_name="tailchat-gate"
     )
     assert done.exception is None or isinstance(done.exception, SystemExit)
-    return f"{done.output}exit {done.exit_code}\n"
+    # The option is as in the command that was typed.
+    return f"{done.output}exit {done.exit_code}\n".replace(f" --config {config}", "")
 
 
 def cases(transcript: Path) -> Iterator[tuple[str, str]]:

@@ -60,12 +60,13 @@ def test_a_refusal_for_programs() -> None:
     """The steps, what would let the person in, and nothing that a tool would get."""
     code, found = _printed("explain", "https://wiki.example.com/export", "--as", ID)
     allow = f'allow = ["group:ops", "token:backup", "sub:{ID}"]'
+    grant = f"sub:{ID} wiki-export --for 8h"
 
     assert (code, found["allowed"], found["sent"]) == (1, False, [])
     assert found["steps"][-1] == {"what": "decision", "text": "refused: denied, 403"}
     assert found["lets_in"] == [
         {"table": "[[route]] wiki-export", "line": allow},
-        {"table": None, "line": f"tailchat-gate grant sub:{ID} wiki-export --for 8h"},
+        {"table": None, "line": f"tailchat-gate grant --config {RULES} {grant}"},
     ]
 
 

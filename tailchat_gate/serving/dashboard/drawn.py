@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from tailchat_gate.config.files import FileError
 from tailchat_gate.config.model import Pages
+from tailchat_gate.config.suggested import completed
 from tailchat_gate.config.tables.admin_page import is_admin_page
 from tailchat_gate.endpoints.admin import Operator
 from tailchat_gate.endpoints.form_outcome import FormOutcome, Value
@@ -118,7 +119,8 @@ class DrawnPage:
         if result.instead:
             typed[result.field] = result.instead
         values["typed"] = {**NOTHING_TYPED, order: typed}
-        values["wrong"] = {"order": order, "field": result.field, "said": result.outcome.shown()}
+        said = {**result.outcome.shown(), "unlock": self._to_type("tailchat-gate unlock all")}
+        values["wrong"] = {"order": order, "field": result.field, "said": said}
         page = await self._page(wanted, "people", {}, values)
         return page._replace(status=HTTPStatus.UNPROCESSABLE_ENTITY)
 
@@ -186,7 +188,11 @@ class DrawnPage:
     async def _values(self, name: str, query: Mapping[str, str], operator: Operator) -> Values:
         processes = self._processes
         if name == "people":
-            return {**await processes.tell(name, {}), "typed": NOTHING_TYPED, "wrong": {}}
+            told: dict[str, Any] = await processes.tell(name, {})
+            for refusal in told["refusals"]["shown"]:
+                for remedy in refusal["remedies"]:
+                    remedy["line"] = self._to_type(remedy["line"])
+            return {**told, "typed": NOTHING_TYPED, "wrong": {}}
         if name == "configuration":
             only_set = query.get("values") == "set"
             return self._configuration(await processes.tell(name, {}), only_set=only_set)
@@ -207,8 +213,14 @@ class DrawnPage:
             "who": query.get("as", ""),
             "method": query.get("method", "") or "GET",
         }
-        answer = await processes.tell(name, question if question["url"] else {})
+        answer: dict[str, Any] = await processes.tell(name, question if question["url"] else {})
+        if lines := answer["explained"].get("lines"):
+            answer["explained"]["lines"] = list(map(self._to_type, lines))
         return {"asked": question, **answer, "doctor": self._doctor.shown()}
+
+    def _to_type(self, text: str) -> str:
+        """Return a text with its commands for the file that this gate reads."""
+        return completed(text, self._reloader.source.path if self._reloader else None)
 
     def _approvals_url(self, operator: Operator) -> str:
         """Return the URL where requests for access are decided: here, or the approvers' page."""

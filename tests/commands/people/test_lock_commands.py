@@ -128,10 +128,11 @@ def test_wrong_usage_is_said(run: Run, path: Path, arguments: tuple[str, ...], t
 def test_to_unlock_what_is_not_locked_fails(run: Run, path: Path) -> None:
     """A misspelt sub is noticed."""
     done = run("unlock", "sub:66000000000000000000000a")
+    listing = f"tailchat-gate locks --config {path.parent / 'config.toml'}"
 
     assert (done.exit_code, done.output) == (
         1,
-        "sub:66000000000000000000000a is not locked; `tailchat-gate locks` lists who is\n",
+        f"sub:66000000000000000000000a is not locked; `{listing}` lists who is\n",
     )
     assert not (path / NAME).exists()
 
@@ -178,7 +179,8 @@ def test_explain_knows_of_locks(run: Run, path: Path) -> None:
     assert "decision:   refused: locked, 403" in locked.output
     why, _, lets_in = locked.output.rstrip().rpartition("\n")
     assert re.search(r"because of: sub:66.*a is locked until .* UTC\Z", why)
-    assert lets_in == f"lets in:    tailchat-gate unlock sub:{who[1]}"
+    file = path.parent / "config.toml"
+    assert lets_in == f"lets in:    tailchat-gate unlock --config {file} sub:{who[1]}"
     assert (machine.exit_code, "refused: locked, 403" in machine.output) == (1, True)
     assert "because of: token:backup is locked until unlocked\n" in machine.output
     assert before.output in unreadable.output

@@ -417,6 +417,22 @@ async def test_the_file_its_problems_and_where_values_are_from(
         assert "data-code" not in await desk.text("/configuration?said=reloaded")
 
 
+async def test_commands_on_the_page_name_the_file_of_the_gate(
+    tmp_path: Path, upstream: RawUpstream
+) -> None:
+    """A gate that does not read the usual file shows commands that work as they stand."""
+    orders = {"admin_listen": "127.0.0.1:0", "admin_orders": True}
+    async with file_gate(tmp_path, upstream.url, server=orders, **SECTIONS) as found:
+        desk = at_listener(found.gate)
+        assert await status_at_wiki(found.gate, ALICE) == 403
+        grant = f"tailchat-gate grant --config {found.path} sub:{SUB} wiki --for 8h"
+        assert grant in await desk.text("/people")
+        assert grant in await desk.text(explain_url(f"http://{WIKI}/x"))
+        said, text = await desk.ordered("lock", target="all")
+        assert said == "confirm-all-forever"
+        assert f"tailchat-gate unlock --config {found.path} all" in text
+
+
 async def test_doctor_runs_on_demand(
     tmp_path: Path, upstream: RawUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
