@@ -181,8 +181,8 @@ class Gate:
 
     def _deny(self, client: ClientConnection, context: RequestContext, verdict: Verdict) -> None:
         if context.reason is Reason.NO_ROUTE and context.path == "/" and not context.token:
-            # No route serves "/", but people look there first.
-            self.writer.say(client, context, self.refusals.redirect_to_launcher(context))
+            answer = self.refusals.at_front_door(context, verdict.record, verdict.host_session)
+            self.writer.say(client, context, answer)
         elif context.reason is Reason.METHOD_REFUSED:
             self._refuse(client, context, context.reason)
         else:

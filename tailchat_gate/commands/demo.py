@@ -204,7 +204,7 @@ def _greeting(places: _Places, listed: tuple[_Tool, ...]) -> str:
     tried = places.url(_GUARDED if len(listed) > 1 else listed[0].name)
     lines = [
         "\nTailchat Gate, the demo.\n",
-        click.style(f"  Open {places.url()}/", bold=True),
+        click.style(f"  Open {places.url()}/ in a browser", bold=True),
         f"\n  A stand-in Tailchat at {places.api_url} signs you in as one of:\n",
         f"    {'EMAIL':<23} PASSWORD",
         f"    {_OWNER.email:<23} {_OWNER.password:<15} has the role “on call”, decides requests",

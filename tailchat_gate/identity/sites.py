@@ -50,13 +50,16 @@ class Sites:
         """Whether a host is a tool's own, other than the public one."""
         return self._covered.get(host) is not None and host != self.public_host
 
+    def is_known(self, host: str) -> bool:
+        """Whether a host is the public one or a tool's."""
+        return host == self.public_host or self.is_tool(host)
+
     def port(self, host: str) -> str:
         """Return the port that visitors add to a host of the gate, "" for the scheme's default.
 
         A proxy in front may leave it out of the Host field.
         """
-        known = host == self.public_host or self.is_tool(host)
-        return self._port.removeprefix(":") if known else ""
+        return self._port.removeprefix(":") if self.is_known(host) else ""
 
     def __contains__(self, origin: object) -> bool:
         text = str(origin)

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from tailchat_gate.access.browser_origin import Embedders
 from tailchat_gate.access.policy import Rule
+from tailchat_gate.identity.host_sessions import HostSession
 from tailchat_gate.identity.oauth.return_targets import ReturnTargets
 from tailchat_gate.identity.revocation.state import Lock, Rejection
 from tailchat_gate.identity.sessions.session import SessionRecord
@@ -20,6 +21,7 @@ from tailchat_gate.request.intent import Intent, is_form, is_sibling, read_inten
 from tailchat_gate.responses.answers import RETRY_LATER, Answers, is_unknown_elsewhere
 from tailchat_gate.responses.details import lock_detail, person_detail
 from tailchat_gate.responses.plain import BASIC, asks_for_password
+from tailchat_gate.syntax import READ_METHODS
 
 #: RFC 9110 section 15.5.2 requires a challenge; browsers ignore a scheme that they do not know.
 _CHALLENGE: Final = {"WWW-Authenticate": 'TailchatGate realm="tailchat"'}
@@ -297,14 +299,22 @@ class Refusals:
             retry_url=f"{self._sites.origin(context.host)}/",
         )
 
-    def redirect_to_launcher(self, context: RequestContext) -> web.Response:
-        """Return the response to a request without a route: page navigations go to the launcher.
+    def at_front_door(
+        self, context: RequestContext, record: SessionRecord | None, host_session: HostSession
+    ) -> web.Response:
+        """Answer a request for "/" where no route is: people and programs look there first.
 
+        Page navigations go to the launcher; a program without a session learns where to sign in.
         On a host that is not the gate's, which is probably mistyped, visitors get a page instead.
         """
-        known = context.host == self._sites.public_host or self._sites.is_tool(context.host)
-        if known and read_intent(context.method, context.head.fields.headers) is Intent.NAVIGATION:
+        fields, method = context.head.fields, context.method
+        if not self._sites.is_known(context.host):
+            return self.answers.problem(context, Reason.NO_ROUTE)
+        intent = read_intent(method, fields.headers)
+        if intent is Intent.NAVIGATION:
             return self.answers.redirect(f"{self._sites.origin(context.host)}{self._prefix}/")
+        if intent is Intent.CALL and method in READ_METHODS and record is None:
+            return self.not_let_in(context, host_session.authenticator.explain_rejection(fields))
         return self.answers.problem(context, Reason.NO_ROUTE)
 
     def sign_in_url(self, context: RequestContext, entry: str = "") -> str:

@@ -27,6 +27,7 @@ from tailchat_gate.identity.oauth.responses import Profile
 from tailchat_gate.identity.revocation.state import Lock, RevocationState
 from tailchat_gate.identity.sessions.cookies import CookieReader
 from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.identity.sites import Sites
 from tailchat_gate.people.groups.memberships import Members
 from tailchat_gate.proxy.message.identity_headers import IdentityHeaders
 from tailchat_gate.reasons import STATUS, Reason, RefusedError
@@ -35,6 +36,7 @@ from tailchat_gate.request.client import ClientResolver
 from tailchat_gate.request.head import RequestHead
 from tailchat_gate.serving.explain_request import TypedRequest, fates
 from tailchat_gate.serving.wiring.config_parts import cookie_names, request_headers, route_table
+from tailchat_gate.syntax import READ_METHODS
 
 #: Placeholders for the client's address (RFC 5737) and other values of a real request.
 _ADDRESS: Final = "192.0.2.1"
@@ -92,6 +94,9 @@ def explained(
         return False, [*lines, refusal, _line("because of", str(refused))]
     if match is not None:
         lines += _fates(settings, request, match.route, asker.names)
+    if match is None and _is_front_door(settings, table, request, asker):
+        lines.append(_line("decision", _at_front_door(settings, asker)))
+        return False, lines
     if match is None or not decision.allowed:
         lines.append(_line("decision", _refusal(decision.reason)))
         if asker.lock is not None and decision.reason is asker.lock.reason:
@@ -265,9 +270,26 @@ def _sent(
     return head.decode("utf-8", "backslashreplace").rstrip().split("\r\n")
 
 
-def _refusal(reason: Reason) -> str:
-    page = ", or the sign-in for a page" if reason is Reason.NOT_SIGNED_IN else ""
+def _refusal(reason: Reason, page: str = "") -> str:
+    page = page or (", or the sign-in for a page" if reason is Reason.NOT_SIGNED_IN else "")
     return f"refused: {reason}, {STATUS[reason].value}{page}"
+
+
+def _is_front_door(
+    settings: Settings, table: RouteTable, request: RequestHead, asker: Asker
+) -> bool:
+    """Whether browsers get the launcher where no route is, as `Refusals.at_front_door` says."""
+    sites = Sites(settings.server.public_url, table.hosts)
+    known = sites.is_known(request.fields.host.name)
+    is_read = request.method in READ_METHODS
+    return request.target.path == "/" and known and is_read and not asker.token
+
+
+def _at_front_door(settings: Settings, asker: Asker) -> str:
+    reason = Reason.NO_ROUTE if asker.admitted else Reason.NOT_SIGNED_IN
+    if asker.lock is not None:
+        reason = asker.lock.reason
+    return _refusal(reason, f", or the launcher, {settings.server.prefix}/, for a page")
 
 
 def _line(what: str, text: str) -> str:

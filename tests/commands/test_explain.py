@@ -217,6 +217,27 @@ async def test_the_gate_does_what_explain_says(
                 assert "\n\n" not in said, url
 
 
+@pytest.mark.parametrize("who", [None, BOB], ids=["nobody", "Bob"])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("host", ["gate.test", "a.lab.test", "nowhere.test"])
+async def test_explain_says_what_browsers_get_where_no_tool_is(
+    tmp_path: Path, config: Path, who: Profile | None, method: str, host: str
+) -> None:
+    """At "/" a page goes to the launcher and a program is refused, with the reason of the log."""
+    own = ROUTES.replace('name = "home"', 'name = "home"\npath = "/home"')
+    await asyncio.to_thread(config.write_text, own.replace("UPSTREAM", "http://127.0.0.1:9"))
+    settings = (await asyncio.to_thread(good, config)).settings
+    async with running_gate(settings, tmp_path / "access.log") as gate:
+        code, said = await asyncio.to_thread(_explained, config, f"http://{host}/", method, who)
+        await _send(gate, f"http://{host}/", method, who)
+        line = (await gate.log())[-1]
+        page = request_bytes("/", host=host, method=method, Accept="text/html")
+        shown = (await ask(gate.port, page)).values("Location")
+
+    assert (code, _decision(said)[1]) == (1, line["reason"])
+    assert ("the launcher, /oauth2/, for a page" in said) == bool(shown)
+
+
 async def _send(gate: RunningGate, url: str, method: str, who: Profile | None) -> None:
     authority, slash, rest = url.removeprefix("http://").partition("/")
     host = authority.lower().partition(":")[0].removesuffix(".")

@@ -108,7 +108,7 @@ INSIDE: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("sockets",),
     ),
     "config": (
-        ("load",),
+        ("load", "suggested"),
         ("excerpts", "overlay", "validation"),
         ("certificates",),
         ("document", "files", "lint", "report"),

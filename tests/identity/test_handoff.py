@@ -9,6 +9,7 @@ import pytest
 from gatekit import (
     ALICE,
     SECRET,
+    SUB,
     Clock,
     RawUpstream,
     Response,
@@ -22,7 +23,7 @@ from recheckkit import unasked
 
 from tailchat_gate.identity.host_sessions import CAPACITY, HostSessions
 from tailchat_gate.identity.oauth.login import safe_return_to
-from tailchat_gate.identity.revocation.state import RevocationState
+from tailchat_gate.identity.revocation.state import Lock, RevocationState
 from tailchat_gate.identity.sessions.cookies import CookieNames
 from tailchat_gate.identity.sessions.session import Lifetimes, SessionRecord
 from tailchat_gate.identity.sites import Sites
@@ -277,10 +278,28 @@ async def test_the_public_root_without_a_tool_leads_to_the_launcher(
     gate = await start_gate(upstream.url, route=[{"name": "wiki", "host": WIKI}])
 
     page = await _get(gate, "http://gate.test/")
-    call = await ask(gate.port, request_bytes("/"))
 
     assert page.value("Location") == "http://gate.test/oauth2/"
-    assert (call.status, call.json["error"]) == (404, "no-route")
+
+
+async def test_a_program_at_the_public_root_learns_where_to_sign_in(
+    start_gate: Start, upstream: RawUpstream
+) -> None:
+    """The first call of somebody new gets what one to a tool gets; a form and a session do not."""
+    gate = await start_gate(upstream.url, route=[{"name": "wiki", "host": WIKI}])
+
+    call = await ask(gate.port, request_bytes("/"))
+    sent = await ask(gate.port, request_bytes("/", method="POST", Content_Length="0"))
+    elsewhere = await ask(gate.port, request_bytes("/", host="nowhere.test"))
+    signed_in = await ask(gate.port, request_bytes("/", Cookie=gate.cookie()))
+    await gate.generation.process_state.locks.order(Lock(f"sub:{SUB}", int(gate.clock()), None, ""))
+    locked = await ask(gate.port, request_bytes("/", Cookie=gate.cookie()))
+
+    assert (call.status, call.json["error"]) == (401, "not-signed-in")
+    assert call.json["sign_in"] == "http://gate.test/oauth2/sign_in"
+    for response in (sent, elsewhere, signed_in):
+        assert (response.status, response.json["error"]) == (404, "no-route")
+    assert (locked.status, locked.json["error"]) == (403, "locked")
 
 
 async def test_who_am_i_leads_to_a_tool_only_where_there_is_one(
