@@ -11,11 +11,13 @@ import ssl
 import struct
 import termios
 import time
-from collections.abc import Callable
-from typing import Final, Protocol
+from collections.abc import Callable, Iterable
+from typing import Final, Protocol, TypeVar
 
 from tailchat_gate.observe.log import LOGGER_NAME, FaultLog
 from tailchat_gate.reasons import Reason
+
+_T = TypeVar("_T")
 
 #: The bytes of a normal read; what the other peer does not take stays in memory.
 READ_BYTES: Final = 65_536
@@ -267,6 +269,20 @@ class Descriptors:
         self.exhausted += 1
         details = {"limit": self.limit, "clients": self.clients, "upstreams": self.upstreams}
         self._faults.tell("all file descriptors are in use", details)
+
+
+def check_each(
+    checked: Iterable[_T], check: Callable[[_T], object], end: Callable[[_T], object] | None = None
+) -> None:
+    """Check each of them; a fault in the check of one `end`s that one, and skips no other."""
+    for one in checked:
+        try:
+            check(one)
+        except Exception:  # noqa: BLE001 - of any kind: the time limits of the others still hold
+            _log.exception("a check of time limits failed inside the gate")
+            if end is not None:
+                # Later, because a fault in this must skip no other either.
+                asyncio.get_running_loop().call_soon(end, one)
 
 
 def slots_of_one(most: int, wanted: int) -> int:

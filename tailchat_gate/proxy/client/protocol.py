@@ -156,19 +156,22 @@ class ClientProtocol(ClientConnection):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection closed: end its request or tunnel."""
-        if (
-            exc is not None
-            and self._taker is not None
-            and (words := read_remaining(self.transport))
-        ):
-            self._taker.from_client(words)
+        try:
+            taker = None if exc is None else self._taker
+            if taker is not None and (words := read_remaining(self.transport)):
+                taker.from_client(words)
+        finally:
+            self._lost(exc)
+
+    def _lost(self, exc: Exception | None) -> None:
         self.transport = None
         self.was_reset = exc is not None
         self._server.closed(self)
-        if self._active_request is not None:
-            self._active_request.client_gone()
         if self.own is not None:
             self.own.close()
+        # Last, because many parts of the gate take part in the end of a request.
+        if self._active_request is not None:
+            self._active_request.client_gone()
 
     def pause_writing(self) -> None:
         """The write buffer is full: stop what writes to this client."""

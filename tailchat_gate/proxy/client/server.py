@@ -10,7 +10,7 @@ from tailchat_gate.proxy.client.active_request import ActiveRequest
 from tailchat_gate.proxy.client.connection import CurrentService, Service
 from tailchat_gate.proxy.client.protocol import ClientProtocol
 from tailchat_gate.proxy.client.watches import RightWatch
-from tailchat_gate.proxy.sockets import Descriptors, ReadBuffers
+from tailchat_gate.proxy.sockets import Descriptors, ReadBuffers, check_each
 from tailchat_gate.reasons import Reason
 
 #: How long an idle connection stays open that is to end: a request may be on its way.
@@ -185,8 +185,11 @@ class ClientServer:
         now = self.time()
         self._none_idle = False
         self._peers.sweep()
-        for connection in tuple(self.connections):
-            connection.check(now)
+        check_each(
+            tuple(self.connections),
+            lambda connection: connection.check(now),
+            lambda connection: connection.abort(),
+        )
 
     def _check_sessions(self) -> None:
         self._prompt = None

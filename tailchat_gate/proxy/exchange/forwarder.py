@@ -260,12 +260,34 @@ class Forwarder:
         exchange: Exchange,
     ) -> None:
         """Start the tunnel after a switch; call `ended` after anything else."""
-        upstream = exchange.switched
+        upstream, tunnel = exchange.switched, None
         if upstream is None:
             ended(client, exchange)
             return
-        switch, forward_request = self._switches[exchange.context.route], exchange.forward_request
+        try:
+            tunnel = self._tunnel(recorder, client, exchange, upstream)
+            tunnel.start()
+        except Exception:
+            # Nobody else would: the exchange has ended, and a tunnel may not have begun.
+            if tunnel is None:
+                exchange.pool.leave(exchange.context.client_address.network)
+                upstream.reset()
+            else:
+                tunnel.abort()
+            raise
+        if self._upstream_pools.stopping:
+            # The switch came after the gate had ended the other tunnels.
+            asyncio.get_running_loop().call_soon(tunnel.end, GOING_AWAY, STOPPING)
 
+    def _tunnel(
+        self,
+        recorder: Recorder,
+        client: ClientConnection,
+        exchange: Exchange,
+        upstream: UpstreamConnection,
+    ) -> Tunnel:
+        """Return the tunnel of a switched exchange, which frees its slot when it ends."""
+        switch, forward_request = self._switches[exchange.context.route], exchange.forward_request
         session = forward_request.session
         person = isinstance(session, Visitor)
         limits = TunnelLimits(
@@ -286,10 +308,7 @@ class Forwarder:
         tunnel = Tunnel(client, upstream, limits, admission, over)
         self._tunnels.add(tunnel)
         self._upstream_pools.tunnels.add(tunnel)
-        tunnel.start()
-        if self._upstream_pools.stopping:
-            # The switch came after the gate had ended the other tunnels.
-            asyncio.get_running_loop().call_soon(tunnel.end, GOING_AWAY, STOPPING)
+        return tunnel
 
 
 def _shared(settings: RouteSettings) -> Iterator[_Shared]:

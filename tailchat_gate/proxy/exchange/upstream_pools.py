@@ -21,7 +21,7 @@ from tailchat_gate.observe.request_counts import UpstreamCounts
 from tailchat_gate.proxy.exchange.stored_body import BodyStore
 from tailchat_gate.proxy.exchange.tunnel import GOING_AWAY, STOPPING, Tunnel
 from tailchat_gate.proxy.message.response_lines import ResponseLines
-from tailchat_gate.proxy.sockets import Descriptors
+from tailchat_gate.proxy.sockets import Descriptors, check_each
 from tailchat_gate.proxy.upstream.backends import Backend, Dialer
 from tailchat_gate.proxy.upstream.connection import UpstreamConnection
 from tailchat_gate.proxy.upstream.health import BackendHealth, HealthRules
@@ -221,8 +221,7 @@ class UpstreamPools:
         for tunnel in tuple(self.tunnels):
             tunnel.abort()
         for upstream in self._leaving:
-            if upstream.transport is not None:
-                upstream.transport.abort()
+            upstream.give_up()
         for pool in self.pools:
             pool.close()
         for health in self.health:
@@ -233,17 +232,17 @@ class UpstreamPools:
         # First, because an exception below must not stop all deadlines.
         self._sweeper = loop.call_later(SWEEP_SECONDS, self._sweep)
         now, clock = loop.time(), self._clock()
-        for pool in self.pools:
-            pool.sweep(now)
-        for health in self.health:
-            health.sweep(now)
-        for tunnel in tuple(self.tunnels):
-            tunnel.check(now, clock)
+        check_each(self.pools, lambda pool: pool.sweep(now))
+        check_each(self.health, lambda health: health.sweep(now))
+        check_each(
+            tuple(self.tunnels),
+            lambda tunnel: tunnel.check(now, clock),
+            lambda tunnel: tunnel.abort(),
+        )
         self._leaving = [
             connection for connection in self._leaving if connection.transport is not None
         ]
-        for upstream in self._leaving:
-            upstream.check(now)
+        check_each(self._leaving, lambda upstream: upstream.check(now), UpstreamConnection.give_up)
 
 
 class ConnectionMetrics:

@@ -136,6 +136,11 @@ class UpstreamConnection(UpstreamSocket):
         if self.transport is not None and not self.transport.is_closing():
             self.transport.abort()
 
+    def give_up(self) -> None:
+        """Close at once; an exchange or tunnel ends as if the upstream had left."""
+        if self.transport is not None:
+            self.transport.abort()
+
     def close(self) -> None:
         """Close a tunnel's connection once its written bytes are sent.
 
@@ -162,8 +167,8 @@ class UpstreamConnection(UpstreamSocket):
     def check(self, now: float) -> None:
         """End an exchange whose response is overdue or has stopped; `now` is the loop's time."""
         if self._phase is not _BUSY:
-            if self._phase is _LEAVING and self._deadline <= now and self.transport is not None:
-                self.transport.abort()
+            if self._phase is _LEAVING and self._deadline <= now:
+                self.give_up()
             return
         if self._sent and not self.reader.head_done:
             if 0 < self._deadline <= now:

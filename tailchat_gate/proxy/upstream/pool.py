@@ -14,7 +14,7 @@ from tailchat_gate.observe.sink import REPEAT_SECONDS
 from tailchat_gate.observe.tls import expiry_of
 from tailchat_gate.proxy.message.response_lines import ResponseLines
 from tailchat_gate.proxy.message.response_reader import ResponseReader
-from tailchat_gate.proxy.sockets import Descriptors, RequestSlots
+from tailchat_gate.proxy.sockets import Descriptors, RequestSlots, check_each
 from tailchat_gate.proxy.upstream.backends import Backend, Dialer
 from tailchat_gate.proxy.upstream.connection import UpstreamConnection
 from tailchat_gate.proxy.upstream.interfaces import DNS, KINDS, NO_DESCRIPTOR, PASSING, End, kind_of
@@ -335,8 +335,9 @@ class Pool(RequestSlots):
         for connection in tuple(self._own):
             if not connection.is_reusable() or now - connection.idle_since >= OWN_IDLE_SECONDS:
                 self.drop_own(connection)
-        for connection in tuple(self._busy):
-            connection.check(now)
+        check_each(
+            tuple(self._busy), lambda connection: connection.check(now), UpstreamConnection.give_up
+        )
 
     def close(self) -> None:
         """Close every connection, idle or not."""
