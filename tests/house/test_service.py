@@ -39,8 +39,14 @@ def test_the_service_runs_what_the_readme_installs() -> None:
 
 
 def test_the_service_fits_the_defaults() -> None:
-    """It may write where state is kept, and is not killed while requests may finish."""
+    """It may write to state and to the logs of the documents, and requests may finish."""
     assert f"/var/lib/{value('StateDirectory')}" == State().path
+    pages = [page.read_text("utf-8") for page in (ROOT / "docs").rglob("*.md")]
+    logs = {place for page in pages for place in re.findall(r"/var/log/(?!nginx)[\w-]+", page)}
+    assert logs == {f"/var/log/{value('LogsDirectory')}"}
+    # Log files have mode 0640 (docs/configure/logs.md).
+    assert not int(value("UMask"), 8) & 0o640
+    assert not int(value("LogsDirectoryMode"), 8) & 0o7
     timeout = Server.model_fields["shutdown_timeout"].default
     assert read_duration(value("TimeoutStopSec")) > timeout
 
