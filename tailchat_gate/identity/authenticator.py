@@ -237,8 +237,11 @@ class Authenticator:
             return None if record is None else self._admit(value, record)
         if visitor.good_from <= self._clock() < visitor.good_until and self._is_in_force(visitor):
             return visitor
-        self._opened.drop((self, value))
-        return self._admit(value, visitor.opened or visitor.record, visitor)
+        admitted = self._admit(value, visitor.opened or visitor.record, visitor)
+        # While Tailchat is asked, it stays: it may know what the cookie lacks.
+        if admitted is None:
+            self._opened.drop((self, value))
+        return admitted
 
     def _admit(
         self, value: str, record: SessionRecord, before: Visitor | None = None

@@ -305,6 +305,26 @@ def test_who_has_to_be_asked_about(clock: Clock) -> None:
     assert room.kept == 0
 
 
+def test_a_visitor_who_waits_still_gets_a_new_cookie(clock: Clock) -> None:
+    """What the cookie lacks, it lacks also after a wait for Tailchat that brought nothing new."""
+    renamed = replace(RECORD, nickname="Alicia")
+    learned = Learned(RecheckResult(renamed, START))
+    room = make(clock, rechecks=learned)
+    section = FieldSection([(b"Cookie", room.field())])
+    before = room.authenticator.visitor_of(section)
+    assert before is not None
+    assert room.authenticator.renewal(before) is not None
+    learned.look_at = RecheckResult(NOBODY, START, waits=True)
+    with pytest.raises(UndecidedError):
+        room.authenticator.visitor_of(section)
+    learned.look_at = RecheckResult(NOBODY, START + 900)
+    after = room.authenticator.visitor_of(section)
+
+    assert after is not None
+    assert after.record == renamed
+    assert room.authenticator.renewal(after) is not None
+
+
 class CountingRing(KeyRing):
     """A key ring that counts how many tokens it opens."""
 

@@ -28,6 +28,7 @@ from gatekit import (
 )
 from process import free_port
 from prometheus_client.parser import text_string_to_metric_families
+from wirekit import heard
 
 from tailchat_gate.identity.machine_tokens import hash_of, make_token
 from tailchat_gate.observe.log import LOGGER_NAME
@@ -394,6 +395,19 @@ async def test_a_response_that_cannot_be_recorded_ends_its_connection(
             with suppress(ConnectionError):
                 assert (await client.reader.read()).endswith(b"ok")
     assert _entered(gate) == [0]
+
+
+async def test_a_page_that_cannot_be_recorded_ends_its_connection(
+    start_gate: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A fault in the record of the gate's own page is in the log, and its client does not wait."""
+    gate = await start_gate()
+    monkeypatch.setattr(type(gate.generation.gate.recorder.metrics), "request", _fail)
+    async with RawClient.connect(gate.port) as client, asyncio.timeout(5):
+        client.send(request_bytes("/oauth2/sign_in"))
+        await heard(client)
+
+    assert [record.message for record in caplog.records] == ["a request failed inside the gate"]
 
 
 def _fail(*_: object, **__: object) -> None:

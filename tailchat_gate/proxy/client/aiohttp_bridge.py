@@ -28,6 +28,8 @@ _NOT_FOR_PAGES: Final = frozenset(
 )
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
+_log: Final = logging.getLogger(LOGGER_NAME)
+
 Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 #: Called with the response, or with the reason why it was not sent completely.
 Ended = Callable[[web.StreamResponse | Reason], None]
@@ -289,8 +291,13 @@ class _BridgedRequest:
     def _let_go(self, answer: web.StreamResponse) -> None:
         self._forget_stall()
         self._over = True
-        self._ended(answer)
-        self._client.end(keep=bool(answer.keep_alive))
+        try:
+            self._ended(answer)
+        except Exception:  # noqa: BLE001 - aiohttp would hide it, and the client would wait
+            _log.exception("a request failed inside the gate")
+            self._client.abort()
+        else:
+            self._client.end(keep=bool(answer.keep_alive))
 
     def _wait_for_client(self, before: int) -> None:
         """Abort if still `before` bytes are unsent, because the client has read none meanwhile."""
