@@ -49,7 +49,12 @@ _route = click.argument("route", shell_complete=completed_names.routes)
 @_person
 @_route
 @click.option(
-    "--for", "lifetime", required=True, callback=duration, help='How long, such as "8h" or "7d".'
+    "--for",
+    "lifetime",
+    metavar="DURATION",
+    required=True,
+    callback=duration,
+    help="How long, such as 8h or 7d.",
 )
 @click.option(
     "--reason",
@@ -69,7 +74,7 @@ def grant(
     the grant.
     """
     if not lifetime:
-        fail('--for: expected a duration above 0, such as "8h"', EXIT_USAGE)
+        fail("--for: expected a duration above 0, such as 8h", EXIT_USAGE)
     person = person_meant(person, config)
     check_id(person)
     location = state_location(config, state)

@@ -86,8 +86,10 @@ def duration(_context: click.Context, _parameter: click.Parameter, text: str) ->
     """Read a duration into seconds, "" into 0: a click callback."""
     try:
         return read_duration(text) if text else 0.0
-    except ValueError as wrong:
-        raise click.BadParameter(f"expected {wrong}") from None
+    except ValueError:
+        # The error is about the file, which wants quotes.
+        example = "90s, 15m, 8h, 2d or 1h30m, of at most 365d"
+        raise click.BadParameter(f"expected a duration such as {example}") from None
 
 
 @click.command()
@@ -102,8 +104,9 @@ def duration(_context: click.Context, _parameter: click.Parameter, text: str) ->
     "--for",
     "lifetime",
     default="",
+    metavar="DURATION",
     callback=duration,
-    help='How long, such as "2h" or "2d". Without it, the lock lasts until `unlock`.',
+    help="How long, such as 2h or 2d. Without it, the lock lasts until `unlock`.",
 )
 @config_option
 @state_option

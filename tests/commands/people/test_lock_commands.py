@@ -11,6 +11,7 @@ from gatekit import SECRET
 from storekit import StoredEntries
 
 from tailchat_gate.cli import main
+from tailchat_gate.config.values.quantities import read_duration
 from tailchat_gate.identity.revocation.state import Lock, SignedOut, Unlock
 from tailchat_gate.state.sqlite.files import NAME
 
@@ -106,7 +107,7 @@ def test_the_list_of_locks(run: Run, path: Path) -> None:
     [
         (("lock", "66a"), 'expected "sub:ID"'),
         (("lock", "660000000000000000000001"), 'mean "sub:660000000000000000000001"?'),
-        (("lock", "sub:66000000000000000000000a", "--for", "2 days"), "a duration in quotes"),
+        (("lock", "sub:66000000000000000000000a", "--for", "2 days"), "a duration such as 90s"),
         (
             ("lock", "sub:66000000000000000000000a", "--message", "x" * 301),
             "at most 300 characters",
@@ -135,6 +136,19 @@ def test_to_unlock_what_is_not_locked_fails(run: Run, path: Path) -> None:
         f"sub:66000000000000000000000a is not locked; `{listing}` lists who is\n",
     )
     assert not (path / NAME).exists()
+
+
+@pytest.mark.parametrize("command", [("lock", "token:backup"), ("grant", "sub:a", "tool")])
+def test_durations_are_typed_as_they_are_shown(run: Run, command: tuple[str, ...]) -> None:
+    """Help and errors have no quotes that somebody would copy, and each example is taken."""
+    told = run(*command, "--for", "2 days").output.partition("such as ")[2]
+    told += run(command[0], "--help").output.partition("How long, such as ")[2].partition(".")[0]
+    examples = re.findall(r"\b(?:[0-9]+[dhms])+\b", told)
+
+    assert len(examples) >= 7
+    assert '"' not in told
+    for example in examples:
+        assert read_duration(example) > 0
 
 
 COMMANDS = [("lock", "all"), ("unlock", "all"), ("sign-out", "all"), ("locks",)]
