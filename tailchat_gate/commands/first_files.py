@@ -19,7 +19,7 @@ from tailchat_gate.syntax import ROUTE_NAME
 _READABLE: Final = 0o444
 #: The directory of secrets inside the container of compose.yaml.
 _RUN_SECRETS: Final = "/run/secrets"
-_ID_LATER: Final = '# The id that Tailchat shows for the app.\n#client_id = "tc_..."'
+_ID_LATER: Final = '# The App ID that Tailchat shows for the app.\n#client_id = "tc_..."'
 
 _CONFIG: Final = """\
 # Tailchat Gate. `tailchat-gate check` checks this file, config.example.toml has every key.

@@ -83,7 +83,7 @@ def _secret_in(_context: click.Context, _parameter: click.Parameter, path: Path 
     except UnicodeDecodeError:
         text = ""
     if not text.strip():
-        raise click.BadParameter(f"{path}: no client secret in it")
+        raise click.BadParameter(f"{path}: no App Secret in it")
     return _CLIENT_SECRET(text)
 
 
@@ -107,7 +107,7 @@ def _secret_in(_context: click.Context, _parameter: click.Parameter, path: Path 
     "--client-id",
     metavar="ID",
     callback=_optional(_CLIENT_ID),
-    help="What Tailchat shows as the App ID of the app.",
+    help="The App ID that Tailchat shows for the app.",
 )
 @click.option(
     "--client-secret-file",
@@ -115,7 +115,7 @@ def _secret_in(_context: click.Context, _parameter: click.Parameter, path: Path 
     metavar="PATH",
     type=click.Path(path_type=Path),
     callback=_secret_in,
-    help="File with the app's secret, which is copied; /dev/stdin for a pipe.",
+    help="File with the App Secret, which is copied; /dev/stdin for a pipe.",
 )
 @click.option("--docker", is_flag=True, help="Also write a compose.yaml, for a container.")
 @click.option(
@@ -244,10 +244,10 @@ def _prompt(
 
 
 def _with_app(answers: FirstAnswers) -> FirstAnswers:
-    """Ask for the client id and the secret of the app, where they are not known."""
-    client_id = answers.client_id or _ask_later("Client id of the app", _CLIENT_ID)
+    """Ask for the App ID and App Secret, where they are not known."""
+    client_id = answers.client_id or _ask_later("App ID of the app", _CLIENT_ID)
     secret = answers.client_secret or _ask_later(
-        "Client secret of the app, not shown here", _CLIENT_SECRET, hide=True
+        "App Secret of the app, not shown here", _CLIENT_SECRET, hide=True
     )
     return replace(answers, client_id=client_id, client_secret=secret)
 
@@ -283,9 +283,9 @@ def _next_steps(places: Places, answers: FirstAnswers) -> str:
     config = places.config
     steps = []
     if not answers.client_id:
-        steps.append(f"Write the app's client_id into {config}.")
+        steps.append(f"Write the App ID as client_id into {config}.")
     if not answers.client_secret:
-        steps.append(f"Write the app's client secret into {places.client_secret}, on one line.")
+        steps.append(f"Write the App Secret into {places.client_secret}, on one line.")
     if answers.host:
         steps.append(
             f"Point {answers.host} at the gate too, as {answers.public_url} is: in DNS, and "

@@ -195,8 +195,8 @@ _NOT_SHOWN: Final = frozenset(("return_to", "retry_after"))
 #: certificate are already in the log (identity/oauth/reachability.py).
 _FOR_ALL: Final = {
     Reason.GATE_NOT_ACCEPTED: (
-        "Tailchat does not accept the gate: check tailchat.client_id, client_secret and the "
-        "redirect URI of the app"
+        "Tailchat does not accept the gate: compare tailchat.client_id and client_secret with the "
+        "App ID and App Secret of the app, and check its callback"
     ),
     Reason.LOGIN_ISSUER_WRONG: (
         "sign-ins come back from another issuer than expected: check Tailchat's API_URL and "

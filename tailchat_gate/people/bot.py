@@ -224,8 +224,8 @@ class Bot:
             remedy = (
                 "switch on the bot in Tailchat's settings of the app"
                 if _CAPABILITY in result.message
-                else "compare client_id and client_secret with the app's; Tailchat remembers a "
-                "refused sign-in for an hour"
+                else "compare client_id and client_secret with the App ID and App Secret; Tailchat "
+                "remembers a refused sign-in for an hour"
             )
         else:
             problem = result.problem if isinstance(result, CannotTell) else f"401 {result.type}"

@@ -80,7 +80,7 @@ def test_three_answers_make_a_configuration(tmp_path: Path) -> None:
 
     assert done.exit_code == 0, done.output
     assert settings.redirect_uri == "https://gate.example.com/oauth2/callback"
-    assert f"\n    {settings.redirect_uri}\n" in done.output.partition("Client id")[0]
+    assert f"\n    {settings.redirect_uri}\n" in done.output.partition("App ID")[0]
     assert settings.tailchat.client_secret.get_secret_value() == "s3cr3t-of-the-app"
     assert "s3cr3t" not in done.output
     assert [route.upstream for route in settings.route] == ["http://127.0.0.1:3000"]
@@ -118,8 +118,8 @@ def test_options_need_no_questions(tmp_path: Path) -> None:
     accepted = invoke("check", "--config", str(tmp_path / "config.toml"))
 
     assert (code, err) == (0, "")
-    assert f"1. Write the app's client_id into {tmp_path}/config.toml." in out
-    assert f"2. Write the app's client secret into {tmp_path}/client_secret" in out
+    assert f"1. Write the App ID as client_id into {tmp_path}/config.toml." in out
+    assert f"2. Write the App Secret into {tmp_path}/client_secret" in out
     assert refused[0] == 2
     assert "tailchat.client_id" in refused[2]
     assert f"{tmp_path}/client_secret: empty" in refused[2]
@@ -144,7 +144,7 @@ def test_the_secret_comes_from_a_file_or_a_pipe(tmp_path: Path) -> None:
     for where in (folder, tmp_path / "piped"):
         tailchat = load(where / "config.toml", {}).settings.tailchat
         assert tailchat.client_secret.get_secret_value() == "s3cr3t-of-the-app"
-    assert "client secret into" not in done.output
+    assert "App Secret into" not in done.output
     asked = _init(tmp_path / "asked", "--client-secret-file", str(given), typed=(*TYPED, "tc_1"))
     assert (asked.exit_code, "Client secret" in asked.output) == (0, False)
 

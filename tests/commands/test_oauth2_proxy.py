@@ -222,7 +222,7 @@ def test_no_secret_is_shown(convert: Convert, tmp_path: Path) -> None:
     made = (tmp_path / "config.toml").read_text()
 
     assert [secret for secret in secrets if secret in made + told] == []
-    assert "client_secret: Tailchat gives a new one" in told
+    assert "client_secret: the App Secret of that app" in told
 
 
 def test_an_option_that_is_none_is_told(convert: Convert) -> None:

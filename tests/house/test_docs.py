@@ -182,6 +182,15 @@ def test_every_action_of_tailchat_is_in_the_table_of_calls() -> None:
     assert sorted(told) == sorted(called)
 
 
+def test_what_an_admin_copies_has_tailchats_words() -> None:
+    """Tailchat's page shows "App ID" and "App Secret", never a client ID."""
+    pages = [path for path in DOCUMENTS if "adr" not in path.parts]
+    texts = (ROOT / "tailchat_gate" / "commands").rglob("*.py")
+
+    wrong = re.compile("client id\\b", re.IGNORECASE)
+    assert [path.name for path in (*pages, *texts) if wrong.search(path.read_text("utf-8"))] == []
+
+
 def test_links_between_documents_lead_somewhere() -> None:
     """A relative link names a file of the project."""
     check_each(DOCUMENTS, _leads_somewhere)

@@ -17,8 +17,8 @@ from tailchat_gate.config.values.quantities import format_duration
 _LARGEST: Final = 1 << 20
 _EVERYWHERE: Final = "0.0.0.0"  # noqa: S104 - what a Go address without a host means
 _BEGINNING: Final = """\
-# Made from a configuration of oauth2-proxy. Fill in client_id and write the two secret files:
-# `tailchat-gate secret` makes the session's secret, Tailchat shows the app's."""
+# Made from a configuration of oauth2-proxy. Fill in client_id, the App ID in Tailchat, and write
+# the two secret files: the App Secret, and what `tailchat-gate secret` prints for the session."""
 _FOLDER: Final = "/etc/tailchat-gate"
 #: Options that name people: with one of them the imported routes let nobody in until the people
 #: are listed by their IDs.

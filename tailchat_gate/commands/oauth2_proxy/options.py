@@ -156,11 +156,9 @@ OPTIONS: Final[Mapping[str, Option]] = MappingProxyType(
         "redis_password": Option("state.password_file", _REDIS.remark),
         "redis_sentinel_password": Option("state.sentinel_password_file", _REDIS.remark),
         # The provider.
-        "client_id": Option("tailchat.client_id", "Tailchat gives a new one for its app"),
-        "client_secret": Option("tailchat.client_secret", "Tailchat gives a new one for its app"),
-        "client_secret_file": Option(
-            "tailchat.client_secret_file", "Tailchat gives a new one for its app"
-        ),
+        "client_id": Option("tailchat.client_id", "the App ID of an app in Tailchat"),
+        "client_secret": Option("tailchat.client_secret", "the App Secret of that app"),
+        "client_secret_file": Option("tailchat.client_secret_file", "the App Secret of that app"),
         "scope": _SCOPE,
         "provider_ca_files": Option("tailchat.ca_file"),
         "use_system_trust_store": Option("tailchat.ca_file", "without ca_file the system's count"),

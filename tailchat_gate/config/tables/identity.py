@@ -58,7 +58,7 @@ class Tailchat(Section):
         {
             "client_secret": MappingProxyType(
                 {
-                    "client_secret": "Secret of the app registered at Tailchat.",
+                    "client_secret": "The App Secret of the app in Tailchat.",
                     "client_secret_file": (
                         "File with the secret of the app, instead of the key above."
                     ),
@@ -72,10 +72,10 @@ class Tailchat(Section):
         examples=["https://tailchat.example.com"],
     )
     client_id: ClientId = Field(
-        description="Id of the app registered at Tailchat.",
+        description="The App ID of the app in Tailchat.",
         examples=["tc_649aa2179e97b8b3b2d10041"],
     )
-    client_secret: ClientSecret = Field(description="Secret of the app registered at Tailchat.")
+    client_secret: ClientSecret = Field(description="The App Secret of the app in Tailchat.")
     scope: Scope = Field(
         default="openid profile",
         description="What is asked of Tailchat; openid is required, profile brings the nickname.",

@@ -1,6 +1,6 @@
 """Checks with its own requests to Tailchat whether people can sign in.
 
-A wrong redirect URI, client ID or address ends every sign-in on a page of Tailchat. Browsers do not
+A wrong redirect URI, App ID or address ends every sign-in on a page of Tailchat. Browsers do not
 come back from there, so the gate would not notice otherwise.
 """
 
@@ -229,7 +229,7 @@ class SignInCheck:
                 f"Tailchat knows no app {short_text(self._registration.client_id, 64)}, or OAuth is"
                 " not switched on for it",
                 Reason.GATE_NOT_ACCEPTED,
-                "check tailchat.client_id and the app's capabilities",
+                "copy the App ID into tailchat.client_id, and switch on OAuth for the app",
             )
         return _unreachable(Reason.TAILCHAT_BROKEN, f"/open/auth: status {answer.status}")
 
@@ -291,7 +291,7 @@ class SignInCheck:
             SECRET,
             "Tailchat does not accept tailchat.client_secret",
             Reason.GATE_NOT_ACCEPTED,
-            "copy the app's secret from Tailchat's open platform",
+            "copy the App Secret from the app's page in Tailchat's open platform",
         )
 
     def _wrong_address(self) -> Finding:
