@@ -13,7 +13,7 @@ from tailchat_gate.identity.sessions.session import SessionRecord
 from tailchat_gate.identity.sessions.stored import SessionVault
 from tailchat_gate.reasons import Reason
 from tailchat_gate.state.store import Outcome, Reservation, ReservationStatus, Store
-from tailchat_gate.state.waiting import reserve_or_wait
+from tailchat_gate.state.waiting import SharedKeys
 from tailchat_gate.syntax import COMPACT
 
 #: The kind of these reservations, and how many are stored: one for each session and hour.
@@ -68,7 +68,7 @@ class RefreshTokens:
         clock: Callable[[], float],
     ) -> None:
         self._tailchat = tailchat
-        self._store = store
+        self._uses = SharedKeys(store, REFRESH, ROOM, OWNER_SECONDS, clock)
         self._keys = keys
         self.vault: Final = vault
         self._clock = clock
@@ -82,7 +82,7 @@ class RefreshTokens:
             if (newer := self._newer(record)) is not None:
                 return newer
             key = _key(record, attempt)
-            reservation = await self._reserve(key)
+            reservation = await self._uses.reserve(key, self._clock() + KEPT_SECONDS)
             if reservation.status is ReservationStatus.GRANTED:
                 return await self._use(key, record)
             if reservation.status is not ReservationStatus.TAKEN:
@@ -99,18 +99,6 @@ class RefreshTokens:
             return None
         return record.with_tokens_of(stored)
 
-    async def _reserve(self, key: str) -> Reservation:
-        until = self._clock() + KEPT_SECONDS
-        return await reserve_or_wait(
-            self._store,
-            REFRESH,
-            key,
-            until=until,
-            room=ROOM,
-            patience=OWNER_SECONDS,
-            clock=self._clock,
-        )
-
     def _give_up(self, record: SessionRecord, reservation: Reservation) -> None:
         """Raise LoginRefused unless a token whose use has no known outcome may be used again."""
         if is_reusable(record, self._clock()):
@@ -124,7 +112,7 @@ class RefreshTokens:
         """Use a token although the store cannot tell the other processes about it."""
         if is_reusable(record, self._clock()):
             return await self._use(key, record)
-        await self._store.release(REFRESH, key)
+        await self._uses.release(key)
         problem = (
             "the state store does not answer, and another process may use the same refresh token"
         )
@@ -146,12 +134,12 @@ class RefreshTokens:
         if reason is Reason.SESSION_REVOKED:
             await self._settle(key, record.sub, _WITHDRAWN)
         elif reason in _UNSPENT or is_reusable(record, self._clock()):
-            await self._store.release(REFRESH, key)
+            await self._uses.release(key)
 
     async def _settle(self, key: str, sub: str, data: bytes) -> None:
         sealed = self._keys.seal(data).encode("ascii")
         outcome = Outcome(sealed, self._clock() + KEPT_SECONDS, spent=False, sub=sub)
-        await self._store.settle(REFRESH, key, outcome)
+        await self._uses.settle(key, outcome)
 
     def _taken_over(self, record: SessionRecord, sealed: bytes) -> SessionRecord:
         data = self._keys.open(sealed.decode("ascii"))

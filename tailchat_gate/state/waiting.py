@@ -1,38 +1,54 @@
-"""Reserves a key, and waits for the outcome while another process is using it."""
+"""Single-use keys that processes share; waits for the outcome while another process uses one."""
 
 import asyncio
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
-from tailchat_gate.state.store import Reservation, ReservationStatus, Store
+from tailchat_gate.state.store import Outcome, Reservation, ReservationStatus, Store
 
 LOOK_SECONDS: Final = 0.25
 
 
-async def reserve_or_wait(
-    store: Store,
-    kind: str,
-    key: str,
-    *,
-    until: float,
-    room: int,
-    patience: float,
-    clock: Callable[[], float],
-) -> Reservation:
-    """Reserve a key as `Store.reserve` does; if it is TAKEN, wait for its outcome.
+class SharedKeys(NamedTuple):
+    """The single-use keys of one kind, at most `room` of them.
 
-    The wait ends `patience` seconds after the other process reserved the key.
+    `patience`: the seconds after which a process that has reserved a key, and stored no outcome,
+    is given up. `clock` returns Unix seconds.
     """
-    reservation = await store.reserve(kind, key, until=until, room=room)
-    # A number of tries, because somebody may set the clock.
-    for _ in range(int(patience / LOOK_SECONDS)):
-        if reservation.status is not ReservationStatus.TAKEN or reservation.outcome is not None:
-            break
-        if clock() - reservation.reserved_at >= patience:
-            break
-        await asyncio.sleep(LOOK_SECONDS)
-        reservation = await store.find_reservation(kind, key)
-        if reservation.status is ReservationStatus.GRANTED:
-            # The other process has released it.
-            reservation = await store.reserve(kind, key, until=until, room=room)
-    return reservation
+
+    store: Store
+    kind: str
+    room: int
+    patience: float
+    clock: Callable[[], float]
+
+    async def reserve(self, key: str, until: float) -> Reservation:
+        """Reserve a key as `Store.reserve` does; if it is TAKEN, wait for its outcome.
+
+        The wait ends `patience` seconds after the other process reserved the key, and in any case
+        after as many seconds here: the clock of the other process may be ahead.
+        """
+        reservation = await self._reserve(key, until)
+        # A number of tries, because somebody may set the clock.
+        for _ in range(int(self.patience / LOOK_SECONDS)):
+            if reservation.status is not ReservationStatus.TAKEN or reservation.outcome is not None:
+                break
+            if self.clock() - reservation.reserved_at >= self.patience:
+                break
+            await asyncio.sleep(LOOK_SECONDS)
+            reservation = await self.store.find_reservation(self.kind, key)
+            if reservation.status is ReservationStatus.GRANTED:
+                # The other process has released it.
+                reservation = await self._reserve(key, until)
+        return reservation
+
+    async def settle(self, key: str, outcome: Outcome) -> None:
+        """Store the outcome of a key that was reserved here."""
+        await self.store.settle(self.kind, key, outcome)
+
+    async def release(self, key: str) -> None:
+        """Release a key that was not used."""
+        await self.store.release(self.kind, key)
+
+    async def _reserve(self, key: str, until: float) -> Reservation:
+        return await self.store.reserve(self.kind, key, until=until, room=self.room)

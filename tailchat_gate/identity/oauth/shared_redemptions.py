@@ -9,7 +9,7 @@ from typing import Final, Generic, NamedTuple, TypeVar
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.reasons import Reason
 from tailchat_gate.state.store import Outcome, ReservationStatus, Store
-from tailchat_gate.state.waiting import reserve_or_wait
+from tailchat_gate.state.waiting import SharedKeys
 
 #: Seconds to wait for another process that is redeeming the same login.
 PATIENCE: Final = 10.0
@@ -51,10 +51,7 @@ class SharedRedemptions:
     """Reserves logins in a store, under their own kind; `clock` gives Unix seconds."""
 
     def __init__(self, store: Store, kind: str, room: int, clock: Callable[[], float]) -> None:
-        self._store = store
-        self._kind = kind
-        self._room = room
-        self._clock = clock
+        self._logins = SharedKeys(store, kind, room, PATIENCE, clock)
         #: Tasks that release reservations.
         self._releasing: set[asyncio.Task[None]] = set()
 
@@ -77,15 +74,7 @@ class SharedRedemptions:
     async def _reserve(
         self, key: str, until: float, codec: Codec[T] | None
     ) -> Redeemed[T] | Redeemable:
-        reservation = await reserve_or_wait(
-            self._store,
-            self._kind,
-            key,
-            until=until,
-            room=self._room,
-            patience=PATIENCE,
-            clock=self._clock,
-        )
+        reservation = await self._logins.reserve(key, until)
         if reservation.status is ReservationStatus.TAKEN:
             return _read(reservation.outcome, codec)
         return Redeemable(full=reservation.status is ReservationStatus.FULL)
@@ -101,15 +90,15 @@ class SharedRedemptions:
     ) -> None:
         """Store the outcome of a login until the Unix second `until`, for repeated callbacks."""
         if codec is None:
-            await self._store.settle(self._kind, key, Outcome(spent=spent))
+            await self._logins.settle(key, Outcome(spent=spent))
             return
         subject = "" if redeemed.result is None else codec.subject(redeemed.result)
         outcome = Outcome(_write(redeemed, codec), until, spent, subject)
-        await self._store.settle(self._kind, key, outcome)
+        await self._logins.settle(key, outcome)
 
     async def release(self, key: str) -> None:
         """Release a login, because its code was not sent."""
-        await self._store.release(self._kind, key)
+        await self._logins.release(key)
 
     def release_later(self, key: str) -> None:
         """Release a login, as `release` does, without waiting."""

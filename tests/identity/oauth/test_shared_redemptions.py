@@ -138,6 +138,32 @@ async def test_a_process_that_was_killed_in_between(make: Make, clock: Clock) ->
     await first
 
 
+async def test_a_process_whose_clock_is_ahead_is_not_waited_for_longer(
+    make: Make, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whenever the other process says that it began, the wait ends after as many looks."""
+    looks, sleep = 0, asyncio.sleep
+
+    async def look(seconds: float) -> None:
+        nonlocal looks
+        looks += seconds == waiting.LOOK_SECONDS
+        await sleep(0)
+
+    running = Redemption(at_once=False)
+    clock.now += 3600
+    first = asyncio.create_task(_redeem(await make(), running))
+    await running.begun.wait()
+    clock.now -= 3600
+    there = await make()
+    monkeypatch.setattr(asyncio, "sleep", look)
+    with pytest.raises(AlreadyUsed):
+        await _redeem(there, Redemption("never"))
+
+    assert looks == shared_redemptions.PATIENCE / waiting.LOOK_SECONDS
+    running.finish.set()
+    await first
+
+
 async def test_a_code_that_was_not_sent_may_come_again(make: Make) -> None:
     """A login that was refused because too many wait is redeemed at another process."""
     with pytest.raises(LoginRefused):
