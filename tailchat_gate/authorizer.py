@@ -20,7 +20,7 @@ from tailchat_gate.identity.authenticator import Visitor
 from tailchat_gate.identity.host_sessions import HostSession, HostSessions
 from tailchat_gate.identity.machine_tokens import Machine, TokenRefused, Tokens
 from tailchat_gate.identity.revocation.state import Rejection, SessionHolder
-from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.identity.sessions.record import SessionRecord
 from tailchat_gate.identity.sites import Sites
 from tailchat_gate.observe.audit import Audit, Person
 from tailchat_gate.reasons import BLOCKED, Reason, RefusedError

@@ -13,7 +13,7 @@ from tailchat_gate.authorizer import Authorizer
 from tailchat_gate.endpoints.admin import AdminRoute
 from tailchat_gate.endpoints.router import MAX_FORM_BYTES, Endpoints
 from tailchat_gate.identity.recheck import UndecidedError
-from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.identity.sessions.record import SessionRecord
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.proxy.client.active_request import Admission
 from tailchat_gate.proxy.client.connection import ClientConnection

@@ -9,7 +9,7 @@ from tailchat_gate.identity.authenticator import Visitor
 from tailchat_gate.identity.host_sessions import HostSession
 from tailchat_gate.identity.machine_tokens import Machine
 from tailchat_gate.identity.revocation.state import Rejection
-from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.identity.sessions.record import SessionRecord
 
 
 class Verdict:

@@ -16,7 +16,7 @@ from tailchat_gate.identity.oauth.responses import (
     ProfileError,
     profile_from_userinfo,
 )
-from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.identity.sessions.record import SessionRecord
 from tailchat_gate.proxy.message.identity_headers import (
     MAX_VALUE_BYTES,
     encode_value,

@@ -5,7 +5,10 @@ from collections.abc import Mapping
 from fuzz.cutting import steered
 from fuzz.target import Target
 from tailchat_gate.identity.seal import KeyRing
-from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.identity.sessions.cookies import CookieNames
+from tailchat_gate.identity.sessions.record import SessionRecord
+from tailchat_gate.identity.sessions.session import Lifetimes, SessionCookie
+from tailchat_gate.identity.sessions.ticket import Ticket
 
 _FIRST, _SECOND = b"fuzzing-secret-number-one-is-32-b", b"fuzzing-secret-number-two-is-32-b"
 _BOTH = KeyRing((_FIRST, _SECOND), "session")
@@ -29,6 +32,9 @@ _SEALED: Mapping[str, tuple[bytes, bytes]] = {
     ),
 }
 _TOKENS = tuple(_SEALED)
+_COOKIE = SessionCookie(_BOTH, CookieNames.for_origin("https://a"), Lifetimes(1, 0), lambda: 0)
+#: Bytes of a record that a cookie can hold.
+_SMALL = 2048
 
 
 def check(data: bytes) -> None:
@@ -54,11 +60,17 @@ def _check_token(token: str) -> None:
 
 
 def _check_record(data: bytes) -> None:
-    """What is no record is None; a record is the same written and read again."""
+    """What is no record is None; a record is the same written and read again.
+
+    A cookie with it opens as the same, or as a ticket, which is no record.
+    """
     record = SessionRecord.from_bytes(data)
+    opened = _COOKIE.open(_BOTH.seal(data)) if len(data) <= _SMALL else record
+    assert record is None if isinstance(opened, Ticket) else opened == record
     if record is None:
         return
-    assert record == SessionRecord.from_fields(dict(_members(record)))
+    assert all(isinstance(value, str | int) for value in record)
+    assert record == SessionRecord.from_fields(record._asdict())
     try:
         written = record.to_bytes()
     except UnicodeEncodeError:
@@ -67,25 +79,23 @@ def _check_record(data: bytes) -> None:
     assert SessionRecord.from_bytes(written) == record
 
 
-def _members(record: SessionRecord) -> list[tuple[str, object]]:
-    members = [(name, getattr(record, name)) for name in SessionRecord.__slots__]
-    assert all(isinstance(value, str | int) for _, value in members)
-    return members
-
-
 TARGET = Target(
     check,
-    parsers=("identity.seal", "identity.sessions.session"),
+    parsers=(
+        "identity.seal",
+        *(f"identity.sessions.{module}" for module in ("record", "session", "ticket")),
+    ),
     seeds=(
         *(b"\0\0\0" + token.encode() for token in _TOKENS),
         b"\1\x10\1A",
         b"\2\x2f\1Z",
         b"\3\x40\0=",
-        b'\0\0\0{"sid":"s","sub":"a","nickname":"\\u661f","discriminator":"","avatar":"",'
-        b'"signed_in_at":1,"seen_at":2,"login":""}',
+        b'\0\0\0["s","a","\\u661f","","",1,2,""]',
+        b'\0\0\0["s","a",1,2,"",false,3]',
+        b'\0\0\0["s","a","\\u661f","","",1,2,"",3,"a1",4,"r1",true,5]',
     ),
     words=(
         *(b"=", b"==", b"-", b"_", b"+", b"/", b"\n", b" ", b"AQ", b"ATJX0OI", b"AQTKEhw", b"\xff"),
-        *(b'"sid":"s"', b'"seen_at":', b"1", b"1.0", b"true", b"null", b"[]", b'"\\ud800"', b"{"),
+        *(b'["s"', b'"",', b"1", b"1.0", b"true", b"null", b"[]", b'"\\ud800"', b"{"),
     ),
 )

@@ -25,7 +25,7 @@ from tailchat_gate.identity.access_requests import (
 )
 from tailchat_gate.identity.grants import Grant, Grants
 from tailchat_gate.identity.host_sessions import HostSessions
-from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.identity.sessions.record import SessionRecord
 from tailchat_gate.identity.sites import Sites
 from tailchat_gate.people.panel import Panel, plain
 from tailchat_gate.reasons import Reason

@@ -5,7 +5,6 @@ import json
 import math
 import secrets
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Final
 
 from aiohttp import web
@@ -16,7 +15,7 @@ from tailchat_gate.identity.host_sessions import HostSessions
 from tailchat_gate.identity.machine_tokens import TokenRefused, Tokens
 from tailchat_gate.identity.revocation.store import Revocations
 from tailchat_gate.identity.seal import KeyRing
-from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.identity.sessions.record import SessionRecord
 from tailchat_gate.identity.sites import HANDOFF_LIFETIME, Sites
 from tailchat_gate.observe.audit import Audit
 from tailchat_gate.proxy.message.identity_headers import IdentityHeaders
@@ -163,7 +162,7 @@ class SignOut:
         other = next((session for session in sessions if session.sid == sid), None)
         if other is not None:
             self._audit.event("signed-out", context, everywhere=False, session=sid)
-            ended = replace(record, sid=sid)
+            ended = record._replace(sid=sid)
             await self._locks.end_session(ended, lifetime=self._sessions.lifetimes.absolute)
             outcome = FormOutcome("session_ended", {"browser": other.browser})
         else:

@@ -18,7 +18,7 @@ from tailchat_gate.endpoints.access import ApprovalDesk
 from tailchat_gate.identity.access_requests import OPEN
 from tailchat_gate.identity.grants import GrantState
 from tailchat_gate.identity.host_sessions import HostSessions
-from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.identity.sessions.record import SessionRecord
 from tailchat_gate.identity.sites import Sites
 from tailchat_gate.pages.render import draw_tile
 from tailchat_gate.reasons import Reason, RefusedError

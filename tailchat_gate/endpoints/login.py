@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Awaitable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from aiohttp import web
 
@@ -23,7 +23,8 @@ from tailchat_gate.identity.oauth.redemptions import AlreadyUsed, Redemptions
 from tailchat_gate.identity.oauth.shared_redemptions import Codec
 from tailchat_gate.identity.oauth.sign_in_watch import SignInWatch
 from tailchat_gate.identity.seal import KeyRing
-from tailchat_gate.identity.sessions.session import SessionRecord, SessionTooLargeError
+from tailchat_gate.identity.sessions.record import SessionRecord
+from tailchat_gate.identity.sessions.session import SessionTooLargeError
 from tailchat_gate.identity.sites import (
     HandoffToken,
     Sites,
@@ -181,7 +182,7 @@ class LoginEndpoints:
         self, request: web.BaseRequest, context: RequestContext, handoff: HandoffToken
     ) -> web.StreamResponse:
         async def take() -> SessionRecord:
-            return replace(handoff.record, login=handoff.token_id[:16])
+            return handoff.record._replace(login=handoff.token_id[:16])
 
         record = await self.used_handoffs.redeem_once(
             handoff.token_id, handoff.expires_at, take, codec=self.outcomes

@@ -9,7 +9,7 @@ from typing import Final
 
 from tailchat_gate.config.values.identifier import is_sub
 from tailchat_gate.identity.revocation.records import MAX_MESSAGE
-from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.identity.sessions.record import SessionRecord
 from tailchat_gate.observe.audit import write_event
 from tailchat_gate.observe.log import LOGGER_NAME, FaultLog
 from tailchat_gate.state.store import (

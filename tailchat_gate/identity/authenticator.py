@@ -1,19 +1,15 @@
 """Finds the visitor of a request; caches opened session cookies."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from tailchat_gate.bounded import BoundedCache
 from tailchat_gate.identity.recheck import NoRecheck, Rechecks, UndecidedError
 from tailchat_gate.identity.revocation.state import Rejection, RevocationState
 from tailchat_gate.identity.sessions.cookies import CookieReader
-from tailchat_gate.identity.sessions.session import (
-    SessionCookie,
-    SessionRecord,
-    SessionTooLargeError,
-    Ticket,
-)
+from tailchat_gate.identity.sessions.record import SessionRecord
+from tailchat_gate.identity.sessions.session import SessionCookie, SessionTooLargeError
+from tailchat_gate.identity.sessions.ticket import Ticket
 from tailchat_gate.reasons import BLOCKED, Reason
 from tailchat_gate.request.fields import FieldSection
 
@@ -32,7 +28,6 @@ class _Waited(NamedTuple):
     record: SessionRecord
 
 
-@dataclass(slots=True, eq=False)
 class Visitor:
     """A signed-in visitor: the session's record, and what the gate prepared from it.
 
@@ -48,22 +43,47 @@ class Visitor:
     `quiet_until`. `email` is the address for tools, "" for none.
     """
 
-    record: SessionRecord
-    expires_at: float
-    ends_at: float
-    good_until: float = 0.0
-    good_from: float = 0.0
-    outdated: bool = False
-    revocation: int = -1
-    identity_headers: dict[str, bytes] = field(default_factory=dict)
-    assertions: dict[str, tuple[object, float, float, bytes]] = field(
-        default_factory=dict, repr=False
+    __slots__ = (
+        "assertions",
+        "email",
+        "ends_at",
+        "expires_at",
+        "good_from",
+        "good_until",
+        "groups_of",
+        "identity_headers",
+        "opened",
+        "outdated",
+        "quiet_until",
+        "rechecks",
+        "record",
+        "revocation",
     )
-    groups_of: Mapping[str, frozenset[str]] | None = field(default=None, repr=False)
-    rechecks: Rechecks = field(default_factory=NoRecheck, repr=False)
-    quiet_until: float = 0.0
-    email: str = field(default="", repr=False)
-    opened: Ticket | None = field(default=None, repr=False)
+
+    # Written out, because the constructor of a dataclass is not compiled.
+    def __init__(
+        self,
+        record: SessionRecord,
+        expires_at: float,
+        ends_at: float,
+        *,
+        rechecks: Rechecks | None = None,
+        email: str = "",
+    ) -> None:
+        self.record = record
+        self.expires_at = expires_at
+        self.ends_at = ends_at
+        self.good_from = 0.0
+        self.good_until = 0.0
+        self.outdated = False
+        self.revocation = -1
+        self.identity_headers: dict[str, bytes] = {}
+        self.assertions: dict[str, tuple[object, float, float, bytes]] = {}
+        self.groups_of: Mapping[str, frozenset[str]] | None = None
+        self.rechecks: Rechecks = rechecks or NoRecheck()
+        self.quiet_until = 0.0
+        self.email = email
+        self.opened: Ticket | None = None
 
     def ended_because(self, revocation: RevocationState, now: float) -> Reason | None:
         """Return why the session has ended at the Unix second `now`, None if it has not.
@@ -260,17 +280,16 @@ class Authenticator:
         is_same = look.record is record or (before is not None and look.record == before.record)
         if before is not None and is_same and look.email == before.email:
             visitor = before
-            visitor.good_from, visitor.good_until = now, good_until
         else:
             ends_at = lifetimes.ends_at(record)
+            visitor = Visitor(
+                look.record, expires_at, ends_at, rechecks=self._rechecks, email=look.email
+            )
             outdated = before is not None and before.outdated
             outdated = outdated or (look.record is not record and not look.renamed)
-            outdated = outdated or (before is None and not self._cookie.makes(record))
-            visitor = Visitor(
-                look.record, expires_at, ends_at, good_until, now, outdated, rechecks=self._rechecks
-            )
-            visitor.email = look.email
+            visitor.outdated = outdated or (before is None and not self._cookie.makes(record))
             visitor.opened = record if isinstance(record, Ticket) else None
+        visitor.good_from, visitor.good_until = now, good_until
         visitor.revocation = self._revocation.version
         self._opened.keep((self, value), visitor)
         return visitor

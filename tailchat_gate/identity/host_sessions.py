@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, replace
 from typing import Any, Final
 
 from aiohttp import web
@@ -14,13 +13,10 @@ from tailchat_gate.identity.rechecker import PatientRechecks
 from tailchat_gate.identity.revocation.state import RevocationState
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.identity.sessions.cookies import CookieNames, CookieReader
-from tailchat_gate.identity.sessions.session import (
-    Lifetimes,
-    SessionCookie,
-    SessionRecord,
-    Ticket,
-)
+from tailchat_gate.identity.sessions.record import SessionRecord
+from tailchat_gate.identity.sessions.session import Lifetimes, SessionCookie
 from tailchat_gate.identity.sessions.stored import SessionVault, StoredSession
+from tailchat_gate.identity.sessions.ticket import Ticket
 from tailchat_gate.identity.sites import Sites
 from tailchat_gate.request.target import cookie_fields
 from tailchat_gate.syntax import WILDCARD
@@ -76,7 +72,7 @@ class SealedSessionStorage(AbstractStorage):
         record = self.load_record(cookie_fields(request.raw_headers))
         if record is None:
             return await self.new_session()
-        data: SessionData = {"created": record.signed_in_at, "session": asdict(record)}
+        data: SessionData = {"created": record.signed_in_at, "session": record._asdict()}
         return _QuietSession(record.sid, data=data, new=False)
 
     async def save_session(
@@ -172,7 +168,7 @@ class HostSession(SealedSessionStorage):
             if record.sub != signed_in.sub or self._revocation.check(record) is not None:
                 continue
             if self._vault is None or self._vault.stored.get(record.sid) is not None:
-                return replace(signed_in, sid=record.sid)
+                return signed_in._replace(sid=record.sid)
         return signed_in
 
     async def open(
@@ -185,7 +181,7 @@ class HostSession(SealedSessionStorage):
         if self._vault is not None:
             await self._vault.save(record, agent=request.headers.get("User-Agent", ""))
         session = await self.new_session()
-        session.update(asdict(record))
+        session.update(record._asdict())
         await self.save_session(request, answer, session)
 
     async def close(self, request: web.BaseRequest, answer: web.StreamResponse) -> None:

@@ -1,14 +1,14 @@
 """Decides when to ask Tailchat about a session again, and what the response means; pure."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 from typing import Final, NamedTuple, Protocol
 
 from tailchat_gate.config.model import Outage
 from tailchat_gate.identity.oauth.login import LoginRefused
 from tailchat_gate.identity.oauth.responses import Profile
-from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.identity.sessions.record import SessionRecord
 from tailchat_gate.reasons import Reason
 
 #: Seconds after a failure before Tailchat is asked again about the same session.
@@ -160,8 +160,7 @@ class UndecidedError(Exception):
 
 def confirmed(record: SessionRecord, profile: Profile, now: float) -> SessionRecord:
     """Return the record of a session that Tailchat confirmed, with the current name and picture."""
-    return replace(
-        record,
+    return record._replace(
         nickname=profile.nickname,
         discriminator=profile.discriminator,
         avatar=profile.avatar,
@@ -177,8 +176,7 @@ def caught_up(record: SessionRecord, newest: SessionRecord) -> SessionRecord:
     """
     if newest.checked_at < record.checked_at:
         return record.with_tokens_of(newest) if newest.has_newer_tokens(record) else record
-    updated = replace(
-        record.with_tokens_of(newest),
+    updated = record.with_tokens_of(newest)._replace(
         nickname=newest.nickname,
         discriminator=newest.discriminator,
         avatar=newest.avatar,

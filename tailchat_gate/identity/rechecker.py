@@ -5,7 +5,6 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Final, Protocol
 
 from tailchat_gate.identity.oauth.client import TailchatClient
@@ -27,7 +26,7 @@ from tailchat_gate.identity.recheck import (
     error_meaning,
     without_waiting,
 )
-from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.identity.sessions.record import SessionRecord
 from tailchat_gate.identity.sign_ins import PendingRecheck, SignIn, SignIns
 from tailchat_gate.identity.token_refresh import RefreshTokens
 from tailchat_gate.observe.audit import Audit
@@ -165,7 +164,7 @@ class Rechecker:
         """
         if record.checked_at <= now + CLOCK_SKEW:
             return record
-        return replace(record, checked_at=int(now - self._terms.interval))
+        return record._replace(checked_at=int(now - self._terms.interval))
 
     def _refusal(self, record: SessionRecord) -> RecheckRefused:
         fails = self._terms.outage == "fail" and record.access_token

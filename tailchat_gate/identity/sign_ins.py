@@ -6,7 +6,7 @@ from typing import Final
 
 from tailchat_gate.bounded import BoundedCache
 from tailchat_gate.identity.recheck import NEVER, FaultStreak, LastAnswers, Silence, caught_up
-from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.identity.sessions.record import SessionRecord
 
 #: Sign-ins in memory, about 2 KiB each.
 CAPACITY: Final = 10_000

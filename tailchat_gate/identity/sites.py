@@ -4,14 +4,14 @@ import hashlib
 import json
 import re
 from collections.abc import Collection, Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Final
 from urllib.parse import quote, urlsplit
 
 from tailchat_gate.identity.oauth.login import LoginRefused, StrayLogin
 from tailchat_gate.identity.oauth.login_state import is_bound_to
 from tailchat_gate.identity.seal import KeyRing
-from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.identity.sessions.record import SessionRecord
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.target import HostPatterns, query_pairs
 from tailchat_gate.syntax import CLOCK_SKEW, COMPACT, HTTP_ORIGIN
@@ -133,8 +133,8 @@ def seal_handoff_token(
 ) -> str:
     """Return a sealed token that gives one browser on one host the session of `record`."""
     if target.framed:
-        record = replace(record, embedded=True)
-    body = {"record": asdict(record), "arrival": asdict(target), "at": int(now)}
+        record = record._replace(embedded=True)
+    body = {"record": record._asdict(), "arrival": asdict(target), "at": int(now)}
     body |= {"language": language} if language else {}
     return keys.seal(json.dumps(body, ensure_ascii=False, separators=COMPACT).encode())
 

@@ -9,7 +9,7 @@ from tailchat_gate.identity.oauth.client import TailchatClient
 from tailchat_gate.identity.oauth.login import LoginRefused
 from tailchat_gate.identity.oauth.responses import TokenSet
 from tailchat_gate.identity.seal import KeyRing
-from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.identity.sessions.record import SessionRecord
 from tailchat_gate.identity.sessions.stored import SessionVault
 from tailchat_gate.reasons import Reason
 from tailchat_gate.state.store import Outcome, Reservation, ReservationStatus, Store

@@ -1,15 +1,15 @@
 """Looks up the state of a session and of its person for each request, without waiting."""
 
 import asyncio
-from dataclasses import replace
 from typing import Final
 
 from tailchat_gate.bounded import BoundedCache
 from tailchat_gate.identity.oauth.responses import Profile
 from tailchat_gate.identity.recheck import RecheckRefused, RecheckResult
 from tailchat_gate.identity.rechecker import PatientRechecks, Rechecker
-from tailchat_gate.identity.sessions.session import SessionRecord, Ticket
+from tailchat_gate.identity.sessions.record import SessionRecord
 from tailchat_gate.identity.sessions.stored import SEEN_SECONDS, SessionVault
+from tailchat_gate.identity.sessions.ticket import Ticket
 from tailchat_gate.people.facts import is_askable
 from tailchat_gate.people.watch import PeopleWatch
 from tailchat_gate.reasons import Reason
@@ -137,8 +137,7 @@ def _renamed(record: SessionRecord, profile: Profile) -> SessionRecord:
     names = (record.nickname, record.discriminator, record.avatar)
     if names == (profile.nickname, profile.discriminator, profile.avatar):
         return record
-    return replace(
-        record,
+    return record._replace(
         nickname=profile.nickname,
         discriminator=profile.discriminator,
         avatar=profile.avatar,

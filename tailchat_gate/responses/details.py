@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 from tailchat_gate.identity.revocation.state import Lock, Rejection
-from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.identity.sessions.record import SessionRecord
 from tailchat_gate.reasons import BLOCKED, Reason
 
 

@@ -13,7 +13,7 @@ from tailchat_gate.access.policy import Rule
 from tailchat_gate.identity.host_sessions import HostSession
 from tailchat_gate.identity.oauth.return_targets import ReturnTargets
 from tailchat_gate.identity.revocation.state import Lock, Rejection
-from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.identity.sessions.record import SessionRecord
 from tailchat_gate.identity.sites import Sites
 from tailchat_gate.reasons import BLOCKED, BUSY, Reason
 from tailchat_gate.request.context import RequestContext

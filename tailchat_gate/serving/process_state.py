@@ -21,7 +21,7 @@ from tailchat_gate.identity.oauth.shared_redemptions import SharedRedemptions
 from tailchat_gate.identity.oauth.sign_in_watch import SignInState
 from tailchat_gate.identity.revocation.state import RevocationState
 from tailchat_gate.identity.revocation.store import SESSION_ENDS, Revocations
-from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.identity.sessions.record import SessionRecord
 from tailchat_gate.identity.sessions.stored import StoredSessions
 from tailchat_gate.identity.sign_ins import SignIns
 from tailchat_gate.observe.access_log import AccessLog

@@ -39,7 +39,7 @@ from tailchat_gate.identity.access_requests import (
     TooManyRequestsError,
 )
 from tailchat_gate.identity.grants import Grants
-from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.identity.sessions.record import SessionRecord
 from tailchat_gate.observe.log import AUDIT_LOGGER_NAME
 from tailchat_gate.state.bookkeeping import FaultKind, Health
 from tailchat_gate.state.memory import MemoryStore
@@ -571,7 +571,7 @@ async def test_the_command_lists_what_waits(tmp_path: Path, clock: Clock) -> Non
     async with story(
         tmp_path / "access.log", clock, **_sections(), state={"path": str(state)}
     ) as scene:
-        person = replace(_account(7), nickname="E\x1b[31m\x9b1m")
+        person = _account(7)._replace(nickname="E\x1b[31m\x9b1m")
         requests = scene.gate.generation.process_state.access_requests
         await requests.ask(person, "wiki", "on call")
         listed = await asyncio.to_thread(invoke, *file)

@@ -30,7 +30,7 @@ from storykit import Story, story
 from visitor import NAVIGATION, Page, Visitor
 from yarl import URL
 
-from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.identity.sessions.record import SessionRecord
 from tailchat_gate.state.bookkeeping import LOOK_SECONDS
 
 WIKI, NOTES = "wiki.test", "notes.test"

@@ -158,7 +158,7 @@ IMPURE = frozenset(
 #: mask and a page's word are made where they are needed, and are no decision.
 DRAW = (
     "identity.seal",
-    "identity.sessions.session",
+    "identity.sessions.record",
     "proxy.exchange.tunnel",
     "endpoints.account",
     "commands.generate",

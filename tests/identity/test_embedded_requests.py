@@ -1,14 +1,13 @@
 """Sessions of tools in frames of other sites, as the requests of browsers say what they are for."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from aiohttp import ClientResponse, ClientSession
 from gatekit import ALICE, RawUpstream, RunningGate
 
-from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.identity.sessions.record import SessionRecord
 
 PANEL = "https://chat.example.com"
 SERVER = {"public_url": "https://gate.example.com"}
@@ -30,7 +29,7 @@ async def gate(start_gate: Callable[..., Any], upstream: RawUpstream) -> Running
 
 def _embedded(gate: RunningGate) -> str:
     record = SessionRecord.begin(ALICE, now=gate.clock(), login="x")
-    return gate.seal(replace(record, embedded=True))
+    return gate.seal(record._replace(embedded=True))
 
 
 async def _ask(gate: RunningGate, path: str, method: str = "GET", **headers: str) -> ClientResponse:

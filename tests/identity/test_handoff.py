@@ -1,7 +1,6 @@
 """One sign-in for several tool hosts: the way from the public host to a tool's own."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
@@ -25,7 +24,8 @@ from tailchat_gate.identity.host_sessions import CAPACITY, HostSessions
 from tailchat_gate.identity.oauth.login import safe_return_to
 from tailchat_gate.identity.revocation.state import Lock, RevocationState
 from tailchat_gate.identity.sessions.cookies import CookieNames
-from tailchat_gate.identity.sessions.session import Lifetimes, SessionRecord
+from tailchat_gate.identity.sessions.record import SessionRecord
+from tailchat_gate.identity.sessions.session import Lifetimes
 from tailchat_gate.identity.sites import Sites
 
 Start = Callable[..., Any]
@@ -266,7 +266,7 @@ def _with_one_sid(begin: Callable[..., SessionRecord]) -> Callable[..., SessionR
     """Make sessions that are one and the same, as a browser has it."""
 
     def make(*arguments: Any, **named: Any) -> SessionRecord:  # noqa: ANN401 - as begin
-        return replace(begin(*arguments, **named), sid="one")
+        return begin(*arguments, **named)._replace(sid="one")
 
     return make
 

@@ -1,7 +1,6 @@
 """When Tailchat is asked again about a session, and what its answers mean."""
 
 import math
-from dataclasses import replace
 
 import pytest
 from gatekit import ALICE, START
@@ -26,7 +25,7 @@ from tailchat_gate.identity.recheck import (
     decide_recheck,
     error_meaning,
 )
-from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.identity.sessions.record import SessionRecord
 from tailchat_gate.reasons import Reason
 
 RECORD = SessionRecord.begin(
@@ -129,8 +128,7 @@ def test_confirmed() -> None:
     """A confirmation brings the names of by now and its second; the session stays the same one."""
     found = confirmed(RECORD, Profile(RECORD.sub, "Alicia", "1", "http://x/y"), START + 900.7)
 
-    assert found == replace(
-        RECORD,
+    assert found == RECORD._replace(
         nickname="Alicia",
         discriminator="1",
         avatar="http://x/y",
@@ -140,21 +138,20 @@ def test_confirmed() -> None:
 
 def test_a_cookie_catches_up_with_another() -> None:
     """A cookie of another host takes over what was learned, and keeps what is its own."""
-    other = replace(RECORD, login="pass", seen_at=int(START) + 5)
-    newest = replace(
-        RECORD,
+    other = RECORD._replace(login="pass", seen_at=int(START) + 5)
+    newest = RECORD._replace(
         nickname="Alicia",
         checked_at=int(START) + 900,
         access_token="a2",
         refresh_token="r2",
     )
 
-    assert caught_up(other, newest) == replace(newest, login="pass", seen_at=int(START) + 5)
+    assert caught_up(other, newest) == newest._replace(login="pass", seen_at=int(START) + 5)
 
 
 def test_a_cookie_that_lacks_nothing_stays_itself() -> None:
     """Neither the same knowledge nor an older one makes another record."""
-    later = replace(RECORD, checked_at=RECORD.checked_at + 1)
+    later = RECORD._replace(checked_at=RECORD.checked_at + 1)
 
     assert caught_up(later, later) is later
     assert caught_up(later, RECORD) is later

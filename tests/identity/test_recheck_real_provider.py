@@ -27,7 +27,7 @@ from storykit import CLIENT_ID, CLIENT_SECRET, gate_app
 from visitor import Visitor
 
 from tailchat_gate.config.model import Settings
-from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.identity.sessions.record import SessionRecord
 
 # The first run installs the provider's packages.
 pytestmark = pytest.mark.timeout(300)

@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pytest
 from gatekit import ALICE, START, SUB, Clock, until
@@ -27,7 +27,7 @@ from tailchat_gate.identity.recheck import (
     RecheckTerms,
 )
 from tailchat_gate.identity.rechecker import AT_ONCE, OF_ONE, QUEUE, Rechecker
-from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.identity.sessions.record import SessionRecord
 from tailchat_gate.identity.sign_ins import PendingRecheck, SignIn, SignIns
 from tailchat_gate.observe.audit import Audit
 from tailchat_gate.observe.log import LOGGER_NAME, FaultLog
@@ -40,7 +40,7 @@ ALICE_SAYS = Said(200, json.dumps({"sub": SUB, "nickname": "Alicia"}).encode())
 def signed_in(number: int = 0) -> SessionRecord:
     """Return a session of its own, with a token."""
     record = SessionRecord.begin(ALICE, now=START, login="l", tokens=TokenSet(f"token-{number}"))
-    return replace(record, sid=f"sid-{number}")
+    return record._replace(sid=f"sid-{number}")
 
 
 @dataclass
@@ -105,8 +105,8 @@ async def test_a_question_and_its_answer(room: Room, clock: Clock) -> None:
     await until(lambda: room.outcomes == ["ok"])
     found = rechecker.look(record, clock())
 
-    assert found.record == replace(
-        record, nickname="Alicia", discriminator="", avatar="", checked_at=int(clock())
+    assert found.record == record._replace(
+        nickname="Alicia", discriminator="", avatar="", checked_at=int(clock())
     )
     assert found.until == clock() + INTERVAL
     assert (found.refused, found.waits) == (None, False)
@@ -160,7 +160,7 @@ async def test_one_person_does_not_fill_the_queue(room: Room, clock: Clock) -> N
     rechecker = room.rechecker()
     clock.now += 2 * INTERVAL
     looks = [rechecker.look(signed_in(number), clock()) for number in range(QUEUE)]
-    other = replace(signed_in(QUEUE), sub="660000000000000000000002")
+    other = signed_in(QUEUE)._replace(sub="660000000000000000000002")
 
     assert sum(look.waits for look in looks) == AT_ONCE + OF_ONE
     assert rechecker.look(other, clock()).waits
@@ -354,8 +354,8 @@ async def test_another_process_has_asked(room: Room, clock: Clock) -> None:
     rechecker.look(record, clock())
     await until(lambda: room.outcomes == ["ok"])
     clock.now += INTERVAL
-    newer = replace(
-        record, nickname="Alison", checked_at=int(clock()), access_token="t2", refresh_token="r2"
+    newer = record._replace(
+        nickname="Alison", checked_at=int(clock()), access_token="t2", refresh_token="r2"
     )
 
     assert rechecker.look(newer, clock()).record == newer
@@ -373,7 +373,7 @@ async def test_an_answer_about_old_tokens_does_not_end_a_new_sign_in(
     clock.now += INTERVAL
     rechecker.look(record, clock())
     await until(lambda: room.asked == 1)
-    anew = replace(record, access_token="other", checked_at=int(clock()))
+    anew = record._replace(access_token="other", checked_at=int(clock()))
     assert rechecker.look(anew, clock()).refused is None
     hang.release()
     await until(lambda: room.outcomes == ["skipped"])
@@ -394,7 +394,7 @@ def test_a_question_is_known_before_its_answer() -> None:
 async def test_a_confirmation_under_a_clock_that_was_set_back(room: Room, clock: Clock) -> None:
     """One that is yet to come is asked for again at once, and once, not when its time is there."""
     clock.now += INTERVAL
-    rechecker, record = room.rechecker(), replace(signed_in(), checked_at=int(clock()) + 7200)
+    rechecker, record = room.rechecker(), signed_in()._replace(checked_at=int(clock()) + 7200)
     found = rechecker.look(record, clock())
     assert (found.refused, found.waits) == (None, False)
     await until(lambda: room.outcomes == ["ok"])

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from tailchat_gate.identity import token_refresh as module
 from tailchat_gate.identity.oauth.client import TailchatClient
 from tailchat_gate.identity.oauth.login import LoginRefused
 from tailchat_gate.identity.oauth.responses import TokenSet
-from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.identity.sessions.record import SessionRecord
 from tailchat_gate.identity.token_refresh import OWNER_SECONDS, RefreshTokens
 from tailchat_gate.reasons import Reason
 from tailchat_gate.state import waiting
@@ -124,8 +124,8 @@ async def test_others_wait_for_the_outcome_and_take_it_over(room: Room, age: flo
     found = await asyncio.gather(*(room.process().refreshed(record) for _ in range(3)))
 
     assert [one.refresh_token for one in found] == ["r2"] * 3
-    assert found[0] == replace(
-        record, access_token="a2", refresh_token="r2", access_expires_at=int(START) + 3600
+    assert found[0] == record._replace(
+        access_token="a2", refresh_token="r2", access_expires_at=int(START) + 3600
     )
     assert room.sent == 1
 

@@ -9,7 +9,7 @@ from urllib.parse import quote, urlencode
 from gatekit import SUB, Response, RunningGate, ask, request_bytes
 
 from tailchat_gate.identity.oauth.responses import Profile
-from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.identity.sessions.record import SessionRecord
 
 BOB = Profile("660000000000000000000002", "Bob", "0007", "")
 DASH, WIKI = "dash.test", "wiki.test"

@@ -20,7 +20,7 @@ from tailchat_gate.identity.revocation.state import (
     RevocationState,
     SignedOut,
 )
-from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.identity.sessions.record import SessionRecord
 from tailchat_gate.observe.audit import Audit, Person
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.context import RequestContext

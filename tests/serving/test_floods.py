@@ -19,7 +19,8 @@ from tailchat_gate.identity.revocation.state import RevocationState
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.identity.sessions import cookies
 from tailchat_gate.identity.sessions.cookies import CookieNames, CookieReader
-from tailchat_gate.identity.sessions.session import Lifetimes, SessionCookie, SessionRecord
+from tailchat_gate.identity.sessions.record import SessionRecord
+from tailchat_gate.identity.sessions.session import Lifetimes, SessionCookie
 from tailchat_gate.observe import access_log
 from tailchat_gate.observe.access_log import AccessLog
 from tailchat_gate.request import client, head, sections

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Final, NamedTuple, Protocol
 
 from tailchat_gate.config.values.identifier import SUB, TOKEN
-from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.identity.sessions.record import SessionRecord
 from tailchat_gate.reasons import Reason
 from tailchat_gate.state.store import EXPIRY_MARGIN
 

@@ -15,7 +15,7 @@ from tailchat_gate.identity.revocation.state import (
     SignedOut,
     Unlock,
 )
-from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.identity.sessions.record import SessionRecord
 from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.observe.metrics import Metrics
 from tailchat_gate.reasons import Reason

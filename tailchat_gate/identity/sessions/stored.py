@@ -8,7 +8,7 @@ from typing import Final
 from tailchat_gate.bounded import BoundedCache
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.identity.sessions.browser_name import browser_name
-from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.identity.sessions.record import SessionRecord
 from tailchat_gate.state.store import Changes, Kind, Record, Store, is_second
 from tailchat_gate.syntax import CLOCK_SKEW, COMPACT
 

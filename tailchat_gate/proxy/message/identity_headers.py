@@ -13,7 +13,7 @@ from tailchat_gate.config.values.group import Group
 from tailchat_gate.config.values.header import CLIENT, EMAIL, fields, fill
 from tailchat_gate.identity.authenticator import Visitor
 from tailchat_gate.identity.machine_tokens import Machine
-from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.identity.sessions.record import SessionRecord
 from tailchat_gate.people.groups.memberships import Members
 from tailchat_gate.proxy.message.assertion import Assertions
 from tailchat_gate.syntax import UNFIT_FOR_A_LINE
@@ -47,7 +47,7 @@ def _percent(value: str) -> bytes:
 
 
 def _escaped(value: str) -> bytes:
-    return b"".join(map(_ESCAPES.__getitem__, value.encode()))
+    return b"".join([_ESCAPES[octet] for octet in value.encode()])
 
 
 def _utf8(value: str) -> bytes:
@@ -211,19 +211,19 @@ def identity_fields(
         *(record.sub, record.nickname, record.discriminator, record.avatar),
         ",".join(groups),
     )
-    named = dict(zip(_LINES, values, strict=True))
+    named = [*zip(_LINES, values, strict=True)]
     if tells_email:
-        named[b"X-Tailchat-Email: "] = email
+        named.append((b"X-Tailchat-Email: ", email))
     if templates:
         filled = {**dict(zip(_VALUES, values, strict=True)), EMAIL: email}
         left_out = {CLIENT} if email else {CLIENT, EMAIL}
-        named.update(
+        named += (
             (f"{name}: ".encode("ascii"), fill(template, filled))
             for name, template in templates.items()
             if not left_out & fields(template)
         )
     lines: list[bytes] = []
-    for line, value in named.items():
+    for line, value in named:
         if value and (encoded := encode_value(value, encoding)):
             lines += (line, encoded, b"\r\n")
     return b"".join(lines)

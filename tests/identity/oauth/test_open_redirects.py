@@ -18,7 +18,7 @@ from gatekit import ALICE, Clock, RawClient, RawUpstream, Response, RunningGate,
 from tailchat_gate.identity.oauth.login import open_callback
 from tailchat_gate.identity.oauth.login_state import LoginState, browser_hash
 from tailchat_gate.identity.seal import KeyRing
-from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.identity.sessions.record import SessionRecord
 
 Start = Callable[..., Any]
 

@@ -1,7 +1,6 @@
 """What locks and ended sessions mean for one session, and how little of it is kept."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 from gatekit import ALICE, START, SUB, Clock
@@ -19,14 +18,14 @@ from tailchat_gate.identity.revocation.state import (
     SignedOut,
     Unlock,
 )
-from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.identity.sessions.record import SessionRecord
 from tailchat_gate.reasons import Reason
 from tailchat_gate.state.store import EXPIRY_MARGIN
 
 NOW = int(START)
 HOUR = 3600
 RECORD = SessionRecord.begin(ALICE, now=START, login="l")
-BOB = replace(RECORD, sub="66bob", sid="bob")
+BOB = RECORD._replace(sub="66bob", sid="bob")
 
 
 @pytest.fixture
@@ -114,9 +113,9 @@ def test_an_ended_session_is_over_and_no_other(revocation: RevocationState) -> N
     revocation.apply(_ended(RECORD))
 
     assert revocation.check(RECORD) is Reason.SESSION_ENDED
-    assert revocation.check(replace(RECORD, seen_at=NOW + 5, login="x")) is Reason.SESSION_ENDED
-    assert revocation.check(replace(RECORD, sid="another")) is None
-    assert revocation.check(replace(BOB, sid=RECORD.sid)) is None
+    assert revocation.check(RECORD._replace(seen_at=NOW + 5, login="x")) is Reason.SESSION_ENDED
+    assert revocation.check(RECORD._replace(sid="another")) is None
+    assert revocation.check(BOB._replace(sid=RECORD.sid)) is None
     rejection = revocation.bar(RECORD)
     assert rejection is not None
     assert rejection.lock is None
@@ -130,7 +129,7 @@ def test_signed_out_everywhere_is_all_up_to_a_second(
     revocation.apply(SignedOut(target, NOW, NOW + HOUR))
 
     assert revocation.check(RECORD) is Reason.SESSION_ENDED
-    assert revocation.check(replace(RECORD, signed_in_at=NOW + 1)) is None
+    assert revocation.check(RECORD._replace(signed_in_at=NOW + 1)) is None
     assert revocation.check(BOB) is (Reason.SESSION_ENDED if target == ALL else None)
     assert revocation.signed_out_at(SUB) == NOW
 
@@ -180,7 +179,7 @@ def test_what_is_over_by_itself_is_forgotten(revocation: RevocationState, clock:
 
 def test_signing_in_and_out_in_a_loop_costs_one_entry(revocation: RevocationState) -> None:
     """Beyond the bound a person's ended sessions become one entry, and all of them stay over."""
-    records = [replace(RECORD, sid=f"s{n}", signed_in_at=NOW + n) for n in range(MOST_OF_ONE * 3)]
+    records = [RECORD._replace(sid=f"s{n}", signed_in_at=NOW + n) for n in range(MOST_OF_ONE * 3)]
     for record in records:
         revocation.apply(_ended(record, at=record.signed_in_at))
         assert len(revocation.entries()) <= MOST_OF_ONE + 1
@@ -191,7 +190,7 @@ def test_signing_in_and_out_in_a_loop_costs_one_entry(revocation: RevocationStat
 
 def test_too_many_ended_sessions_end_everybodys(revocation: RevocationState) -> None:
     """Beyond the bound for all persons one entry stands for everything up to that second."""
-    first = replace(RECORD, sub="0", sid="s")
+    first = RECORD._replace(sub="0", sid="s")
     for number in range(MOST_OF_ALL):
         revocation.apply(EndedSession("s", str(number), NOW, NOW + HOUR))
     assert revocation.check(RECORD) is None
@@ -207,9 +206,9 @@ def test_expired_entries_do_not_count_against_the_bound(
     revocation: RevocationState, clock: Clock
 ) -> None:
     """A person who signs out now and then is never signed out everywhere for it."""
-    other = replace(RECORD, sid="other")
+    other = RECORD._replace(sid="other")
     for number in range(MOST_OF_ONE * 3):
-        record = replace(RECORD, sid=f"s{number}")
+        record = RECORD._replace(sid=f"s{number}")
         revocation.apply(_ended(record, at=int(clock.now), until=int(clock.now) + 60))
         clock.now += 30
 
@@ -266,7 +265,7 @@ def _judgements(
     check: Callable[[SessionRecord], Reason | None],
 ) -> dict[SessionRecord, Reason | None]:
     records = [
-        replace(RECORD, sub=sub, sid=sid, signed_in_at=at)
+        RECORD._replace(sub=sub, sid=sid, signed_in_at=at)
         for sub in "abc"
         for sid in "12"
         for at in (NOW - 6, NOW, NOW + 6)

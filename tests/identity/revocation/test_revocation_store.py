@@ -6,7 +6,6 @@ import os
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, closing
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,7 @@ from tailchat_gate.identity.revocation.state import (
     Unlock,
 )
 from tailchat_gate.identity.revocation.store import Revocations
-from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.identity.sessions.record import SessionRecord
 from tailchat_gate.observe.metrics import Metrics
 from tailchat_gate.reasons import Reason
 from tailchat_gate.state.bookkeeping import Health
@@ -155,19 +154,19 @@ async def test_what_tailchat_revoked_is_over_in_all(make: Make, path: Path) -> N
 async def test_signing_out_everywhere_is_over_in_all(make: Make) -> None:
     """All that a person had is over in both processes, and nobody else's."""
     here, there = await make(), await make()
-    other = replace(RECORD, sid="other")
+    other = RECORD._replace(sid="other")
     await here.store.sign_out_everywhere(RECORD, lifetime=600)
 
     assert here.check(other) is Reason.SESSION_ENDED
     await until(lambda: there.check(other) is Reason.SESSION_ENDED)
-    assert there.check(replace(other, sub="66b")) is None
+    assert there.check(other._replace(sub="66b")) is None
     assert here.counted('gate_sessions_ended_total{why="signed-out-everywhere"} 1.0')
 
 
 async def test_a_session_of_a_later_clock_is_over_too(make: Make) -> None:
     """A session that began in a second yet to come here is not left out."""
     process = await make()
-    ahead = replace(RECORD, signed_in_at=NOW + 30)
+    ahead = RECORD._replace(signed_in_at=NOW + 30)
     await process.store.sign_out_everywhere(ahead, lifetime=600)
 
     assert process.check(ahead) is Reason.SESSION_ENDED
@@ -216,14 +215,14 @@ async def test_a_full_disk_is_made_up_for(
     with closing(sqlite3.connect(path / NAME, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         await process.store.end_session(RECORD, lifetime=600)
-        await process.store.end_session(replace(RECORD, sid="two"), lifetime=600)
+        await process.store.end_session(RECORD._replace(sid="two"), lifetime=600)
         assert process.check() is Reason.SESSION_ENDED
         assert process.counted('gate_state_errors_total{error="unwritable"} ')
         there = await make()
         assert there.check() is None
 
     await until(lambda: there.check() is Reason.SESSION_ENDED)
-    await until(lambda: there.check(replace(RECORD, sid="two")) is Reason.SESSION_ENDED)
+    await until(lambda: there.check(RECORD._replace(sid="two")) is Reason.SESSION_ENDED)
     told = [record for record in caplog.records if record.levelname == "ERROR"]
     assert {record.message for record in told} == {"the state store has a fault"}
 

@@ -1,7 +1,6 @@
 import base64
 import json
 from collections.abc import Callable
-from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -18,13 +17,14 @@ from tailchat_gate.identity.host_sessions import SealedSessionStorage
 from tailchat_gate.identity.oauth.responses import Profile, TokenSet
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.identity.sessions.cookies import CookieNames
+from tailchat_gate.identity.sessions.record import SessionRecord
 from tailchat_gate.identity.sessions.session import (
     MAX_COOKIE_BYTES,
     Lifetimes,
     SessionCookie,
-    SessionRecord,
     SessionTooLargeError,
 )
+from tailchat_gate.syntax import COMPACT
 
 HOUR = 3600.0
 OTHER_SECRET = "another secret of 32 bytes or more, for the ring"
@@ -77,7 +77,7 @@ def test_begin() -> None:
     """A new session takes the profile, the whole second and a name of its own."""
     other = SessionRecord.begin(ALICE, now=START + 0.9, login="login-1")
 
-    assert replace(other, sid=RECORD.sid) == RECORD
+    assert other._replace(sid=RECORD.sid) == RECORD
     assert other.sid != RECORD.sid
     assert len(other.sid) == 22
     assert (RECORD.sub, RECORD.nickname) == (SUB, "Alice")
@@ -87,7 +87,7 @@ def test_begin() -> None:
 @given(nickname=st.text(st.characters(codec="utf-8")), at=st.integers(0, 2**40))
 def test_record_survives_bytes(nickname: str, at: int) -> None:
     """A record comes back from its bytes unchanged, whatever the nickname is."""
-    record = replace(RECORD, nickname=nickname, seen_at=at)
+    record = RECORD._replace(nickname=nickname, seen_at=at)
 
     assert SessionRecord.from_bytes(record.to_bytes()) == record
 
@@ -115,21 +115,29 @@ def test_other_bytes_are_no_record(data: bytes) -> None:
     assert SessionRecord.from_bytes(data) is None
 
 
-@pytest.mark.parametrize("name", [name for name in asdict(RECORD) if name not in OPTIONAL])
+@pytest.mark.parametrize("name", [name for name in RECORD._asdict() if name not in OPTIONAL])
 def test_missing_field_is_refused(name: str) -> None:
     """A record that lacks a field is no record."""
-    fields = asdict(RECORD)
+    fields = RECORD._asdict()
     del fields[name]
 
     assert SessionRecord.from_fields(fields) is None
 
 
-def test_a_record_from_before_rechecks_is_one() -> None:
-    """A cookie that knows no tokens opens, and is not longer for the fields it does not have."""
-    old = {name: value for name, value in asdict(RECORD).items() if name not in OPTIONAL}
+def test_a_session_without_tokens_is_short() -> None:
+    """A cookie opens without the fields that most sessions lack, and does not have them."""
+    required = list(RECORD)[: -len(OPTIONAL)]
 
-    assert SessionRecord.from_fields(old) == RECORD
-    assert json.loads(RECORD.to_bytes()) == old
+    assert json.loads(RECORD.to_bytes()) == required
+    assert SessionRecord.from_bytes(json.dumps(required, separators=COMPACT).encode()) == RECORD
+
+
+@pytest.mark.parametrize("length", [*range(len(RECORD) - len(OPTIONAL)), len(RECORD) + 1])
+def test_a_list_of_another_length_is_refused(length: int) -> None:
+    """A list that is too short for a session, or too long, is no record, whatever is in it."""
+    values = [*WITH_TOKENS, 0][:length]
+
+    assert SessionRecord.from_bytes(json.dumps(values, separators=COMPACT).encode()) is None
 
 
 def test_tokens_survive_bytes_and_stay_out_of_sight() -> None:
@@ -142,7 +150,7 @@ def test_tokens_survive_bytes_and_stay_out_of_sight() -> None:
 
 def test_additional_field_is_refused() -> None:
     """A record with one field more, of whatever name, is no record."""
-    assert SessionRecord.from_fields({**asdict(RECORD), "admin": True}) is None
+    assert SessionRecord.from_fields({**RECORD._asdict(), "admin": True}) is None
 
 
 @pytest.mark.parametrize("wrong", [None, True, 1.0, [], {}, b"x", float("nan")])
@@ -151,15 +159,15 @@ def test_mistyped_field_is_refused(wrong: object) -> None:
 
     def check(name: str) -> None:
         value = 1 if name == "embedded" and wrong is True else wrong
-        assert SessionRecord.from_fields({**asdict(RECORD), name: value}) is None
+        assert SessionRecord.from_fields({**RECORD._asdict(), name: value}) is None
 
-    check_each(asdict(RECORD), check)
+    check_each(RECORD._asdict(), check)
 
 
-@pytest.mark.parametrize("name", list(asdict(RECORD)))
+@pytest.mark.parametrize("name", list(RECORD._asdict()))
 def test_text_and_number_are_not_exchanged(name: str) -> None:
     """A text is refused where a number belongs, and a number where a text does."""
-    fields: dict[str, Any] = asdict(RECORD)
+    fields: dict[str, Any] = RECORD._asdict()
     fields[name] = str(fields[name]) if isinstance(fields[name], int) else 1
 
     assert SessionRecord.from_fields(fields) is None
@@ -193,7 +201,7 @@ def test_alive(
     absolute: float, idle: float, signed_in: int, seen: int, now: float, alive: bool
 ) -> None:
     """The sign-in bounds a session whatever was seen since, idleness ends it sooner."""
-    record = replace(RECORD, signed_in_at=signed_in, seen_at=seen)
+    record = RECORD._replace(signed_in_at=signed_in, seen_at=seen)
 
     assert Lifetimes(absolute, idle).is_alive(record, now) is alive
 
@@ -204,7 +212,7 @@ def test_alive(
 )
 def test_renewal_due(idle: float, now: float, due: bool) -> None:
     """A session is renewed after a quarter of its idle lifetime, and never without one."""
-    record = replace(RECORD, signed_in_at=0, seen_at=0)
+    record = RECORD._replace(signed_in_at=0, seen_at=0)
 
     assert Lifetimes(10**6, idle).renewal_due(record, now) is due
 
@@ -292,7 +300,7 @@ def test_size_is_capped(clock: Clock) -> None:
     cookie = make_cookie(clock)
     fitting = 0
     for size in (*range(0, 3000, 25), 5000, 50_000, 5_000_000):
-        record = replace(RECORD, nickname="n" * size)
+        record = RECORD._replace(nickname="n" * size)
         try:
             line = cookie.set(record)
         except SessionTooLargeError:
@@ -305,9 +313,9 @@ def test_size_is_capped(clock: Clock) -> None:
     with pytest.raises(
         SessionTooLargeError, match=r"^the session cookie has \d+ bytes, more than 3072$"
     ):
-        cookie.set(replace(RECORD, nickname="n" * 2500))
+        cookie.set(RECORD._replace(nickname="n" * 2500))
     with pytest.raises(SessionTooLargeError, match=r"^the session has \d+ bytes, more than 3072$"):
-        cookie.set(replace(RECORD, nickname="n" * 4000))
+        cookie.set(RECORD._replace(nickname="n" * 4000))
 
 
 def test_largest_profile_fits(clock: Clock) -> None:
@@ -378,7 +386,7 @@ def test_every_cut_is_noticed(clock: Clock) -> None:
         lambda value: value.encode().hex(),
         lambda value: "",
         lambda value: "null",
-        lambda value: json.dumps(asdict(RECORD)),
+        lambda value: json.dumps(RECORD._asdict()),
     ],
 )
 def test_other_values_are_no_session(change: Callable[[str], str], clock: Clock) -> None:
@@ -433,7 +441,7 @@ def test_first_living_session_counts(clock: Clock) -> None:
     """Junk, foreign and dead cookies beside a good one cost nothing, in any order and field."""
     cookie = make_cookie(clock)
     storage = SealedSessionStorage(cookie)
-    dead = value_of(cookie.set(replace(RECORD, signed_in_at=0)))
+    dead = value_of(cookie.set(RECORD._replace(signed_in_at=0)))
     good = value_of(cookie.set(RECORD))
     name = NAMES.session.encode()
 
@@ -451,7 +459,7 @@ async def test_load_session(clock: Clock) -> None:
     session = await storage.load_session(request_with("a=b", cookie.set(RECORD).partition(";")[0]))
 
     assert not session.new
-    assert dict(session) == asdict(RECORD)
+    assert dict(session) == RECORD._asdict()
     assert session.created == RECORD.signed_in_at
     assert session.identity == RECORD.sid
 
@@ -462,7 +470,7 @@ async def test_a_session_shows_no_token(clock: Clock) -> None:
     storage = SealedSessionStorage(cookie)
     sent = cookie.set(WITH_TOKENS).partition(";")[0]
     loaded, new = await storage.load_session(request_with(sent)), await storage.new_session()
-    new.update(asdict(WITH_TOKENS))
+    new.update(WITH_TOKENS._asdict())
 
     for session in (loaded, new):
         assert session["refresh_token"] == "refresh-1"
@@ -498,7 +506,7 @@ async def test_save_of_too_large_session_is_refused(clock: Clock) -> None:
     """A session that no cookie holds is refused and sets nothing."""
     storage = SealedSessionStorage(make_cookie(clock))
     session = await storage.new_session()
-    session.update(asdict(replace(RECORD, nickname="n" * 4000)))
+    session.update(RECORD._replace(nickname="n" * 4000)._asdict())
     response = web.Response()
 
     with pytest.raises(SessionTooLargeError):
@@ -512,7 +520,7 @@ async def test_storage_in_an_application(clock: Clock) -> None:
 
     async def sign_in(request: web.Request) -> web.Response:
         session = await new_session(request)
-        session.update(asdict(RECORD))
+        session.update(RECORD._asdict())
         return web.Response()
 
     async def who(request: web.Request) -> web.Response:
@@ -536,7 +544,7 @@ async def test_storage_in_an_application(clock: Clock) -> None:
         unknown = await client.get("/who")
         out = await client.get("/out", headers=sent)
 
-        assert await known.json() == asdict(RECORD)
+        assert await known.json() == RECORD._asdict()
         assert "Set-Cookie" not in known.headers
         assert await unknown.json() == {}
         assert out.headers.getall("Set-Cookie") == [make_cookie(clock).delete()]

@@ -10,7 +10,7 @@ from groupkit import EVE, ROUTE, GroupScene, get, group_scene, known, watch_of
 from reloadkit import FileGate
 
 from tailchat_gate.identity.access_requests import OPEN
-from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.identity.sessions.record import SessionRecord
 
 APPROVALS = "/oauth2/approvals"
 

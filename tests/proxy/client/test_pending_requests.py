@@ -26,7 +26,7 @@ from wirekit import heard, reset
 
 from tailchat_gate.demo.faults import Hang
 from tailchat_gate.identity.oauth.responses import TokenSet
-from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.identity.sessions.record import SessionRecord
 from tailchat_gate.proxy.client.protocol import ClientProtocol
 from tailchat_gate.serving.wiring.build import build
 

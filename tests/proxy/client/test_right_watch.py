@@ -22,7 +22,7 @@ from reloadkit import FileGate, file_gate
 from websocketkit import UPGRADE
 
 from tailchat_gate.identity.machine_tokens import hash_of, make_token
-from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.identity.sessions.record import SessionRecord
 from tailchat_gate.proxy.client import watches
 from tailchat_gate.proxy.message.websocket_frames import close_frame
 
@@ -113,7 +113,7 @@ async def test_a_frames_session_loses_the_tool_that_may_no_longer_be_framed(
     async with file_gate(tmp_path, upstream.url, clock, server=server, route=[framed]) as gate:
         record = SessionRecord.begin(ALICE, now=clock(), login="x")
         async with RawClient.connect(gate.port) as mine, RawClient.connect(gate.port) as tabs:
-            await _open(mine, Cookie=gate.gate.seal(replace(record, embedded=True)))
+            await _open(mine, Cookie=gate.gate.seal(record._replace(embedded=True)))
             await _open(tabs, Cookie=gate.gate.seal(record))
             await gate.change(server=server, route=ONE_ROUTE)
             assert await _closed(mine, 3003, "cross-origin")

@@ -32,7 +32,7 @@ from storykit import served
 
 from tailchat_gate.identity.machine_tokens import hash_of, make_token
 from tailchat_gate.identity.revocation.state import Entry, Lock, RevocationState, SignedOut
-from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.identity.sessions.record import SessionRecord
 from tailchat_gate.proxy.client import server
 from tailchat_gate.proxy.client.active_request import ActiveRequest
 from tailchat_gate.proxy.client.watches import SessionWatch

@@ -4,7 +4,7 @@ import hashlib
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import jwt
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tailchat_gate.access.routes import Route, RouteTable
 from tailchat_gate.identity.authenticator import Visitor
 from tailchat_gate.identity.machine_tokens import Machine
-from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.identity.sessions.record import SessionRecord
 from tailchat_gate.proxy.message.assertion import (
     HEADER,
     KEY_SET_MAX_AGE,
@@ -56,7 +56,8 @@ def make(
 
 def visitor(ends_at: float = START + 43_200, **values: str) -> Visitor:
     """Return a visitor with these values in the record."""
-    return Visitor(replace(RECORD, **values), ends_at, ends_at)  # type: ignore[arg-type] # texts
+    record = RECORD._replace(**values)  # type: ignore[arg-type] # texts
+    return Visitor(record, ends_at, ends_at)
 
 
 def token_in(lines: bytes) -> str:

@@ -1,6 +1,5 @@
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from email.header import decode_header, make_header
 from types import MappingProxyType
 from urllib.parse import unquote
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 from tailchat_gate.access.routes import RouteTable
 from tailchat_gate.config.values.header import fill
 from tailchat_gate.identity.authenticator import Visitor
-from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.identity.sessions.record import SessionRecord
 from tailchat_gate.proxy.message.identity_headers import (
     MAX_VALUE_BYTES,
     IdentityHeaders,
@@ -196,7 +195,7 @@ def test_identity_fields() -> None:
 
 def test_missing_values_are_absent_fields() -> None:
     """A person without nickname, avatar and groups has one line, and a template none."""
-    record = replace(RECORD, nickname="", discriminator="\x00", avatar=" ")
+    record = RECORD._replace(nickname="", discriminator="\x00", avatar=" ")
 
     assert lines(record=record, templates={"X-Name": "{nickname}"}) == [
         b"X-Tailchat-Sub: " + SUB.encode(),
@@ -211,7 +210,7 @@ TEXTS = st.from_regex(r"[!-z|~]([ -z|~]{0,20}[!-z|~])?", fullmatch=True)
 @given(nickname=st.text(), encoding=st.sampled_from(ENCODINGS), template=TEXTS)
 def test_no_value_adds_a_line(nickname: str, encoding: str, template: str) -> None:
     """Whatever a person calls himself, no line is added and the line of the sub stays."""
-    record = replace(RECORD, nickname=nickname, discriminator=nickname, avatar=nickname)
+    record = RECORD._replace(nickname=nickname, discriminator=nickname, avatar=nickname)
     found = lines(record=record, encoding=encoding, templates={"X-Name": template + "{nickname}"})
 
     assert found[0] == b"X-Tailchat-Sub: " + SUB.encode()
@@ -241,7 +240,7 @@ def test_fields_are_made_once_for_each_route() -> None:
         {},
     ).routes
     headers = IdentityHeaders({"ops": [SUB], "dev": ["x", SUB], "none": []})
-    visitor = Visitor(replace(RECORD, nickname="é"), START, START)
+    visitor = Visitor(RECORD._replace(nickname="é"), START, START)
     plain, odd = (headers.fields(visitor, route) for route in routes)
 
     assert b"X-Tailchat-Nickname: %C3%A9\r\n" in plain

@@ -24,7 +24,7 @@ from playwright.async_api import Browser, BrowserContext, expect
 
 from tailchat_gate.identity.grants import Grant
 from tailchat_gate.identity.revocation.state import Lock
-from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.identity.sessions.record import SessionRecord
 
 pytestmark = in_browser
 

@@ -17,7 +17,7 @@ from tailchat_gate.commands.state import read_store
 from tailchat_gate.endpoints.access import FRESH_SECONDS
 from tailchat_gate.identity.access_requests import APPROVED, DECLINED, OPEN
 from tailchat_gate.identity.oauth.responses import Profile
-from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.identity.sessions.record import SessionRecord
 from tailchat_gate.observe.log import AUDIT_LOGGER_NAME
 from tailchat_gate.serving.dashboard.orders import DONE
 from tailchat_gate.serving.dashboard.page import LISTENER

@@ -17,7 +17,7 @@ from tailchat_gate.identity.grants import Grant
 from tailchat_gate.identity.machine_tokens import hash_of, make_token
 from tailchat_gate.identity.oauth.responses import Profile
 from tailchat_gate.identity.revocation.state import Lock, Unlock
-from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.identity.sessions.record import SessionRecord
 
 Start = Callable[..., Any]
 NAMESAKE = Profile("660000000000000000000008", "alice", "0008", "")

@@ -25,7 +25,7 @@ from workerkit import Workers, workers
 from tailchat_gate.config.load import load
 from tailchat_gate.config.model import Settings
 from tailchat_gate.identity.oauth.responses import Profile
-from tailchat_gate.identity.sessions.session import SessionRecord
+from tailchat_gate.identity.sessions.record import SessionRecord
 
 _PEOPLE = 16
 _SERVER = {"workers": 2, "admin_orders": True, "public_url": "http://gate.test"}
