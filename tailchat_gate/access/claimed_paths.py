@@ -9,7 +9,8 @@ from tailchat_gate.access.route import Match, Route
 from tailchat_gate.access.routes import RouteTable
 from tailchat_gate.config.values.path import inside
 from tailchat_gate.reasons import Reason, RefusedError
-from tailchat_gate.request.claims import REWRITTEN, claim_name
+from tailchat_gate.request.claims import REWRITTEN
+from tailchat_gate.request.field_names import fold
 from tailchat_gate.request.fields import FieldSection
 from tailchat_gate.request.readings import MAX_READINGS, TooManyReadingsError, readings
 from tailchat_gate.request.target import Claim, Host, Purpose, Target, read_target
@@ -182,7 +183,7 @@ def _values(
     """
     made: dict[bytes, bytes] = {}
     for sent, sent_value in fields.pairs if seen else ():
-        name, value = claim_name(sent), sent_value
+        name, value = fold(sent), sent_value
         for claim, raw in reversed(seen.get(name, ()) if name in REWRITTEN else ()):
             if raw:
                 made[sent.lower()] = value = value[: claim.start] + raw + value[claim.end :]

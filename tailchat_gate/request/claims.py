@@ -141,11 +141,6 @@ NAMES: Final = frozenset(FIELDS) | ELSEWHERE
 MAX_CLAIMS: Final = 16
 
 
-def claim_name(sent: bytes) -> bytes:
-    """Return a field's name as in FIELDS; CGI takes an underscore for a dash."""
-    return sent.lower().replace(b"_", b"-")
-
-
 def claimed_paths(fields: FieldSection) -> tuple[Claim, ...]:
     """Return the paths that a request names in its fields.
 
@@ -161,7 +156,7 @@ def claimed_paths(fields: FieldSection) -> tuple[Claim, ...]:
 def _has_any(fields: FieldSection) -> bool:
     shape = fields.shape
     if shape.claims_paths is None:
-        shape.claims_paths = not NAMES.isdisjoint(map(claim_name, shape.names))
+        shape.claims_paths = not NAMES.isdisjoint(map(fold, shape.names))
     return shape.claims_paths
 
 
@@ -169,7 +164,7 @@ def _read(fields: FieldSection) -> tuple[Claim, ...]:
     claims: list[Claim] = []
     seen: set[bytes] = set()
     for sent, value in fields.pairs:
-        name = claim_name(sent)
+        name = fold(sent)
         if name in ELSEWHERE:
             raise _refused("a path in another account")
         field = FIELDS.get(name)

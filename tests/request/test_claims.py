@@ -223,19 +223,29 @@ async def test_paths_in_fields_are_told_in_the_tools_view(
     assert [request.values(field) for request in upstream.requests] == [[told.encode()]] * 2
 
 
-@pytest.mark.parametrize(
-    ("passed", "told"), [(["Upload_Concat"], [b"final;/public/in/b"]), ([], [])]
-)
-async def test_a_path_in_a_field_with_an_underscore_is_told_in_the_tools_view(
-    start_gate: Start, upstream: RawUpstream, passed: list[str], told: list[bytes]
+@pytest.mark.parametrize("passes", [True, False])
+@pytest.mark.parametrize("name", ["Upload_Concat", "Upload.Concat"])
+async def test_a_path_in_a_field_with_an_odd_name_is_told_in_the_tools_view(
+    start_gate: Start, upstream: RawUpstream, name: str, *, passes: bool
 ) -> None:
-    """Such a name, which CGI takes for the one with a dash, reaches a tool only where it may."""
-    moved = {**ROUTES[4], "pass_fields": passed}
+    """Such a name, which CGI or PHP takes for the one with a dash, reaches a tool where it may."""
+    moved = {**ROUTES[4], "pass_fields": [name] if passes else []}
     gate = await start_gate(upstream.url, route=[dict(ROUTES[0]), moved])
-    head = b"POST /moved/a HTTP/1.1\r\nHost: gate.test\r\nUpload_Concat: final;/moved/b\r\n\r\n"
+    head = f"POST /moved/a HTTP/1.1\r\nHost: gate.test\r\n{name}: final;/moved/b\r\n\r\n"
 
-    assert (await ask(gate.port, head)).status == 200
-    assert upstream.requests[0].values("Upload_Concat") == told
+    assert (await ask(gate.port, head.encode())).status == 200
+    assert upstream.requests[0].values(name) == ([b"final;/public/in/b"] if passes else [])
+
+
+async def test_a_path_in_a_field_with_an_odd_name_is_judged(
+    start_gate: Start, upstream: RawUpstream
+) -> None:
+    """A name with a dot, which PHP takes for the one with a dash, is no way around a rule."""
+    public = {**ROUTES[0], "pass_fields": ["X.Amz.Copy.Source"]}
+    gate = await start_gate(upstream.url, route=[public, dict(ROUTES[2])])
+    for path, status in (("/read/x", 403), ("/public/x", 200)):
+        fields = {"X.Amz.Copy.Source": path}
+        assert (await say(gate, "PUT", "/public/a", None, **fields)).status == status
 
 
 async def test_a_port_that_a_proxy_left_out_of_the_host_is_the_visitors(
