@@ -30,7 +30,7 @@ from pathlib import Path
 import aiohttp
 from aiohttp import web
 from login import Person, signed_in_cookies
-from mixed_soak import Part
+from mixed_soak import TABLES, Part
 from process import BenchError, family, free_port, program
 
 from tailchat_gate.demo.store import App
@@ -82,7 +82,8 @@ _SERVER = """\
     server {name} 127.0.0.1:{port} check port {admin}
     server {name}-unchecked 127.0.0.1:{port} backup
 """
-_CONFIG = """\
+_CONFIG = (
+    """\
 [server]
 public_url = "{url}"
 listen = "127.0.0.1:{port}"
@@ -91,12 +92,6 @@ trusted_proxies = ["127.0.0.1"]
 workers = 2
 drain_delay = "1s"
 shutdown_timeout = "5s"
-[tailchat]
-api_url = "{tailchat}"
-client_id = "{client}"
-client_secret = "{secret}"
-[session]
-secret = "{session}"
 [state]
 url = "{redis}"
 [limits]
@@ -105,15 +100,9 @@ client_requests = 100000
 level = "warning"
 access_file = "{log}.access"
 audit_file = "{log}.audit"
-[[route]]
-name = "tool"
-upstream = {tools}
-health = {{ path = "/healthz", interval = "1s" }}
-[[route]]
-name = "extra-{turn}"
-path = "/extra-{turn}"
-upstream = "static:204"
 """
+    + TABLES
+)
 
 
 class Gate(Part):

@@ -46,22 +46,14 @@ _DOWN = 2.0
 _ONCE = ("GET 200", "stranger 401", "sign-in done", "WebSocket done")
 #: Seconds between two disturbances.
 _QUIET = 6.0
-_CONFIG = """\
-[server]
-public_url = "{url}"
-listen = "{listen}"
-admin_listen = "{admin}"
-workers = {workers}
+#: What the configurations of both long runs have.
+TABLES = """\
 [tailchat]
 api_url = "{tailchat}"
 client_id = "{client}"
 client_secret = "{secret}"
 [session]
 secret = "{session}"
-[state]
-{state}
-[log]
-level = "warning"
 [[route]]
 name = "tool"
 upstream = {tools}
@@ -71,6 +63,20 @@ name = "extra-{turn}"
 path = "/extra-{turn}"
 upstream = "static:204"
 """
+_CONFIG = (
+    """\
+[server]
+public_url = "{url}"
+listen = "{listen}"
+admin_listen = "{admin}"
+workers = {workers}
+[state]
+{state}
+[log]
+level = "warning"
+"""
+    + TABLES
+)
 
 
 @dataclass(slots=True)

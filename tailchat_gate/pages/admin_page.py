@@ -6,20 +6,13 @@ from functools import cache
 from importlib.resources import files
 from typing import Final
 
-from jinja2 import DictLoader, Environment, StrictUndefined, Template
+from jinja2 import Template
 from markupsafe import Markup
 
 from tailchat_gate.pages.brand import Brand
-from tailchat_gate.pages.catalogues import catalogues, names, switch_links
-from tailchat_gate.pages.filters import (
-    clean,
-    counted,
-    csp_source,
-    fill,
-    shorten,
-    utc,
-    visible,
-)
+from tailchat_gate.pages.catalogues import catalogues
+from tailchat_gate.pages.environment import make_environment
+from tailchat_gate.pages.filters import clean, csp_source
 from tailchat_gate.pages.language import choose_language
 from tailchat_gate.pages.plots import bars, lines, spark
 
@@ -121,28 +114,10 @@ def _package() -> _Package:
     usual = shared.joinpath("style.css").read_text(encoding="utf-8")
     sources["languages.html"] = shared.joinpath("languages.html").read_text(encoding="utf-8")
     style, script = usual + sources["admin.css"], sources["admin.js"]
-    environment = Environment(
-        loader=DictLoader({n: text for n, text in sources.items() if n.endswith(".html")}),
-        autoescape=True,
-        undefined=StrictUndefined,
-        auto_reload=False,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals.update(
-        names=names(),
-        switch_links=switch_links,
-        script=Markup(script),  # noqa: S704 - the package's own file
-        spark=spark,
-        bars=bars,
-        lines=lines,
-    )
-    environment.filters.update(
-        counted=counted,
-        fill=fill,
-        shorten=shorten,
-        visible=visible,
-        utc=utc,
+    own_script = Markup(script)  # noqa: S704 - the package's own file
+    environment = make_environment(
+        {name: text for name, text in sources.items() if name.endswith(".html")},
+        {"script": own_script, "spark": spark, "bars": bars, "lines": lines},
         seconds=_seconds,
         percent=_percent,
     )

@@ -8,22 +8,13 @@ from importlib.resources import files
 from types import MappingProxyType
 from typing import Any, Final
 
-from jinja2 import DictLoader, Environment, StrictUndefined, Template
+from jinja2 import Template
 from markupsafe import Markup
 
 from tailchat_gate.pages.brand import Brand
-from tailchat_gate.pages.catalogues import catalogues, names, switch_links, with_texts
-from tailchat_gate.pages.filters import (
-    clean,
-    counted,
-    csp_source,
-    fill,
-    initial,
-    local,
-    shorten,
-    utc,
-    visible,
-)
+from tailchat_gate.pages.catalogues import catalogues, with_texts
+from tailchat_gate.pages.environment import make_environment
+from tailchat_gate.pages.filters import clean, csp_source, initial, local
 from tailchat_gate.pages.language import choose_language
 
 #: The most entries of `detail` that a page shows.
@@ -285,32 +276,11 @@ def _package() -> _Package:
     }
     style = sources.pop("style.css")
     scripts = {name: sources.pop(name) for name in sorted(sources) if name.endswith(".js")}
-    environment = Environment(
-        loader=DictLoader(sources),
-        autoescape=True,
-        undefined=StrictUndefined,
-        auto_reload=False,
-        cache_size=-1,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals.update(
-        names=names(),
-        switch_links=switch_links,
-        scripts={
-            name.removesuffix(".js"): Markup(text)  # noqa: S704 - the package's own files
-            for name, text in scripts.items()
-        },
-    )
-    environment.filters.update(
-        counted=counted,
-        fill=fill,
-        shorten=shorten,
-        initial=initial,
-        visible=visible,
-        utc=utc,
-        local=local,
-    )
+    own_scripts = {
+        name.removesuffix(".js"): Markup(text)  # noqa: S704 - the package's own files
+        for name, text in scripts.items()
+    }
+    environment = make_environment(sources, {"scripts": own_scripts}, initial=initial, local=local)
     for name in sources:  # those that others extend or import, too
         environment.get_template(name)
     templates = {page: environment.get_template(f"{page}.html") for page in _PAGES}

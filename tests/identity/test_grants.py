@@ -5,6 +5,7 @@ import json
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +44,15 @@ Start = Callable[..., Any]
 
 
 @pytest.fixture
-async def gate(start_gate: Start, upstream: RawUpstream, tmp_path: Path) -> RunningGate:
+def start_stored(start_gate: Start, upstream: RawUpstream, tmp_path: Path) -> Start:
+    """Return a function that starts a gate on one and the same store."""
+    return partial(start_gate, upstream.url, route=ROUTES, state={"path": str(tmp_path)})
+
+
+@pytest.fixture
+async def gate(start_stored: Start) -> RunningGate:
     """Return a gate with three routes that do not list Alice."""
-    found = await start_gate(upstream.url, route=ROUTES, state={"path": str(tmp_path)})
+    found = await start_stored()
     assert isinstance(found, RunningGate)
     return found
 
@@ -130,15 +137,12 @@ async def test_a_websocket_ends_with_its_grant(
             assert await tunnel.client.reader.readexactly(len(expected)) == expected
 
 
-async def test_a_grant_is_known_after_a_restart(
-    start_gate: Start, upstream: RawUpstream, tmp_path: Path
-) -> None:
+async def test_a_grant_is_known_after_a_restart(start_stored: Start) -> None:
     """A second gate reads it from the store, and hears of its end while it runs."""
-    sections: dict[str, Any] = {"route": ROUTES, "state": {"path": str(tmp_path)}}
-    first = await start_gate(upstream.url, **sections)
+    first = await start_stored()
     grant = _grant(first)
     await _put(first, grant)
-    second = await start_gate(upstream.url, **sections)
+    second = await start_stored()
     assert await _status(second) == 200
 
     await _put(first, grant.revoked(first.clock()))
@@ -147,18 +151,15 @@ async def test_a_grant_is_known_after_a_restart(
     assert await _status(second) == 403
 
 
-async def test_a_clock_that_is_set_back_revives_no_revoked_grant(
-    start_gate: Start, upstream: RawUpstream, tmp_path: Path
-) -> None:
+async def test_a_clock_that_is_set_back_revives_no_revoked_grant(start_stored: Start) -> None:
     """Neither in the gate that runs nor in one that reads the store then."""
-    sections: dict[str, Any] = {"route": ROUTES, "state": {"path": str(tmp_path)}}
-    first = await start_gate(upstream.url, **sections)
+    first = await start_stored()
     grant = _grant(first)
     await _put(first, grant)
     first.clock.now += 1200
     await _put(first, grant.revoked(first.clock()))
     first.clock.now -= 600
-    second = await start_gate(upstream.url, **sections)
+    second = await start_stored()
 
     assert [await _status(gate) for gate in (first, second)] == [403, 403]
 

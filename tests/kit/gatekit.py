@@ -308,32 +308,22 @@ class PausedAnswer:
 
 
 @dataclass
-class RawUpstream:
-    """An upstream that keeps every request's bytes and answers with given bytes."""
+class LoopbackServer:
+    """A server on loopback, whose connections end with the block."""
 
-    answer: bytes | Answer = OK
-    requests: list[Received] = field(default_factory=list)
-    connections: int = 0
-    open_connections: int = 0
-    #: For one that speaks https, by the name localhost.
-    tls: ssl.SSLContext | None = None
-    #: Where it listens, 0 for any.
-    port: int = 0
-    _server: asyncio.Server | None = None
-    _tasks: set["asyncio.Task[Any]"] = field(default_factory=set)
+    _server: asyncio.Server | None = field(default=None, init=False)
+    _tasks: set["asyncio.Task[None]"] = field(default_factory=set, init=False)
 
-    @property
-    def url(self) -> str:
-        """Its URL."""
-        assert self._server is not None
-        port = self._server.sockets[0].getsockname()[1]
-        return f"http://127.0.0.1:{port}" if self.tls is None else f"https://localhost:{port}"
+    def options(self) -> dict[str, Any]:
+        """Return what is special of its socket."""
+        return {"port": 0}
+
+    async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection."""
+        raise NotImplementedError
 
     async def __aenter__(self) -> Self:
-        # Hundreds may come at once: with a short queue the kernel lets some wait for seconds.
-        self._server = await asyncio.start_server(
-            self._serve, "127.0.0.1", self.port, limit=2**20, ssl=self.tls, backlog=1024
-        )
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", **self.options())
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -347,6 +337,42 @@ class RawUpstream:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
+        try:
+            await self.converse(reader, writer)
+        except (ConnectionError, asyncio.CancelledError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            self._tasks.discard(task)
+            writer.close()
+
+
+@dataclass
+class RawUpstream(LoopbackServer):
+    """An upstream that keeps every request's bytes and answers with given bytes."""
+
+    answer: bytes | Answer = OK
+    requests: list[Received] = field(default_factory=list)
+    connections: int = 0
+    open_connections: int = 0
+    #: For one that speaks https, by the name localhost.
+    tls: ssl.SSLContext | None = None
+    #: Where it listens, 0 for any.
+    port: int = 0
+
+    @property
+    def url(self) -> str:
+        """Its URL."""
+        assert self._server is not None
+        port = self._server.sockets[0].getsockname()[1]
+        return f"http://127.0.0.1:{port}" if self.tls is None else f"https://localhost:{port}"
+
+    def options(self) -> dict[str, Any]:
+        """As in the base class."""
+        # Hundreds may come at once: with a short queue the kernel lets some wait for seconds.
+        return {"port": self.port, "limit": 2**20, "ssl": self.tls, "backlog": 1024}
+
+    async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """As in the base class."""
         self.connections += 1
         self.open_connections += 1
         try:
@@ -359,12 +385,8 @@ class RawUpstream:
                 request.body = await read_body(request, reader)
                 writer.write(self.answer)
                 await writer.drain()
-        except (ConnectionError, asyncio.CancelledError, asyncio.IncompleteReadError):
-            pass
         finally:
             self.open_connections -= 1
-            self._tasks.discard(task)
-            writer.close()
 
 
 async def _read_head(reader: asyncio.StreamReader) -> bytes:

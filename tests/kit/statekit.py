@@ -4,12 +4,15 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 from tailchat_gate.state.bookkeeping import Health
 from tailchat_gate.state.sqlite.store import SqliteStore
-from tailchat_gate.state.store import Changes, Kind, Record
+from tailchat_gate.state.store import Changes, Kind, Record, Store
 
 START = 1_800_000_000.0
+StoreT = TypeVar("StoreT", bound=Store)
+ProcessT = TypeVar("ProcessT", bound="StoreProcess[Any]")
 
 
 class Clock:
@@ -60,14 +63,14 @@ class Notes:
         self.held = {key: record for key, record in self.held.items() if record.sub != sub}
 
 
-class Process:
+class StoreProcess(Generic[StoreT]):
     """What one process has: its store, its follower, and its counted faults."""
 
-    def __init__(self, directory: Path, clock: Callable[[], float], *, busy: float = 0.2) -> None:
+    def __init__(self, make: Callable[[Health], StoreT], room: int = 1024) -> None:
         self.counted: list[str] = []
         self.health = Health(self.counted.append)
-        self.store = SqliteStore(directory, clock, self.health, busy=busy)
-        self.notes = Notes()
+        self.store = make(self.health)
+        self.notes = Notes(room=room)
         self.store.follow(self.notes)
 
     async def put(self, *keys: str, body: str = "{}", sub: str = "") -> None:
@@ -76,6 +79,18 @@ class Process:
         self.notes.held.update((record.key, record) for record in records)
         await self.store.put(records)
 
+    @property
+    def keys(self) -> set[str]:
+        """What is known here."""
+        return set(self.notes.held)
+
+
+class Process(StoreProcess[SqliteStore]):
+    """A process whose store is in a directory."""
+
+    def __init__(self, directory: Path, clock: Callable[[], float], *, busy: float = 0.2) -> None:
+        super().__init__(lambda health: SqliteStore(directory, clock, health, busy=busy))
+
     async def swept(self) -> None:
         """Wait until what expired was deleted."""
         self.store._upkeep._sweep_at = 0
@@ -83,10 +98,26 @@ class Process:
         async with self.store._using:
             pass
 
-    @property
-    def keys(self) -> set[str]:
-        """What is known here."""
-        return set(self.notes.held)
+
+@asynccontextmanager
+async def following(process: ProcessT) -> AsyncIterator[ProcessT]:
+    """Have a process open its store and follow it until the block ends."""
+    await process.store.open()
+    process.store.start()
+    try:
+        yield process
+    finally:
+        await process.store.close()
+
+
+async def check_that_one_follows(here: StoreProcess[StoreT], there: StoreProcess[StoreT]) -> None:
+    """Check that a change of one process is known to the other, once, and in order."""
+    await here.put("a", "b")
+    await until(lambda: there.keys == {"a", "b"})
+    await here.put("a", body='{"n":2}')
+    await until(lambda: there.notes.held["a"].body == '{"n":2}')
+    changes = [[record.key for record in seen.records] for seen in there.notes.seen]
+    assert changes == [[], ["a", "b"], ["a"]]
 
 
 @asynccontextmanager
@@ -94,13 +125,8 @@ async def running(
     directory: Path, clock: Callable[[], float] | None = None, *, busy: float = 0.2
 ) -> AsyncIterator[Process]:
     """Give a process that has opened its store and follows it."""
-    process = Process(directory, clock or Clock(), busy=busy)
-    await process.store.open()
-    process.store.start()
-    try:
+    async with following(Process(directory, clock or Clock(), busy=busy)) as process:
         yield process
-    finally:
-        await process.store.close()
 
 
 async def keys_on_disk(directory: Path) -> set[str]:

@@ -3,9 +3,8 @@
 import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Self
 
-from gatekit import RawClient, until
+from gatekit import LoopbackServer, RawClient, until
 
 from fuzz.reference import reply as responses
 from fuzz.reference import request as requests
@@ -49,14 +48,12 @@ class Arrived:
 
 
 @dataclass
-class StrictUpstream:
+class StrictUpstream(LoopbackServer):
     """An upstream that answers each whole request with its own target."""
 
     connections: list[Arrived] = field(default_factory=list)
     #: Whole requests of all connections, as they became whole.
     whole: list[Request] = field(default_factory=list)
-    _server: asyncio.Server | None = None
-    _tasks: set["asyncio.Task[None]"] = field(default_factory=set)
 
     @property
     def port(self) -> int:
@@ -87,21 +84,8 @@ class StrictUpstream:
         self.connections = [one for one in self.connections if not one.ended]
         self.whole.clear()
 
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
+    async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """As in the base class."""
         arrived = Arrived()
         self.connections.append(arrived)
         try:
@@ -109,12 +93,8 @@ class StrictUpstream:
                 arrived.rest += data
                 self._answer(arrived, writer)
                 await writer.drain()
-        except (ConnectionError, asyncio.CancelledError):
-            pass
         finally:
             arrived.ended = True
-            self._tasks.discard(task)
-            writer.close()
 
     def _answer(self, arrived: Arrived, writer: asyncio.StreamWriter) -> None:
         try:

@@ -8,7 +8,16 @@ from pathlib import Path
 
 import pytest
 from rediskit import redis_server
-from statekit import START, Clock, Notes, Process, keys_on_disk, running, until
+from statekit import (
+    START,
+    Clock,
+    Notes,
+    Process,
+    check_that_one_follows,
+    keys_on_disk,
+    running,
+    until,
+)
 
 from tailchat_gate.state.bookkeeping import LOOK_SECONDS, Health
 from tailchat_gate.state.memory import MemoryStore
@@ -148,13 +157,7 @@ async def test_other_processes_follow_within_half_a_second(tmp_path: Path) -> No
     """A change of one process is known to the other at its next look, once, and in order."""
     assert LOOK_SECONDS < 0.5
     async with running(tmp_path) as here, running(tmp_path) as there:
-        await here.put("a", "b")
-        await until(lambda: there.keys == {"a", "b"})
-        await here.put("a", body='{"n":2}')
-        await until(lambda: there.notes.held["a"].body == '{"n":2}')
-
-        changes = [[record.key for record in seen.records] for seen in there.notes.seen]
-        assert changes == [[], ["a", "b"], ["a"]]
+        await check_that_one_follows(here, there)
 
 
 class FilesOfTwo(Files):

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from gatekit import (
     OK,
+    Answer,
     RawClient,
     RawUpstream,
     Received,
@@ -269,6 +270,18 @@ async def test_a_reply_that_ends_with_its_connection(
     assert old.value("Connection") == "close"
 
 
+def _writing(data: bytes, *, closes: bool) -> Answer:
+    async def answer(
+        request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        writer.write(data)
+        await writer.drain()
+        if closes:
+            writer.close()
+
+    return answer
+
+
 @pytest.mark.parametrize(
     "cut",
     [
@@ -282,15 +295,7 @@ async def test_a_reply_cut_off_is_cut_off_for_the_client(
     gate: RunningGate, upstream: RawUpstream, cut: bytes
 ) -> None:
     """An incomplete reply never looks whole (RFC 9112 section 8)."""
-
-    async def answer(
-        request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        writer.write(cut)
-        await writer.drain()
-        writer.close()
-
-    upstream.answer = answer
+    upstream.answer = _writing(cut, closes=True)
 
     with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
         await ask(gate.port, request_bytes(Cookie=gate.cookie()))
@@ -317,16 +322,7 @@ async def test_a_broken_reply_is_a_502_with_the_request_id(
     gate: RunningGate, upstream: RawUpstream, answer: bytes
 ) -> None:
     """What is not a reply becomes the gate's own 502, and nothing of it reaches the client."""
-
-    async def send(
-        request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        writer.write(answer)
-        await writer.drain()
-        if len(answer) < 1000:
-            writer.close()
-
-    upstream.answer = send
+    upstream.answer = _writing(answer, closes=len(answer) < 1000)
 
     response = await ask(gate.port, request_bytes(Cookie=gate.cookie()))
 

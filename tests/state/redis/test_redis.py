@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 from pydantic import SecretStr
 from rediskit import RedisServer, redis_server
-from statekit import START, Clock, Notes, until
+from statekit import START, Clock, StoreProcess, check_that_one_follows, following, until
 
 from tailchat_gate.state.bookkeeping import Health, StoreFault
 from tailchat_gate.state.redis import database as redis_database
@@ -31,29 +31,15 @@ UNTIL = START + 7200
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-class Gate:
-    """What one process has: its store, its follower, and its counted faults."""
+class Gate(StoreProcess[RedisStore]):
+    """A process whose store is in a server; it has little room."""
 
     def __init__(self, place: RedisPlace, clock: Callable[[], float], patience: float) -> None:
-        self.counted: list[str] = []
-        self.store = RedisStore(place, clock, Health(self.counted.append), patience=patience)
-        self.notes = Notes(room=20)
-        self.store.follow(self.notes)
-
-    async def put(self, *keys: str, body: str = "{}", sub: str = "") -> None:
-        """Note keys, in memory first."""
-        records = [Record("note", key, body, sub) for key in keys]
-        self.notes.held.update((record.key, record) for record in records)
-        await self.store.put(records)
+        super().__init__(lambda health: RedisStore(place, clock, health, patience=patience), 20)
 
     async def reserve(self, key: str) -> ReservationStatus:
         """Try to reserve a key."""
         return (await self.store.reserve("login", key, until=UNTIL, room=100)).status
-
-    @property
-    def keys(self) -> set[str]:
-        """What is known here."""
-        return set(self.notes.held)
 
 
 @asynccontextmanager
@@ -61,13 +47,8 @@ async def gate(
     server: RedisServer, clock: Callable[[], float] | None = None, *, patience: float = 40
 ) -> AsyncIterator[Gate]:
     """Give a process that follows the server; only tests of a frozen one lack patience."""
-    made = Gate(server.place, clock or Clock(), patience)
-    await made.store.open()
-    made.store.start()
-    try:
+    async with following(Gate(server.place, clock or Clock(), patience)) as made:
         yield made
-    finally:
-        await made.store.close()
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
@@ -87,13 +68,7 @@ async def server(running: RedisServer) -> RedisServer:
 async def test_others_follow(server: RedisServer) -> None:
     """A change of one process is known to the other, once, and in order."""
     async with gate(server) as here, gate(server) as there:
-        await here.put("a", "b")
-        await until(lambda: there.keys == {"a", "b"})
-        await here.put("a", body='{"n":2}')
-        await until(lambda: there.notes.held["a"].body == '{"n":2}')
-
-        changes = [[record.key for record in seen.records] for seen in there.notes.seen]
-        assert changes == [[], ["a", "b"], ["a"]]
+        await check_that_one_follows(here, there)
         async with gate(server) as third:
             assert third.keys == {"a", "b"}
 
