@@ -110,6 +110,7 @@ def explain(
 ) -> None:
     """Explain a request for URL: its route, rules and decision, and what the tool gets.
 
+    URL may lack its scheme, or be a path on the gate's own host.
     A refusal of a person or a machine ends with what would let them in.
 
     The command looks up locks, grants and the members of Tailchat's groups in the stored state, but

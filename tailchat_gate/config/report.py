@@ -17,16 +17,19 @@ _IDS: Final = (
     "people see their ID on the page /oauth2/userinfo, and `tailchat-gate refusals` lists the "
     "IDs of people who were refused; `tailchat-gate tailchat-groups` lists groups"
 )
+_OF_APP: Final = "it is the \"App {}\" of the app's page in Tailchat's open platform"
 #: The hint for a problem, by its key.
 _COMMANDS: Final = MappingProxyType(
     {
         re.compile(r"session\.secrets?(?:\[[0-9]+\])?"): "`tailchat-gate secret` prints a new one",
         re.compile(r"token\[[0-9]+\]\.hash"): "`tailchat-gate token NAME` prints a token's",
         re.compile(r"groups\..*"): _IDS,
+        re.compile(r"tailchat\.client_id"): _OF_APP.format("ID"),
+        re.compile(r"tailchat\.client_secret(?:_file)?"): _OF_APP.format("Secret"),
     }
 )
 #: Parts of a problem's text that already say what to do.
-_HINTS: Final = ("`tailchat-gate", "did you mean", "is set too")
+_HINTS: Final = ("`tailchat-gate", "did you mean", "is set too", "open platform")
 _NO_FILE: Final = "`tailchat-gate init` writes a first one; --config names another"
 Severity = Literal["error", "warning", "note"]
 #: Colours a part of a report: takes the text and its kind, a Severity, "place" or "help".

@@ -69,7 +69,7 @@ def read_typed(text: str, method: str, settings: Settings, typed: bytes = b"") -
     Non-ASCII letters and spaces are escaped as in browsers; everything else is unchanged.
     `typed` holds the lines of further fields. Raises NoRequestError.
     """
-    match = _URL.fullmatch(text)
+    match = _URL.fullmatch(_whole(text, settings.server.public_url))
     if match is None:
         raise NoRequestError('URL: expected a URL such as "https://wiki.example.com/page"')
     if METHOD.fullmatch(method) is None:
@@ -86,6 +86,16 @@ def read_typed(text: str, method: str, settings: Settings, typed: bytes = b"") -
     if read is None:
         raise NoRequestError("--header: expected fields of one request")
     return read[0]
+
+
+def _whole(text: str, public_url: str) -> str:
+    """Complete a URL that may lack its scheme, or its host too (then that of `public_url`)."""
+    if text.startswith("/"):
+        return public_url + text
+    scheme, mark, _ = text.partition("://")
+    if mark and "/" not in scheme:
+        return text
+    return f"{public_url.partition(':')[0]}://{text}"
 
 
 def _ascii(authority: str) -> str:

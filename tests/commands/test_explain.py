@@ -307,3 +307,12 @@ async def test_the_gate_says_of_a_lock_what_explain_says(
                 assert reason == line["reason"], (host, path, who)
                 assert let_in or f"{reason}, {response.status}" in said.output
                 assert reason not in {"locked", "maintenance"} or "because of:" in said.output
+
+
+@pytest.mark.parametrize("typed", ["gate.test/open", "/open", "gate.test:8080/open#part"])
+def test_a_url_may_be_typed_in_part(config: Path, typed: str) -> None:
+    """A host without a scheme, or a path alone, is of the gate's own address."""
+    code, said = _explained(config, typed, "GET", None)
+
+    assert code == 0
+    assert said.startswith("request:    GET /open on gate.test")

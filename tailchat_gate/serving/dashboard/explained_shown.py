@@ -41,9 +41,7 @@ async def explained_shown(
     if METHOD.fullmatch(method) is None:
         return {"wrong": FormOutcome("invalid-method", {"text": method}).shown(), "field": "method"}
     try:
-        request: TypedRequest = read_typed(
-            _whole(url.strip()[:_LONGEST], settings), method, settings
-        )
+        request: TypedRequest = read_typed(url.strip()[:_LONGEST], method, settings)
     except NoRequestError:
         return {"wrong": FormOutcome("invalid-url", {"text": url.strip()}).shown(), "field": "url"}
     shown = _explained(generation, request, _asker(generation, meant))
@@ -58,17 +56,6 @@ def _explained(generation: Generation, request: TypedRequest, asker: Asker) -> d
     if not allowed:
         lines += map(remedy_line, lets_in(settings, request, asker, table))
     return {"allowed": allowed, "lines": lines[:_MOST_LINES]}
-
-
-def _whole(text: str, settings: Settings) -> str:
-    """Complete a URL that may lack its scheme, or its host too (then that of `public_url`)."""
-    public = settings.server.public_url
-    if text.startswith("/"):
-        return public + text
-    scheme, mark, _ = text.partition("://")
-    if mark and "/" not in scheme:
-        return text
-    return f"{public.partition(':')[0]}://{text}"
 
 
 def _wrong_token(settings: Settings, who: str) -> FormOutcome | None:
