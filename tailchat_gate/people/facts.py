@@ -3,8 +3,7 @@
 import math
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from tailchat_gate.identity.oauth.responses import Profile, ProfileError, profile_from_userinfo
 from tailchat_gate.reasons import Reason
@@ -18,8 +17,7 @@ CAPACITY: Final = 20_000
 NEVER: Final = -math.inf
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(NamedTuple):
     """An account of Tailchat.
 
     `email` is "" if Tailchat has none, or none that is valid. Anybody can register with any
@@ -27,11 +25,15 @@ class Facts:
     """
 
     profile: Profile
-    email: str = field(default="", repr=False)
+    email: str = ""
     email_verified: bool = False
     is_banned: bool = False
     is_guest: bool = False
     is_bot: bool = False
+
+    def __repr__(self) -> str:
+        """Return what a log may show: no name and no address."""
+        return f"<Facts of {self.profile.sub}>"
 
 
 class Deleted:
@@ -204,7 +206,7 @@ class KnownPeople:
             if keep and not before:
                 known.asked_at = NEVER
             elif not keep and isinstance(known.facts, Facts):
-                known.facts = replace(known.facts, email="")
+                known.facts = known.facts._replace(email="")
 
     def _forget(self, subs: Iterable[str]) -> None:
         for sub in tuple(subs):

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -37,7 +36,7 @@ WIKI, NOTES = "wiki.test", "notes.test"
 HOSHINO = user_named("hoshino")
 SESSION = "tailchat_gate"
 PAGE = {name.replace("-", "_"): value for name, value in NAVIGATION.items()}
-BOB = replace(ALICE, sub="660000000000000000000002", nickname="Bob")
+BOB = ALICE._replace(sub="660000000000000000000002", nickname="Bob")
 
 Start = Callable[..., Any]
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,8 @@ from tailchat_gate.demo.tailchat import StandInTailchat
 from tailchat_gate.identity.oauth.responses import Profile
 from tailchat_gate.people.groups.watch import GroupWatch
 
-BOB = replace(ALICE, sub="660000000000000000000002", nickname="Bob")
-EVE = replace(ALICE, sub="660000000000000000000004", nickname="Eve")
+BOB = ALICE._replace(sub="660000000000000000000002", nickname="Bob")
+EVE = ALICE._replace(sub="660000000000000000000004", nickname="Eve")
 GET_GROUPS = "group/getUserGroups"
 #: The ids of what `GroupScene.make` makes.
 GROUP_ID, ROLE_ID = f"6b{2:022x}", f"6b{3:022x}"

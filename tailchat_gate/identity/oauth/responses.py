@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import quote, unquote_plus
 
 from tailchat_gate.identity.oauth.id_token import JsonObject
@@ -55,8 +55,7 @@ class ProfileError(Exception):
         self.reason = reason
 
 
-@dataclass(frozen=True, slots=True)
-class Profile:
+class Profile(NamedTuple):
     """A Tailchat user; "" for a field without a usable value. Authorize on `sub` alone."""
 
     sub: str

@@ -3,7 +3,6 @@
 import asyncio
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -40,7 +39,7 @@ UNTIL = "2027-01-17T08:00:00Z"
 PAGE = {name.replace("-", "_"): value for name, value in NAVIGATION.items()}
 WIKI = "wiki.test"
 HOSHINO = user_named("hoshino")
-BOB = replace(ALICE, sub="660000000000000000000002", nickname="Bob")
+BOB = ALICE._replace(sub="660000000000000000000002", nickname="Bob")
 
 Start = Callable[..., Any]
 

@@ -90,7 +90,7 @@ async def test_few_questions_at_once(scene: Story) -> None:
     hang = scene.tailchat.faults.me = Hang()
     people = [
         SessionRecord.begin(
-            replace(ALICE, sub=f"{number:024x}"),
+            ALICE._replace(sub=f"{number:024x}"),
             now=scene.clock(),
             login="x",
             tokens=TokenSet(f"token-{number}"),

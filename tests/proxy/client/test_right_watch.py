@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from tailchat_gate.proxy.message.websocket_frames import close_frame
 
 pytestmark = pytest.mark.both_loops
 
-BOB = replace(ALICE, sub="660000000000000000000002", nickname="Bob")
+BOB = ALICE._replace(sub="660000000000000000000002", nickname="Bob")
 OTHER_SECRET = "w7Tn3LqYv9HsKd2RmXc5JzBf8GpVe4UaNi6QoWtE"
 TOKEN = make_token(b"\1" * 32)
 OTHER_TOKEN = make_token(b"\2" * 32)

@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -48,7 +47,7 @@ NOW_IS = datetime.fromtimestamp(START, UTC)
 HOUR = 3600
 LOCK = Lock(f"sub:{SUB}", NOW, None, "enough")
 OUT = SignedOut(f"sub:{SUB}", NOW, NOW + 13 * HOUR)
-BOB = replace(ALICE, sub="660000000000000000000002", nickname="Bob")
+BOB = ALICE._replace(sub="660000000000000000000002", nickname="Bob")
 UPGRADE = {
     "Connection": "Upgrade",
     "Upgrade": "websocket",

@@ -6,7 +6,7 @@ import shutil
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from html import unescape
 from pathlib import Path
 from typing import Final
@@ -39,7 +39,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 NAME: Final = "X-Tailchat-Assertion"
 #: What a tool must decode and escape.
 NICKNAME: Final = "星 %41+<i>&amp"
-PERSON: Final = replace(ALICE, nickname=NICKNAME)
+PERSON: Final = ALICE._replace(nickname=NICKNAME)
 MODULES: Final = ("express@5.1.0", "jose@6.1.0")
 
 
