@@ -4,7 +4,7 @@ import logging
 import os
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 import click
 
@@ -62,6 +62,14 @@ def serve(config: Path) -> None:
         raise
 
 
+def _refuse_log(key: str, error: OSError) -> NoReturn:
+    """End the command because a log cannot be opened."""
+    text = f"log.{key} cannot be opened: {error.filename}: {error.strerror}"
+    denied = isinstance(error, PermissionError)
+    remedy = "; let the gate's user write the file, or make files in its directory"
+    fail(f"{text}{remedy if denied else ''}", EXIT_FAILED)
+
+
 def _serve(config: Path, signals: Signals, before: Predecessor, parent: ParentLink | None) -> None:
     source = Source(config, os.environ)
     loaded = read_from(source)
@@ -73,11 +81,11 @@ def _serve(config: Path, signals: Signals, before: Predecessor, parent: ParentLi
             others.begin()
         set_up_logging(log.level, audit_file=log.audit_file, form=log.format)
     except OSError as error:
-        fail(f"log.audit_file cannot be opened: {error}", EXIT_FAILED)
+        _refuse_log("audit_file", error)
     try:
         can_be_opened(log.access_file)
     except OSError as error:
-        fail(f"log.access_file cannot be opened: {error}", EXIT_FAILED)
+        _refuse_log("access_file", error)
     log_python_faults()
     if parent is None:
         _warn(loaded)

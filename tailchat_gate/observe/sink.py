@@ -91,7 +91,7 @@ class RotatedFile(SinkFile):
         if self._descriptor >= 0 and self._is_in_place():
             return False
         self.close()
-        descriptor = os.open(self._path, _FLAGS, _MODE)
+        descriptor = _opened(self._path)
         status = os.fstat(descriptor)
         if stat.S_ISREG(status.st_mode):
             os.set_blocking(descriptor, True)
@@ -123,6 +123,20 @@ class RotatedFile(SinkFile):
         if descriptor >= 0:
             with suppress(OSError):
                 os.close(descriptor)
+
+
+def _opened(path: str) -> int:
+    """Open a log; one that root creates gets the owner of its directory, who may go on with it."""
+    if os.geteuid() != 0:
+        return os.open(path, _FLAGS, _MODE)
+    try:
+        descriptor = os.open(path, _FLAGS | os.O_EXCL, _MODE)
+    except FileExistsError:
+        return os.open(path, _FLAGS, _MODE)
+    like = Path(path).parent.stat()
+    if like.st_uid != 0:
+        os.fchown(descriptor, like.st_uid, like.st_gid)
+    return descriptor
 
 
 def _ends_within_a_line(descriptor: int) -> bool:

@@ -164,7 +164,7 @@ async def test_check_tells_of_directories_that_a_start_would_miss(tmp_path: Path
     for key in ("state.path", "log.audit_file"):
         assert f"warning: {key}: this machine has no directory {gone}; " in err
     assert started == 1
-    assert "No such file or directory" in told
+    assert told == f"log.audit_file cannot be opened: {gone}/audit: No such file or directory\n"
 
 
 def test_check_tells_every_problem_and_no_secret(tmp_path: Path) -> None:

@@ -275,6 +275,21 @@ async def test_a_log_is_for_the_gate_and_its_group(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give a directory away")
+def test_a_log_that_root_made_is_for_the_gates_user(tmp_path: Path) -> None:
+    """After a first start by hand the service can go on with it; what is there keeps its owner."""
+    there, made = tmp_path / "there.log", tmp_path / "made.log"
+    there.touch()
+    os.chown(tmp_path, 12_345, 12_346)
+    for path in (there, made):
+        log = RotatedFile(str(path))
+        log.open()
+        log.close()
+
+    assert [path.stat().st_uid for path in (there, made)] == [0, 12_345]
+    assert made.stat().st_gid == 12_346
+
+
 async def test_a_rotated_file_gets_whole_lines(tmp_path: Path) -> None:
     """After a move the lines go on in a new file, and one whose directory is gone is waited for."""
     folder = tmp_path / "logs"
