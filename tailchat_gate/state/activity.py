@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Final
 
 from tailchat_gate.observe.audit import MAX_REFUSALS, Audit, Person, Refusal
-from tailchat_gate.state.store import Changes, Kind, Record
+from tailchat_gate.state.store import LAST_SECOND, Changes, Kind, Record, is_second
 from tailchat_gate.syntax import COMPACT
 
 REFUSAL: Final = "refusal"
@@ -80,9 +80,25 @@ def _read_refusal(record: Record) -> Refusal | None:
     try:
         fields = json.loads(record.body)
         fields["person"] = Person(*fields["person"])
-        return Refusal(**fields)
-    except (ValueError, TypeError, LookupError):
+        refusal = Refusal(**fields)
+    except (ValueError, TypeError, LookupError, RecursionError):
         return None
+    return refusal if _is_valid(refusal) else None
+
+
+def _is_valid(refusal: Refusal) -> bool:
+    """Whether every field has the form that the gate writes."""
+    person = refusal.person
+    texts = (person.sub, person.nickname, person.discriminator, refusal.route, refusal.host)
+    return (
+        all(isinstance(text, str) for text in (*texts, refusal.path, refusal.reason))
+        and all(map(_is_moment, (refusal.first, refusal.last)))
+        and type(refusal.count) is int
+    )
+
+
+def _is_moment(value: object) -> bool:
+    return isinstance(value, int | float) and 0 <= value <= LAST_SECOND
 
 
 class TokenUse:
@@ -127,6 +143,6 @@ def _use_record(name: str, at: float) -> Record:
 def _read_use(record: Record) -> float | None:
     try:
         at = json.loads(record.body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return float(at) if isinstance(at, int) else None
+    return float(at) if is_second(at) else None

@@ -2,7 +2,7 @@
 
 from zlib import crc32
 
-from tailchat_gate.state.store import MAX_TEXT, Record
+from tailchat_gate.state.store import MAX_TEXT, Record, is_second
 
 #: A record with its number.
 Row = tuple[int, Record]
@@ -29,6 +29,8 @@ def from_row(row: tuple[object, ...]) -> Row | None:
     if not (isinstance(sub, str) and isinstance(body, str)):
         return None
     if not (until is None or isinstance(until, int)) or len(key) + len(body) > MAX_TEXT:
+        return None
+    if not (until is None or is_second(until)):
         return None
     record = Record(kind, key, body, sub, until)
     if checksum(record) != written:

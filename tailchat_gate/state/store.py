@@ -267,9 +267,15 @@ class Followers:
                 by_kind[record.kind].append(record)
             elif record.kind == ERASURE and record.intact and not complete:
                 self._erase(record.key, in_force=record.body == ALL_OF_IT)
+        faults: list[Exception] = []
         for name, follower in self._followers.items():
             if complete or by_kind[name]:
-                follower.take(Changes(by_kind[name], complete, doubtful))
+                try:
+                    follower.take(Changes(by_kind[name], complete, doubtful))
+                except Exception as fault:  # noqa: BLE001 - the others must get theirs
+                    faults.append(fault)
+        if faults:
+            raise ExceptionGroup("records could not be taken in", faults)
 
     def known(self, *, lost: bool) -> list[Record]:
         """Return the records that the store must hold; see Follower.known."""

@@ -1,7 +1,6 @@
 """The members of Tailchat's groups as records of the store, so that they survive a restart."""
 
 import base64
-import binascii
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
@@ -20,6 +19,8 @@ RETENTION: Final = 2 * 86_400
 PART_RETENTION: Final = 8 * 86_400
 _ROOM: Final = 256
 _ID_BYTES: Final = 12
+#: What reading a record that no gate has written may raise; a binascii.Error is a ValueError.
+_DAMAGED: Final = (ValueError, TypeError, LookupError, OverflowError, RecursionError)
 
 
 def to_records(source: MemberSource, known: SourceMembers, *, whole: bool = True) -> list[Record]:
@@ -64,7 +65,7 @@ def _read(key: str, bodies: dict[str, str]) -> SourceMembers | None:
             packed[start : start + _ID_BYTES].hex() for start in range(0, len(packed), _ID_BYTES)
         )
         return SourceMembers(people, float(head["at"]), bool(head["gone"]), head["digest"])
-    except (ValueError, TypeError, LookupError, binascii.Error):
+    except _DAMAGED:
         return None
 
 
@@ -76,7 +77,7 @@ def _compact(records: Sequence[Record]) -> Sequence[Record]:
             try:
                 head = json.loads(record.body)
                 heads[record.key] = head["digest"], head["parts"]
-            except (ValueError, TypeError, LookupError):
+            except _DAMAGED:
                 continue
     return [record for record in records if _belongs(record, heads)]
 
@@ -132,7 +133,7 @@ def _has(record: Record, sub: str) -> bool:
     try:
         packed = base64.b64decode(json.loads(record.body)["members"])
         return bytes.fromhex(sub) in packed
-    except (ValueError, TypeError, LookupError):
+    except _DAMAGED:
         return False
 
 

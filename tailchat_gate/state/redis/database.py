@@ -117,6 +117,9 @@ class RedisDatabase:
             )
             if not known:
                 return RowsRead((), replaced=True), start
+            if not head.isdigit():
+                problem = "the numbers of changes in Redis are damaged: empty it, gates write again"
+                raise StoreFault(FaultKind.UNREADABLE, problem)
             for entry in page:
                 row = _row(*entry)
                 lost += row is None
@@ -322,9 +325,9 @@ def _row(seq: bytes, kind: bytes, key: bytes, document: bytes) -> Row | None:
     try:
         names = (kind.decode("utf-8", "surrogatepass"), key.decode("utf-8", "surrogatepass"))
         sub, until, body, checksum = json.loads(document)
+        return from_row((int(seq), *names, sub, until, body, checksum))
     except (ValueError, TypeError, RecursionError):
         return None
-    return from_row((int(seq), *names, sub, until, body, checksum))
 
 
 def _bytes(text: str) -> bytes:

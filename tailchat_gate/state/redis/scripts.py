@@ -17,32 +17,45 @@ The last four have times of the server's clock, because clocks of gates differ.
 
 from typing import Final
 
+from tailchat_gate.state.store import MAX_TEXT
+
+#: The longest document of a record, in bytes; JSON takes six for a character at most.
+_MOST_BYTES: Final = 8 * MAX_TEXT
+#: Returns a document, "" for none and for one that no gate has written: it may be too long to be
+#: sent in time, and would keep all other records from being read.
+_DOCUMENT: Final = f"""
+local function document(records, key)
+    if redis.call('HSTRLEN', records, key) > {_MOST_BYTES} then return '' end
+    return redis.call('HGET', records, key) or ''
+end
+"""
+
 #: KEYS log, changes. ARGV prefix, mark that was read, after, limit, mark that was written.
 #: Returns whether both marks are known, the last mark and its number, and numbers and documents.
-READ: Final = """
+READ: Final = f"""{_DOCUMENT}
 local head = redis.call('ZRANGE', KEYS[1], -1, -1, 'WITHSCORES')
 local known = 1
 if ARGV[2] ~= '' and not redis.call('ZSCORE', KEYS[1], ARGV[2]) then known = 0 end
 if ARGV[5] ~= '' and not redis.call('ZSCORE', KEYS[1], ARGV[5]) then known = 0 end
 local found = redis.call(
     'ZRANGEBYSCORE', KEYS[2], '(' .. ARGV[3], '+inf', 'WITHSCORES', 'LIMIT', 0, ARGV[4])
-local rows = {}
+local rows = {{}}
 for i = 1, #found, 2 do
     local kind, key = string.match(found[i], '^(%S+) (.*)$')
-    local document = redis.call('HGET', ARGV[1] .. 'records:' .. kind, key)
-    rows[#rows + 1] = {found[i + 1], kind, key, document or ''}
+    local text = kind and document(ARGV[1] .. 'records:' .. kind, key) or ''
+    rows[#rows + 1] = {{found[i + 1], kind or '', key or '', text}}
 end
-return {known, head[1] or '', head[2] or '0', rows}
+return {{known, head[1] or '', head[2] or '0', rows}}
 """
 
 #: KEYS changes. ARGV prefix, then kind and key of each record.
 #: Returns the number and the document of each, "0" and "" where there is none.
-CURRENT: Final = """
-local rows = {}
+CURRENT: Final = f"""{_DOCUMENT}
+local rows = {{}}
 for i = 2, #ARGV, 2 do
     local seq = redis.call('ZSCORE', KEYS[1], ARGV[i] .. ' ' .. ARGV[i + 1])
-    local document = redis.call('HGET', ARGV[1] .. 'records:' .. ARGV[i], ARGV[i + 1])
-    rows[#rows + 1] = {seq or '0', document or ''}
+    local text = document(ARGV[1] .. 'records:' .. ARGV[i], ARGV[i + 1])
+    rows[#rows + 1] = {{seq or '0', text}}
 end
 return rows
 """

@@ -232,6 +232,12 @@ class RedisStore(DatabaseStore):
             await self._read_and_write(now)
         except StoreFault as fault:
             self._failed(fault)
+        except Exception as error:
+            # The followers may not have got what was read, so read everything again.
+            self._lost = True
+            problem = f"a fault inside the gate: {type(error).__name__}"
+            self._failed(StoreFault(FaultKind.UNREADABLE, problem))
+            raise
 
     async def _read_and_write(self, now: float) -> None:
         """Read what is new, and do what is due. Raises StoreFault."""

@@ -181,6 +181,60 @@ async def test_damaged_records_lift_nothing(server: RedisServer) -> None:
             assert third.notes.held["a"].intact
 
 
+@pytest.mark.parametrize(
+    ("member", "document"),
+    [("", ""), ("junk", ""), ("note a", "x" * 1_000_000), ("note a", '["",true,"{}",1]')],
+)
+async def test_rubbish_hides_no_change(server: RedisServer, member: str, document: str) -> None:
+    """What no gate has written is damage: others still follow, and a gate can start."""
+    async with gate(server) as here, gate(server) as there:
+        await here.put("a")
+        await until(lambda: there.keys == {"a"})
+        async with server.client() as client:
+            await client.hset(f"{redis_database.PREFIX}records:note", "a", document)
+            await client.zadd(f"{redis_database.PREFIX}changes", {member: 9})
+        await until(lambda: "damaged" in there.counted)
+        await here.put("b")
+        await until(lambda: there.keys == {"a", "b"})
+
+        async with gate(server) as third:
+            assert third.keys == {"a", "b"}
+            assert all(record.intact for record in third.notes.held.values())
+
+
+async def test_numbers_that_cannot_be_counted_on_are_a_fault(server: RedisServer) -> None:
+    """Running gates say so and go on with what they know, until the server is emptied."""
+    async with gate(server) as here, gate(server) as there:
+        await here.put("a")
+        await until(lambda: there.keys == {"a"})
+        async with server.client() as client:
+            await client.zadd(f"{redis_database.PREFIX}log", {"junk": 2.0**70})
+        await until(lambda: there.store.faults)
+        assert there.keys == {"a"}
+        with pytest.raises(StoreError, match="damaged"):
+            await Gate(server.place, Clock(), 40).store.open()
+        await server.empty()
+        await until(lambda: not there.store.faults and not here.store.faults)
+        await here.put("b")
+        await until(lambda: there.keys == {"a", "b"})
+
+
+async def test_a_fault_in_taking_a_change_is_told_and_the_change_read_again(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It shows among the faults of the store while it lasts, and nothing is missed after it."""
+
+    def fail(_: object) -> None:
+        raise ZeroDivisionError
+
+    async with gate(server) as here, gate(server) as there:
+        with monkeypatch.context() as patched:
+            patched.setattr(there.notes, "take", fail)
+            await here.put("a")
+            await until(lambda: there.store.faults)
+        await until(lambda: there.keys == {"a"} and not there.store.faults)
+
+
 async def test_what_expired_long_ago_is_deleted(server: RedisServer) -> None:
     """A sweep deletes records and keys a day after they have expired."""
     clock = Clock()
