@@ -15,8 +15,9 @@ from tailchat_gate.config.overlay import DEFAULT_CONFIG
 from tailchat_gate.identity.seal import new_secret
 from tailchat_gate.syntax import ROUTE_NAME
 
-#: The mode of secrets for a container, whose user does not exist on this machine.
-_READABLE: Final = 0o444
+#: The mode of secrets for a container, whose user does not exist on this machine; the owner still
+#: has to write the App Secret.
+_READABLE: Final = 0o644
 #: The directory of secrets inside the container of compose.yaml.
 _RUN_SECRETS: Final = "/run/secrets"
 _ID_LATER: Final = '# The App ID that Tailchat shows for the app.\n#client_id = "tc_..."'
@@ -174,11 +175,12 @@ class Places:
 
 @dataclass(frozen=True, slots=True)
 class NewFile:
-    """One file to write, with its mode."""
+    """One file to write, with its mode; `in_closed`: only if no other user can enter its folder."""
 
     path: Path
     text: str = field(repr=False)
     mode: int
+    in_closed: bool = False
 
 
 def new_files(places: Places, answers: FirstAnswers) -> list[NewFile]:
@@ -202,8 +204,8 @@ def new_files(places: Places, answers: FirstAnswers) -> list[NewFile]:
         **names,
     )
     files = [
-        NewFile(places.session_secret, f"{new_secret()}\n", mode),
-        NewFile(places.client_secret, answers.client_secret, mode),
+        NewFile(places.session_secret, f"{new_secret()}\n", mode, in_closed=places.docker),
+        NewFile(places.client_secret, answers.client_secret, mode, in_closed=places.docker),
         NewFile(places.config, config, 0o644 if places.docker else 0o600),
     ]
     if places.docker:
@@ -227,7 +229,7 @@ def write_all(files: Sequence[NewFile]) -> None:
 def _write(file: NewFile, made: list[Path]) -> None:
     folder = file.path.parent
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if file.mode == _READABLE:
+    if file.in_closed:
         _closed_to_others(folder)
     descriptor = os.open(file.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     made.append(file.path)

@@ -1,6 +1,7 @@
 """`init`: asks some questions and writes a first configuration with its secrets."""
 
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -292,11 +293,16 @@ def _next_steps(places: Places, answers: FirstAnswers) -> str:
             "in the proxy that does TLS."
         )
     if places.docker:
-        steps.append(
-            "Build the image, once: docker build --tag "
-            f"tailchat-gate:{__version__} CLONE-OF-THE-GATE"
-        )
-        steps.append(f"Start it in {places.folder.absolute()}: docker compose up --detach")
+        compose = "docker compose"
+        if places.folder != Path():
+            compose = f"cd {shlex.quote(str(places.folder))} && {compose}"
+        tag = f"tailchat-gate:{__version__}"
+        steps += [
+            f"Add the network of the tool to {places.compose}, where its comments say so.",
+            f"Build the image, once: docker build --tag {tag} CLONE-OF-THE-GATE",
+            f"Check it, with Tailchat: {compose} run --rm gate check --online",
+            f"Start it: {compose} up --detach",
+        ]
     else:
         if os.geteuid() == 0:
             steps.append(

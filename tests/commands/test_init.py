@@ -311,9 +311,20 @@ def test_the_container_has_every_file_that_the_configuration_names(docker: Path)
     for name in gate["secrets"]:
         assert f'"/run/secrets/{name}"' in config
         path = docker / compose["secrets"][name]["file"]
-        assert (_mode(path), _mode(path.parent)) == (0o444, 0o700)
+        assert (_mode(path), _mode(path.parent)) == (0o644, 0o700)
     assert "./config.toml:/etc/tailchat-gate/config.toml:ro" in gate["volumes"]
     assert _mode(docker / "config.toml") == 0o644
+
+
+def test_the_steps_for_docker_lead_into_the_directory(tmp_path: Path) -> None:
+    """From the network of the tool and a check to the start, each command as it is typed."""
+    folder = tmp_path / "my gate"
+    told = _init(folder, "--docker", *ANSWERS, "--client-id", "tc_1", "--tool", "http://wiki:80")
+    network, _, check, start = told.output.splitlines()[-4:]
+
+    assert f"Add the network of the tool to {folder}/compose.yaml, where its comments" in network
+    assert check.endswith(f": cd '{folder}' && docker compose run --rm gate check --online")
+    assert start.endswith(f": cd '{folder}' && docker compose up --detach")
 
 
 @pytest.mark.parametrize("mode", [0o755, 0o710])
