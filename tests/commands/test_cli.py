@@ -141,6 +141,15 @@ def test_key_prints_a_key_that_loads(tmp_path: Path) -> None:
     assert first != second
 
 
+@pytest.mark.parametrize(("typed", "near"), [("serv", "serve"), ("explian", "explain")])
+def test_a_command_that_is_mistyped_has_a_neighbour(typed: str, near: str) -> None:
+    """Nobody has to read the list for one letter."""
+    code, _, err = invoke(typed)
+
+    assert code == 2
+    assert err.endswith(f"Error: No such command '{typed}'. Did you mean {near}?\n")
+
+
 async def test_check_says_good_and_what_to_register(tmp_path: Path) -> None:
     """A good file ends with 0 and prints the exact redirect_uri; a tool beside the gate is told."""
     code, out, err = await asyncio.to_thread(invoke, "check", "--config", str(_config(tmp_path)))
