@@ -142,7 +142,7 @@ class RefreshTokens:
         await self._uses.settle(key, outcome)
 
     def _taken_over(self, record: SessionRecord, sealed: bytes) -> SessionRecord:
-        data = self._keys.open(sealed.decode("ascii"))
+        data = self._keys.open(sealed.decode("latin-1"))
         if data is None:
             raise _lost()
         if data == _WITHDRAWN:

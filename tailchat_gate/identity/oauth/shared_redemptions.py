@@ -76,7 +76,7 @@ class SharedRedemptions:
     ) -> Redeemed[T] | Redeemable:
         reservation = await self._logins.reserve(key, until)
         if reservation.status is ReservationStatus.TAKEN:
-            return _read(reservation.outcome, codec)
+            return _read(key, reservation.outcome, codec)
         return Redeemable(full=reservation.status is ReservationStatus.FULL)
 
     async def settle(
@@ -93,7 +93,7 @@ class SharedRedemptions:
             await self._logins.settle(key, Outcome(spent=spent))
             return
         subject = "" if redeemed.result is None else codec.subject(redeemed.result)
-        outcome = Outcome(_write(redeemed, codec), until, spent, subject)
+        outcome = Outcome(_write(key, redeemed, codec), until, spent, subject)
         await self._logins.settle(key, outcome)
 
     async def release(self, key: str) -> None:
@@ -117,19 +117,25 @@ class SharedRedemptions:
         task.add_done_callback(self._releasing.discard)
 
 
-def _write(redeemed: Redeemed[T], codec: Codec[T]) -> bytes:
+def _write(key: str, redeemed: Redeemed[T], codec: Codec[T]) -> bytes:
+    """Seal an outcome with its login, so that it cannot become the outcome of another one."""
     if redeemed.result is not None:
         body = b"+" + codec.dump(redeemed.result)
     else:
         body = b"-" + json.dumps([redeemed.reason, redeemed.detail]).encode()
-    return codec.keys.seal(body).encode()
+    return codec.keys.seal(_mark(key) + body).encode()
 
 
-def _read(sealed: bytes | None, codec: Codec[T] | None) -> Redeemed[T]:
-    """Return the stored outcome, without its data if the sealing key is gone."""
-    body = None if sealed is None or codec is None else codec.keys.open(sealed.decode("ascii"))
-    if not body or codec is None:
+def _mark(key: str) -> bytes:
+    return f"{key} ".encode()
+
+
+def _read(key: str, sealed: bytes | None, codec: Codec[T] | None) -> Redeemed[T]:
+    """Return the stored outcome; without data if the sealing key is gone, or it is another's."""
+    opened = None if sealed is None or codec is None else codec.keys.open(sealed.decode("latin-1"))
+    if opened is None or codec is None or not opened.startswith(_mark(key)):
         return Redeemed()
+    body = opened[len(_mark(key)) :]
     if body[:1] == b"+":
         return Redeemed(codec.load(body[1:]))
     reason, detail = json.loads(body[1:])

@@ -30,7 +30,7 @@ from tailchat_gate.reasons import Reason
 from tailchat_gate.state import waiting
 from tailchat_gate.state.bookkeeping import Health
 from tailchat_gate.state.sqlite.store import SqliteStore
-from tailchat_gate.state.store import Store
+from tailchat_gate.state.store import Outcome, Store
 
 EXPIRES = START + 7200
 KEYS = KeyRing([SECRET.encode()], "outcome")
@@ -196,6 +196,23 @@ async def test_a_full_store_refuses_another_login(make: Make) -> None:
         await _redeem(await make(1), Redemption("never"), "b")
 
     assert await _redeem(await make(1), Redemption("never")) == "session"
+
+
+@pytest.mark.parametrize("copied", [True, False])
+async def test_what_was_put_in_the_place_of_an_outcome_signs_nobody_in(
+    make: Make, tmp_path: Path, clock: Clock, *, copied: bool
+) -> None:
+    """Neither the outcome of another login nor rubbish is taken for that of a used login."""
+    await _redeem(await make(), Redemption(), "another")
+    store = SqliteStore(tmp_path, clock, Health())
+    await store.open()
+    found = (await store.find_reservation("login", "another")).outcome if copied else b"\xff junk"
+    await store.reserve("login", "own", until=EXPIRES, room=100)
+    await store.settle("login", "own", Outcome(found, EXPIRES))
+    await store.close()
+
+    with pytest.raises(AlreadyUsed):
+        await _redeem(await make(), Redemption("never"), "own")
 
 
 async def test_an_outcome_under_a_key_that_is_gone_is_not_read(make: Make) -> None:
