@@ -152,7 +152,7 @@ def _as_text(name: str, findings: _Findings) -> None:
     click.echo(f"{name}: {state}, {counted(len(settings.route), 'route')}")
     for route in settings.route:
         click.echo(f"  {route.name}: {', '.join(route.allow)}")
-    click.echo(f"redirect_uri to register in Tailchat: {settings.redirect_uri}")
+    click.echo(f"callback address to enter in Tailchat: {settings.redirect_uri}")
     if not findings.starts:
         click.echo(_NOT_HERE, err=True)
     if findings.errors:

@@ -158,7 +158,7 @@ def init(
         )
         click.echo(
             f"\nCreate an app in Tailchat's open platform and switch on OAuth for it.\n"
-            f"Its one callback (redirect_uri), exactly:\n\n    {answers.callback}\n"
+            f"Its one callback address, exactly:\n\n    {answers.callback}\n"
         )
         if asks:
             answers = _with_app(answers)

@@ -158,7 +158,7 @@ async def test_check_says_good_and_what_to_register(tmp_path: Path) -> None:
     assert re.findall("^[a-z]+: .*", err, re.MULTILINE) == [err.partition("\n")[0]]
     assert re.match("note: server.public_url: tool can be reached at 127.0.0.1, ", err)
     assert "good, 1 route" in out
-    assert "http://127.0.0.1:4180/oauth2/callback" in out
+    assert "callback address to enter in Tailchat: http://127.0.0.1:4180/oauth2/callback" in out
 
 
 async def test_check_tells_of_directories_that_a_start_would_miss(tmp_path: Path) -> None:
