@@ -177,7 +177,8 @@ def program() -> str:
     found = shutil.which(PROGRAM)
     if path.name != PROGRAM or (found and path.exists() and path.samefile(found)):
         return PROGRAM
-    return shlex.quote(sys.argv[0])
+    # Absolute, because the next command may be typed in another terminal.
+    return shlex.quote(str(path.absolute()))
 
 
 def to_type(text: str) -> str:

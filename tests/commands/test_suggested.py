@@ -69,11 +69,12 @@ def test_the_usual_file_needs_no_option(config: Path | None) -> None:
 def test_a_program_outside_the_path_is_named_by_its_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The shell finds what is printed, after an installation into a virtual environment too."""
+    """The shell finds what is printed, from a virtual environment and in another directory too."""
     typed = tmp_path / "my venv" / "tailchat-gate"
     typed.parent.mkdir()
     typed.touch(mode=0o755)
-    monkeypatch.setattr(sys, "argv", [str(typed), "explain"])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [str(typed.relative_to(tmp_path)), "explain"])
     monkeypatch.setenv("PATH", str(tmp_path))
 
     assert to_type("tailchat-gate secret") == f"'{typed}' secret"
