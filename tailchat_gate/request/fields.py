@@ -209,6 +209,15 @@ class _Headers(Mapping[str, str]):
     def __getitem__(self, name: str) -> str:
         return self._values[self._places[name.lower().encode()][0]].decode("latin-1")
 
+    # These two without a KeyError inside, as Mapping has them: where compiled, one costs more than
+    # all else here, and most names that are looked up are missing.
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name.lower().encode() in self._places
+
+    def get(self, name: str, default: Any = None, /) -> Any:  # noqa: ANN401 - as Mapping
+        places = self._places.get(name.lower().encode())
+        return default if places is None else self._values[places[0]].decode("latin-1")
+
     def __iter__(self) -> Iterator[str]:
         return (name.decode("latin-1") for name in self._places)
 
