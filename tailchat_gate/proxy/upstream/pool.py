@@ -224,7 +224,7 @@ class Pool(RequestSlots):
             if self not in failed:
                 failed.add(self)
                 self.failed(kind)
-            self._tell(error, loop.time())
+            self._tell(error, kind, loop.time())
             raise
         finally:
             # From here on, the connection is counted by `opened`.
@@ -261,12 +261,12 @@ class Pool(RequestSlots):
         details = {"upstream": self.backend.url, "route": route, "fault": fault}
         self._faults.tell("a response of a tool is malformed", details, level=logging.WARNING)
 
-    def _tell(self, error: OSError, now: float) -> None:
+    def _tell(self, error: OSError, kind: str, now: float) -> None:
         """Log why the backend cannot be reached: once, and again each minute of an outage."""
         reason = f"{type(error).__name__}: {error}"
         if reason != self._logged or now >= self._logged_at + REPEAT_SECONDS:
             self._logged, self._logged_at = reason, now
-            details = {"upstream": self.backend.url, "error": reason}
+            details = {"upstream": self.backend.url, "cause": kind, "error": reason}
             _log.warning("an upstream cannot be reached", extra={"details": details})
 
     def release(self, connection: UpstreamConnection) -> bool:

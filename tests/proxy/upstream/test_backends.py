@@ -158,7 +158,9 @@ async def test_a_tool_by_tls(
         assert tool.shown == []
         (told,) = (record for record in warned if record.name == "tailchat_gate")
         assert told.message == "an upstream cannot be reached"
-        assert "CERTIFICATE_VERIFY_FAILED" in str(vars(told)["details"])
+        details = vars(told)["details"]
+        assert (details["upstream"], details["cause"]) == (tool.url, "tls")
+        assert "CERTIFICATE_VERIFY_FAILED" in details["error"]
 
 
 async def test_an_authority_of_the_routes_own(
