@@ -15,6 +15,7 @@ import kubernetes_validate  # type: ignore[import-untyped] # it has no types
 import pytest
 import yaml  # type: ignore[import-untyped] # its types are a package of their own
 from gatekit import RawClient, ask, request_bytes
+from kubernetes_validate import utils
 from parts import missing
 from processkit import END_SECONDS, gate_process
 from tlskit import Authority
@@ -62,13 +63,22 @@ def rendered(values: str, *more: str, version: str = VERSIONS[0]) -> str:
 
 def manifests(text: str) -> list[Manifest]:
     """Return the manifests in a text."""
-    return [found for found in yaml.safe_load_all(text) if found]
+    # The safe loader, in C: the one in Python takes longer than Helm.
+    return [found for found in yaml.load_all(text, yaml.CSafeLoader) if found]
 
 
 def of_kind(found: Sequence[Manifest], kind: str) -> Manifest:
     """Return the one manifest of a kind."""
     (one,) = [manifest for manifest in found if manifest["kind"] == kind]
     return one
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _schemas_are_read_once() -> Iterator[None]:
+    """Keep the schemas of a version, which are megabytes of JSON, for the next manifest."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(utils, "schema_contents", cache(utils.schema_contents))
+        yield
 
 
 def check_schemas(found: Sequence[Manifest]) -> None:
