@@ -53,7 +53,7 @@ def _sections(field: Callable[[int], bytes], count: int) -> object:
 
 def _claims() -> object:
     reader, value = RequestReader(HeadLimits(16384, 65536, 128, 16384)), b",".join(OPTIONS)
-    for number in _twice(1000):
+    for number in _twice(250):
         data = b"GET / HTTP/1.1\r\nHost:%x\r\nX-HTTP-Method:" % number + value + b"\r\n\r\n"
         found = reader.read(data)
         assert found is not None
@@ -64,7 +64,7 @@ def _claims() -> object:
 def _passed() -> object:
     reader = RequestReader(HeadLimits(16384, 65536, 128, 16384))
     routes = [object() for _ in range(16)]
-    for number in _twice(1000):
+    for number in _twice(250):
         names = b"".join(b"%x-%x" % (number, place) + b"a" * 100 + b":\r\n" for place in range(10))
         found = reader.read(b"GET / HTTP/1.1\r\nHost: a\r\n" + names + b"\r\n")
         assert found is not None
@@ -120,41 +120,42 @@ def _cookies() -> object:
     return reader
 
 
-#: What is kept at most, of which a sixteenth is enough to see that it is a bound.
-BOUNDS: Final[tuple[tuple[ModuleType, str], ...]] = (
-    *((sections, name) for name in ("_KEPT_SECTIONS", "_KEPT_SHAPES", "_KEPT_KNOWN")),
-    (head, "_KEPT_LINES"),
-    (access_log, "_KEPT_TEXTS"),
-    *((client, name) for name in ("_MAX_CACHED_CHAINS", "_MAX_CACHED_PEERS")),
-    (host_table, "MAX_KEPT"),
-    (authenticator, "MAX_BYTES"),
-    (cookies, "_KEPT"),
+#: What is kept at most, and which part of it is enough to see that it is a bound: of sections,
+#: which are dear to read, a smaller one.
+BOUNDS: Final[tuple[tuple[ModuleType, str, int], ...]] = (
+    *((sections, name, 64) for name in ("_KEPT_SECTIONS", "_KEPT_SHAPES", "_KEPT_KNOWN")),
+    (head, "_KEPT_LINES", 16),
+    (access_log, "_KEPT_TEXTS", 16),
+    *((client, name, 16) for name in ("_MAX_CACHED_CHAINS", "_MAX_CACHED_PEERS")),
+    (host_table, "MAX_KEPT", 16),
+    (authenticator, "MAX_BYTES", 16),
+    (cookies, "_KEPT", 16),
 )
 #: KiB that each may take: more than is kept of it, and less than so many values would take.
 FLOODS: Final[dict[str, tuple[Callable[[], object], int]]] = {
-    "sections, short": (lambda: _sections(lambda n: b"Host:%x\r\n" % n, 4000), 2560),
+    "sections, short": (lambda: _sections(lambda n: b"Host:%x\r\n" % n, 1000), 800),
     "sections of many fields": (
-        lambda: _sections(lambda n: b"Host:%x\r\n" % n + b"a:\r\n" * 60, 1000),
-        1280,
+        lambda: _sections(lambda n: b"Host:%x\r\n" % n + b"a:\r\n" * 60, 250),
+        640,
     ),
     "sections, long": (
-        lambda: _sections(lambda n: b"Host:%x\r\nA:" % n + b"a" * 4000 + b"\r\n", 1000),
-        2560,
+        lambda: _sections(lambda n: b"Host:%x\r\nA:" % n + b"a" * 4000 + b"\r\n", 250),
+        1200,
     ),
     "sections, an agent that is not ASCII": (
         lambda: _sections(
-            lambda n: b"Host:%x\r\nUser-Agent:" % n + b"a" * 1500 + b"\xf0\x9f\x98\x80\r\n", 1000
+            lambda n: b"Host:%x\r\nUser-Agent:" % n + b"a" * 1500 + b"\xf0\x9f\x98\x80\r\n", 250
         ),
-        2304,
+        768,
     ),
     "sections, many options of Connection": (
         lambda: _sections(
-            lambda n: b"Host:%x\r\nConnection:" % n + b",".join(OPTIONS[:60]) + b"\r\n", 1000
+            lambda n: b"Host:%x\r\nConnection:" % n + b",".join(OPTIONS[:60]) + b"\r\n", 250
         ),
-        2560,
+        896,
     ),
-    "sections, many claimed methods": (_claims, 2560),
-    "sections, lines for many routes": (_passed, 4096),
+    "sections, many claimed methods": (_claims, 784),
+    "sections, lines for many routes": (_passed, 1312),
     "lines, short": (lambda: _lines(lambda n: b"/%x" % n, 3000), 640),
     "lines, long": (lambda: _lines(lambda n: b"/%x" % n + b"a" * 4000, 400), 1280),
     "texts of the access log": (_texts, 400),
@@ -181,9 +182,9 @@ def _taken(flood: Callable[[], object]) -> int:
     return (tracemalloc.get_traced_memory()[0] - before) >> 10
 
 
-def _bound(monkeypatch: pytest.MonkeyPatch, change: Callable[[int], int]) -> None:
-    for module, name in BOUNDS:
-        monkeypatch.setattr(module, name, change(getattr(module, name)))
+def _bound(monkeypatch: pytest.MonkeyPatch, change: Callable[[int, int], int]) -> None:
+    for module, name, part in BOUNDS:
+        monkeypatch.setattr(module, name, change(getattr(module, name), part))
 
 
 @pytest.mark.parametrize("name", FLOODS)
@@ -192,7 +193,7 @@ def test_what_is_remembered_has_a_bound_in_bytes(
 ) -> None:
     """Ever new values of the worst length take no more than so much."""
     flood, most = FLOODS[name]
-    _bound(monkeypatch, lambda bound: bound // 16)
+    _bound(monkeypatch, lambda bound, part: bound // part)
 
     assert _taken(flood) < most
 
@@ -203,7 +204,7 @@ def test_a_flood_without_a_bound_is_noticed(
 ) -> None:
     """The same values take more where all of them are kept: none of these tests is too small."""
     flood, most = FLOODS[name]
-    _bound(monkeypatch, lambda _: 1 << 40)
+    _bound(monkeypatch, lambda _bound, _part: 1 << 40)
 
     assert _taken(flood) > most
 
