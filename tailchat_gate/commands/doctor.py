@@ -44,6 +44,7 @@ from tailchat_gate.diagnosis.doctor import (
     network_checks,
     tailchat_checks,
 )
+from tailchat_gate.diagnosis.edge import after_sign_in
 from tailchat_gate.diagnosis.statement import (
     CALL_SECONDS,
     Check,
@@ -121,7 +122,7 @@ def _examine(loaded: Loaded, file: str) -> list[Statement]:
                 *tailchat_checks(set_up),
                 *network_checks(set_up),
             )
-            statements = await run_checks(checks)
+            statements = after_sign_in(await run_checks(checks))
         return joined(statements + await run_checks((_store(settings.state),)))
 
     with quiet():

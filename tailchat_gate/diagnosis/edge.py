@@ -14,6 +14,7 @@ from tailchat_gate.config.lint.addresses import travels_in_clear
 from tailchat_gate.config.model import Settings
 from tailchat_gate.diagnosis import certificates
 from tailchat_gate.diagnosis.fetching import FetchedResponse, UnreachableError, get
+from tailchat_gate.diagnosis.sign_in import ends_sign_ins
 from tailchat_gate.diagnosis.statement import (
     RUNNING_GATE,
     Mark,
@@ -83,6 +84,21 @@ async def edge(settings: Settings, names: Names, now: float) -> AsyncIterator[St
     elif _is_login(settings, answer):
         text = f"not checked: the cookies at {public_url} are not this gate's"
         yield unknown(COOKIES, text)._replace(needs=PUBLIC_URL)
+
+
+def after_sign_in(statements: Sequence[Statement]) -> list[Statement]:
+    """Name a fault of the sign-in as the cause why a running gate begins no login."""
+    lacking = {statement.lacks for statement in statements}
+    faults = [statement.lacks for statement in statements if ends_sign_ins(statement)]
+    if RUNNING_GATE in lacking or not any(faults):
+        return list(statements)
+    cause = next(filter(None, faults))
+    return [
+        statement._replace(needs=cause)
+        if statement[:2] == (PUBLIC_URL, Mark.WRONG) and statement.needs == RUNNING_GATE
+        else statement
+        for statement in statements
+    ]
 
 
 def _is_login(settings: Settings, answer: FetchedResponse) -> bool:

@@ -31,8 +31,10 @@ from tlskit import Authority
 from tailchat_gate.config.values.address import TcpAddress
 from tailchat_gate.config.values.quantities import counted
 from tailchat_gate.demo.tailchat import StandInTailchat
+from tailchat_gate.diagnosis.edge import after_sign_in
 from tailchat_gate.diagnosis.statement import (
     REPEATED,
+    RUNNING_GATE,
     Check,
     Mark,
     Statement,
@@ -282,6 +284,30 @@ def test_without_a_cause_one_reason_is_one_statement() -> None:
         two.text,
     ]
     assert len(joined(circle)) == 2
+
+
+@pytest.mark.parametrize(
+    ("gate", "told"),
+    [
+        (ok("gate", "it serves"), {"redirect-uri": "public-url"}),
+        (
+            warning("gate", "nobody answers")._replace(lacks=RUNNING_GATE),
+            {"redirect-uri": "", "gate": "public-url"},
+        ),
+    ],
+    ids=["running", "not running"],
+)
+def test_a_gate_that_begins_no_login_for_a_fault_of_the_app_is_not_gone(
+    gate: Statement, told: dict[str, str]
+) -> None:
+    """Nobody is sent to look for a gate that runs, and tells browsers why they cannot sign in."""
+    fault = wrong("redirect-uri", "not listed")._replace(lacks="redirect-uri")
+    public = wrong("public-url", "status 502", "check whether it runs")._replace(needs=RUNNING_GATE)
+    found = joined(after_sign_in([gate, fault, public]))
+
+    held_up = {one.name: one.text.partition("because of this: ")[2] for one in found}
+    assert {name: held_up[name] for name in told} == told
+    assert "public-url" not in held_up
 
 
 # Names.
