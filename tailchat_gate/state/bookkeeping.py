@@ -168,11 +168,15 @@ class FaultKind(StrEnum):
 
 
 class StoreFault(Exception):  # noqa: N818 - it has a FaultKind; StoreError ends a start
-    """The store could not do something; the text says why."""
+    """The store could not do something; the text says why.
 
-    def __init__(self, fault: FaultKind, problem: str) -> None:
+    `is_refusal`: a server answered at once that it will not, so that it does not hang.
+    """
+
+    def __init__(self, fault: FaultKind, problem: str, *, is_refusal: bool = False) -> None:
         super().__init__(problem)
         self.fault: Final = fault
+        self.is_refusal: Final = is_refusal
 
 
 def _tell(fault: FaultKind, problem: str) -> None:

@@ -75,7 +75,7 @@ class RedisClient:
     async def _bounded(self, servers: Servers, script: str, words: Sequence[bytes]) -> Any:  # noqa: ANN401 - as above
         from redis import exceptions  # noqa: PLC0415 - only where the store is Redis
 
-        problem = ""
+        problem, is_refusal = "", False
         kind = FaultKind.UNREADABLE
         try:
             async with asyncio.timeout(self._patience):
@@ -96,12 +96,12 @@ class RedisClient:
             by_class = isinstance(refused, exceptions.OutOfMemoryError | exceptions.ReadOnlyError)
             if by_class or str(refused).partition(" ")[0] in _UNWRITABLE:
                 kind = FaultKind.UNWRITABLE
-            problem = _refusal(refused, self._place)
+            problem, is_refusal = _refusal(refused, self._place), True
         except (exceptions.RedisError, exceptions.RedisClusterException, OSError) as error:
             problem = _unreachable(error)
         servers.failed()
         # Raised outside the handlers, so that no traceback holds what was sent.
-        raise StoreFault(kind, f"{self._place} {problem}")
+        raise StoreFault(kind, f"{self._place} {problem}", is_refusal=is_refusal)
 
 
 def _refusal(refused: "ResponseError", place: RedisPlace) -> str:

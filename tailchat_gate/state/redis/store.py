@@ -178,7 +178,11 @@ class RedisStore(DatabaseStore):
                 with self._health.timed(operation):
                     return await call()
             except StoreFault as fault:
-                self._failed(fault)
+                if operation is Operation.WRITE and fault.is_refusal:
+                    # Each request may be charged: a pause after each would leave locks no turn.
+                    self._health.report(fault.fault, str(fault))
+                else:
+                    self._failed(fault)
         return None
 
     def _waits(self) -> bool:

@@ -21,6 +21,7 @@ from tailchat_gate.state.redis.servers import RedisPlace
 from tailchat_gate.state.redis.store import RedisStore
 from tailchat_gate.state.store import (
     EXPIRY_MARGIN,
+    Charge,
     Outcome,
     Record,
     ReservationStatus,
@@ -217,6 +218,25 @@ async def test_numbers_that_cannot_be_counted_on_are_a_fault(server: RedisServer
         await until(lambda: not there.store.faults and not here.store.faults)
         await here.put("b")
         await until(lambda: there.keys == {"a", "b"})
+
+
+async def test_a_refused_charge_keeps_nothing_else_back(server: RedisServer) -> None:
+    """Where the server refuses to count rates, at every request, locks still go both ways."""
+    async with gate(server) as here, gate(server) as there:
+        async with server.client() as client:
+            await client.set(f"{redis_database.PREFIX}rates:known", "junk")
+
+        async def charge() -> None:
+            while True:
+                assert await there.store.charge([Charge("a", 1.0)]) is None
+                await asyncio.sleep(0.001)
+
+        charging = asyncio.create_task(charge())
+        await until(lambda: there.store.faults)
+        await here.put("a")
+        await there.put("b")
+        await until(lambda: there.keys == here.keys == {"a", "b"})
+        charging.cancel()
 
 
 async def test_a_fault_in_taking_a_change_is_told_and_the_change_read_again(
