@@ -120,6 +120,11 @@ class _Commands(click.Group):
         """
         try:
             return super().invoke(ctx)
+        except click.UsageError as error:
+            # As `nginx -t` and others take it; each other file has an option or argument.
+            if error.message.endswith(".toml)") and "extra argument" in error.message:
+                raise click.UsageError(f"{error.message}; --config names it", error.ctx) from None
+            raise
         except OSError as error:
             if error.errno == errno.EPIPE:
                 raise

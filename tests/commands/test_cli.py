@@ -141,6 +141,14 @@ def test_key_prints_a_key_that_loads(tmp_path: Path) -> None:
     assert first != second
 
 
+def test_a_file_without_its_option_is_told_of_it() -> None:
+    """Other servers take the file to check as an argument."""
+    code, _, err = invoke("check", "gate.toml")
+
+    assert code == 2
+    assert err.endswith("Got unexpected extra argument (gate.toml); --config names it\n")
+
+
 @pytest.mark.parametrize(("typed", "near"), [("serv", "serve"), ("explian", "explain")])
 def test_a_command_that_is_mistyped_has_a_neighbour(typed: str, near: str) -> None:
     """Nobody has to read the list for one letter."""
