@@ -171,8 +171,9 @@ class RedisStore(DatabaseStore):
     async def _try(self, operation: Operation, call: Callable[[], Awaitable[_T]]) -> _T | None:
         """Make a call; None if the server cannot be used now."""
         async with self._using:
-            if self._waits():
-                # Only one login waits for a server that hangs.
+            if self._away:
+                # Only one login waits for a server that hangs. It is a look that tries again, so
+                # that logins leave the looks their turn.
                 return None
             try:
                 with self._health.timed(operation):

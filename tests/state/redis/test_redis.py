@@ -239,6 +239,24 @@ async def test_a_refused_charge_keeps_nothing_else_back(server: RedisServer) -> 
         charging.cancel()
 
 
+async def test_logins_that_fail_keep_no_change_back(server: RedisServer) -> None:
+    """After a failed call it is a look at changes that tries again, and never a further login."""
+    async with gate(server) as here, gate(server) as there:
+        async with server.client() as client:
+            await client.set(f"{redis_database.PREFIX}use:login:k", "junk")
+
+        async def log_in() -> None:
+            while True:
+                assert await there.reserve("k") is ReservationStatus.UNAVAILABLE
+                await asyncio.sleep(0.001)
+
+        logging_in = asyncio.create_task(log_in())
+        await until(lambda: there.store.faults)
+        await here.put("a")
+        await until(lambda: there.keys == {"a"})
+        logging_in.cancel()
+
+
 async def test_a_fault_in_taking_a_change_is_told_and_the_change_read_again(
     server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
