@@ -1,6 +1,7 @@
 """`init`: asks some questions and writes a first configuration with its secrets."""
 
 import os
+import pwd
 import shlex
 import sys
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from tailchat_gate import __version__
 from tailchat_gate.commands.common import EXIT_FAILED, EXIT_USAGE, fail, program
 from tailchat_gate.commands.first_files import FirstAnswers, Places, new_files, write_all
 from tailchat_gate.config.overlay import DEFAULT_CONFIG
-from tailchat_gate.config.suggested import completed
+from tailchat_gate.config.suggested import PROGRAM, completed
 from tailchat_gate.config.tables.fields import BaseUrl, ClientId, ClientSecret, Origin
 from tailchat_gate.config.tables.route_fields import Host, Upstream
 from tailchat_gate.config.values.address import HttpAddress, upstream_address
@@ -280,6 +281,16 @@ def _directory(places: Places) -> Callable[[str], str]:
     return read
 
 
+def _chown(folder: Path) -> str:
+    """Return the command that gives the files to the gate's user, and makes that user if needed."""
+    command = f"chown -R {PROGRAM} {shlex.quote(str(folder))}"
+    try:
+        pwd.getpwnam(PROGRAM)
+    except KeyError:
+        return f"useradd --system {PROGRAM} && {command}"
+    return command
+
+
 def _next_steps(places: Places, answers: FirstAnswers) -> str:
     config = places.config
     steps = []
@@ -305,9 +316,7 @@ def _next_steps(places: Places, answers: FirstAnswers) -> str:
         ]
     else:
         if os.geteuid() == 0:
-            steps.append(
-                f"Give the files to the gate's user: chown -R tailchat-gate {places.folder}"
-            )
+            steps.append(f"Give the files to the gate's user: {_chown(places.folder)}")
         commands = "tailchat-gate check --online", "tailchat-gate serve"
         check, start = (completed(command, config, program()) for command in commands)
         steps += [f"Check it, with Tailchat: {check}", f"Start it: {start}"]

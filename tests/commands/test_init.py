@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import pwd
 import select
 import stat
 import subprocess
@@ -124,6 +125,22 @@ def test_options_need_no_questions(tmp_path: Path) -> None:
     assert "tailchat.client_id" in refused[2]
     assert f"{tmp_path}/client_secret: empty" in refused[2]
     assert accepted[0] == 0, accepted[2]
+
+
+@pytest.mark.parametrize("user", ["root", "no-such-user-here"])
+def test_root_gives_the_files_to_a_user_that_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, user: str
+) -> None:
+    """Where the README's user was not made yet, the step makes it."""
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    known = pwd.getpwnam
+    monkeypatch.setattr(pwd, "getpwnam", lambda _: known(user))
+    told = _init(tmp_path / "my gate", *ANSWERS, *TOOL).output
+    (step,) = (line for line in told.splitlines() if "chown" in line)
+
+    given = f"chown -R tailchat-gate '{tmp_path}/my gate'"
+    made = "" if user == "root" else "useradd --system tailchat-gate && "
+    assert step.endswith(f"gate's user: {made}{given}")
 
 
 def test_the_secret_comes_from_a_file_or_a_pipe(tmp_path: Path) -> None:
