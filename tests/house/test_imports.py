@@ -1,5 +1,5 @@
 import ast
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -173,14 +173,17 @@ LONG_MODULES: tuple[str, ...] = ()
 LONG_FUNCTIONS: tuple[str, ...] = ()
 
 
-def imports(source: str) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Yield (module, names) for each import in a source, wherever in it, absolute ones only."""
+@cache
+def imports(source: str) -> Sequence[tuple[str, tuple[str, ...]]]:
+    """Return (module, names) for each import in a source, wherever in it, absolute ones only."""
+    found: list[tuple[str, tuple[str, ...]]] = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            yield from ((alias.name, ()) for alias in node.names)
+            found += ((alias.name, ()) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "a relative import hides its arrow"
-            yield node.module or "", tuple(alias.name for alias in node.names)
+            found.append((node.module or "", tuple(alias.name for alias in node.names)))
+    return found
 
 
 def graph(sources: Mapping[str, str]) -> dict[str, set[str]]:

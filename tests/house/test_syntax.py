@@ -3,7 +3,7 @@
 import ast
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -81,9 +81,15 @@ def _is_pattern(call: ast.Call) -> bool:
     return name in _CALLS or (name.startswith("re.") and name[3:] in _CALLS)
 
 
+@cache
+def _nodes(tree: ast.AST) -> Sequence[ast.AST]:
+    """Return all nodes of a module: to find them takes longer than to look at them."""
+    return tuple(ast.walk(tree))
+
+
 def literals(tree: ast.AST) -> Iterator[tuple[str, bool]]:
     """Yield each pattern's literal parts, and whether a part is the whole of its pattern."""
-    for node in ast.walk(tree):
+    for node in _nodes(tree):
         if isinstance(node, ast.Call) and _is_pattern(node) and node.args:
             whole = isinstance(node.args[0], ast.Constant)
             for part in ast.walk(node.args[0]):
@@ -103,7 +109,7 @@ def _constants(tree: ast.AST) -> Iterator[str]:
 
 def _texts(tree: ast.AST) -> Iterator[str]:
     """Yield every text of a module but what is written for people: its docstrings."""
-    nodes = list(ast.walk(tree))
+    nodes = _nodes(tree)
     said = {
         id(node.body[0].value)
         for node in nodes
@@ -165,7 +171,7 @@ def shared_lists(trees: Mapping[str, ast.AST]) -> list[tuple[tuple[object, ...],
     """Return the sets of words that two modules write out, in whatever order."""
     by_words: dict[tuple[object, ...], set[str]] = defaultdict(set)
     for name, tree in trees.items():
-        for node in ast.walk(tree):
+        for node in _nodes(tree):
             if (words := _words(node)) is not None:
                 by_words[words].add(name)
     return [
@@ -245,7 +251,7 @@ def test_a_long_s_is_no_s(name: str) -> None:
 @pytest.mark.parametrize("path", [name for name, source in SOURCES.items() if "HTTP_" in source])
 def test_schemes_are_compared_as_ascii(path: str) -> None:
     """No module reads text with a scheme in any case without saying that letters are ASCII."""
-    calls = [node for node in ast.walk(trees()[path]) if isinstance(node, ast.Call)]
+    calls = [node for node in _nodes(trees()[path]) if isinstance(node, ast.Call)]
     compiled = [call for call in calls if ast.unparse(call.func) == "re.compile"]
 
     for call in compiled:
