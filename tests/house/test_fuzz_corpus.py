@@ -54,6 +54,7 @@ NO_PARSERS = {
     "pages.admin_page": "it writes",
     "pages.brand": "it writes and counts, from the configuration",
     "pages.catalogues": "it reads the package's own files",
+    "pages.environment": "it makes what writes",
     "pages.plots": "it writes",
     "pages.render": "it writes",
     "identity.authenticator": "it looks up what identity.sessions.cookies and identity.seal read",
