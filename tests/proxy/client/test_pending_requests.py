@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 from accounts import revoke_user, user_named
-from gatekit import ALICE, RawClient, request_bytes, until
+from gatekit import ALICE, RawClient, Received, request_bytes, until
 from recheckkit import (
     BOB,
     HOSHINO,
@@ -22,6 +22,7 @@ from recheckkit import (
     sign_in,
 )
 from storykit import Story
+from websocketkit import SWITCH, TEXT, UPGRADE, frame
 from wirekit import heard, reset
 
 from tailchat_gate.demo.faults import Hang
@@ -157,6 +158,32 @@ async def test_requests_behind_a_held_one_keep_their_order(scene: Story) -> None
         b"GET /a HTTP/1.1",
         b"GET /b HTTP/1.1",
     ]
+
+
+async def test_a_websocket_that_was_held_opens_with_its_first_frames(scene: Story) -> None:
+    """Frames behind an upgrade that waits reach the tool, once the session is confirmed."""
+    person = await sign_in(scene)
+    hang = scene.tailchat.faults.me = Hang()
+    scene.tool.answer = _echo
+    scene.clock.now += HOUR
+    text = frame(TEXT, b"early", mask=b"mask")
+    async with RawClient.connect(scene.gate.port) as client:
+        client.send(request_bytes("/ws", host=person.host, Cookie=person.cookie, **UPGRADE) + text)
+        await hang.started.wait()
+        before = len(scene.tool.requests)
+        scene.tailchat.faults.me = None
+        hang.release()
+        assert (await client.head()).startswith(b"HTTP/1.1 101 ")
+        assert await client.reader.readexactly(len(text)) == text
+
+    assert len(scene.tool.requests) == before + 1
+
+
+async def _echo(_: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(SWITCH)
+    while data := await reader.read(2**16):
+        writer.write(data)
+    raise ConnectionError
 
 
 async def test_a_held_request_that_is_refused_ends_as_any(scene: Story) -> None:
