@@ -117,6 +117,21 @@ async def test_pages_fit_a_phone_without_a_complaint(
         await context.close()
 
 
+async def test_an_explanation_is_whole_on_a_phone(browser: Browser, gate: RunningGate) -> None:
+    """A long line wraps below its text instead of being cut, and is copied as one line."""
+    context = await browser.new_context(locale="en", viewport={"width": 375, "height": 812})
+    try:
+        tab = await context.new_page()
+        await tab.goto(await _signed_in(context, gate) + PAGES["checks"])
+        steps = tab.locator(".steps")
+        assert await steps.evaluate("e => e.scrollWidth <= e.clientWidth")
+        lines = (await steps.inner_text()).splitlines()
+        assert all(line[11:12] == " " for line in lines), lines
+        assert any(len(line) > 60 for line in lines)
+    finally:
+        await context.close()
+
+
 async def test_an_order_without_a_script(browser: Browser, gate: RunningGate) -> None:
     """The keyboard reaches the form, the form works without JavaScript, and the page says so."""
     context = await browser.new_context(java_script_enabled=False, locale="en")
