@@ -11,6 +11,8 @@ from yarl import URL
 
 # Login page, consent page, and room for one more.
 _PAGES = 4
+# Characters of a page that are read at once: those after its first form may be very many.
+_PART = 4096
 _BROWSER = {
     "Accept": "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8",
     "Sec-Fetch-Mode": "navigate",
@@ -39,25 +41,28 @@ class _FormReader(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
         self.form: Form | None = None
-        self._inside = False
+        self.inside = False
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = {name: value or "" for name, value in attrs}
         if tag == "form" and self.form is None:
-            self._inside = True
+            self.inside = True
             self.form = Form(given.get("action", ""), given.get("method", "get").lower())
-        elif self.form and self._inside and tag in {"input", "button"} and given.get("name"):
+        elif self.form and self.inside and tag in {"input", "button"} and given.get("name"):
             self.form.values[given["name"]] = given.get("value", "")
 
     def handle_endtag(self, tag: str) -> None:
         if tag == "form":
-            self._inside = False
+            self.inside = False
 
 
 def first_form(page: str) -> Form | None:
     """The first form of an HTML page, or None."""
     reader = _FormReader()
-    reader.feed(page)
+    for start in range(0, len(page), _PART):
+        reader.feed(page[start : start + _PART])
+        if reader.form and not reader.inside:
+            break
     return reader.form
 
 

@@ -144,9 +144,10 @@ def test_the_echo_refuses_what_no_load_sends(frame: bytes) -> None:
         tool.echo(frame)
 
 
-def test_the_first_form_of_a_page_is_read() -> None:
+@pytest.mark.parametrize("before", ["", *("<p>&amp;</p>" * 340 + "x" * more for more in range(30))])
+def test_the_first_form_of_a_page_is_read(before: str) -> None:
     """Action, method and every named field are taken, the second form and stray fields not."""
-    page = """
+    page = f"""{before}
         <input name=stray value=1>
         <form action="/open/x/login" METHOD=POST>
           <input name="email"><input type=hidden name=csrf value="a&amp;b"><button>Go</button>
