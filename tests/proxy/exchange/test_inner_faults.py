@@ -156,8 +156,11 @@ async def test_what_cannot_be_checked_is_ended(
     place(gate).discard(faulty)
 
 
-async def test_an_exchange_that_cannot_be_checked_is_cut_off(
-    gate: RunningGate, upstream: RawUpstream
+async def test_an_overdue_exchange_whose_end_fails_is_cut_off(
+    gate: RunningGate,
+    upstream: RawUpstream,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Its client does not wait for the rest of the response, and its slot is free."""
     upstream.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab"
@@ -165,8 +168,12 @@ async def test_an_exchange_that_cannot_be_checked_is_cut_off(
     async with RawClient.connect(gate.port) as client:
         client.send(request_bytes(Cookie=gate.cookie()))
         await client.reader.readuntil(b"ab")
+        monkeypatch.setattr(Metrics, "request", _fail)
         (connection,) = pool._busy
-        connection._timeouts = ResponseTimeouts(0.0, cast("float", "never"))
+        connection._timeouts = ResponseTimeouts(0.0, 0.001)
         assert (await heard(client)).data == b""
 
     assert (pool.entered, pool.states["active"]) == (0, 0)
+    assert [record.message for record in caplog.records] == [
+        "a check of time limits failed inside the gate"
+    ]
