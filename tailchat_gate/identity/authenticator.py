@@ -20,8 +20,11 @@ CAPACITY: Final = 20_000
 MAX_BYTES = 96 << 20
 
 
-class _Waited(NamedTuple):
-    """An opened cookie that waits for Tailchat's answer, so that it is not opened a second time."""
+class _Waiting(NamedTuple):
+    """An opened cookie that waits for Tailchat's answer, so that it is not opened a second time.
+
+    It is returned up to the caller's exception, because a raise costs much in each compiled frame.
+    """
 
     by: "Authenticator"
     value: str
@@ -166,20 +169,18 @@ class Authenticator:
                 visitor.revocation == self._revocation.version or self._is_in_force(visitor)
             ):
                 return visitor
-        try:
-            judged = self._after_waiting(known) or self.authenticate(section.cookies)
-        except UndecidedError as undecided:
-            section.visitor = (_Waited(self, undecided.cookie, undecided.record), None)
-            raise
+        judged = self._after_waiting(known) or self._find(section.cookies)
+        if isinstance(judged, _Waiting):
+            section.visitor = (judged, None)
+            raise UndecidedError(judged.record)
         section.visitor = None if judged is None else (self, judged)
         return judged
 
-    def authenticate(self, fields: Sequence[bytes]) -> Visitor | None:
-        """Return the visitor of a request, or None.
+    def _find(self, fields: Sequence[bytes]) -> Visitor | _Waiting | None:
+        """Return the visitor in the raw Cookie values of a request.
 
-        `fields` are the raw Cookie values. If several cookies have the name, the first valid one
-        counts, so a planted cookie beside it does no harm.
-        Raises UndecidedError if Tailchat must be asked first.
+        If several cookies have the name, the first valid one counts, so a planted cookie beside it
+        does no harm.
         """
         for cookie_field in fields:
             for value in self._reader.session_values(cookie_field):
@@ -229,10 +230,10 @@ class Authenticator:
             # The newer name and picture do not fit: the browser keeps its cookie.
             return None
 
-    def _after_waiting(self, known: tuple[object, object] | None) -> Visitor | None:
+    def _after_waiting(self, known: tuple[object, object] | None) -> Visitor | _Waiting | None:
         """Return the visitor of a request that waited for Tailchat's answer, else None."""
         waited = known[0] if known is not None else None
-        if not isinstance(waited, _Waited) or waited.by is not self:
+        if not isinstance(waited, _Waiting) or waited.by is not self:
             return None
         return self._open(waited.value, waited.record)
 
@@ -249,7 +250,7 @@ class Authenticator:
     def _is_alive(self, record: SessionRecord, now: float) -> bool:
         return self._cookie.lifetimes.is_alive(record, self._revocation.second_for(record.sub, now))
 
-    def _open(self, value: str, record: SessionRecord | None = None) -> Visitor | None:
+    def _open(self, value: str, record: SessionRecord | None = None) -> Visitor | _Waiting | None:
         """Return the visitor of a cookie; `record` is its content, if already known."""
         visitor = self._opened.get((self, value))
         if visitor is None:
@@ -265,14 +266,14 @@ class Authenticator:
 
     def _admit(
         self, value: str, record: SessionRecord, before: Visitor | None = None
-    ) -> Visitor | None:
+    ) -> Visitor | _Waiting | None:
         """Return the visitor of a record if it is valid; `before` is the cached one."""
         now, lifetimes = self._clock(), self._cookie.lifetimes
         if not self._is_alive(record, now) or self._revocation.check(record) is not None:
             return None
         look = self._rechecks.look(record, now)
         if look.waits:
-            raise UndecidedError(record, value)
+            return _Waiting(self, value, record)
         if look.refused is not None:
             return None
         expires_at = lifetimes.expires_at(record)

@@ -152,10 +152,9 @@ class NoRecheck:
 class UndecidedError(Exception):
     """Whether the session in a cookie is still valid is unknown until Tailchat is asked."""
 
-    def __init__(self, record: SessionRecord, cookie: str) -> None:
+    def __init__(self, record: SessionRecord) -> None:
         super().__init__("Tailchat must be asked about the session first")
         self.record = record
-        self.cookie = cookie
 
 
 def confirmed(record: SessionRecord, profile: Profile, now: float) -> SessionRecord:

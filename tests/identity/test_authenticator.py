@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pytest
@@ -33,9 +34,13 @@ class Room:
         """Return a Cookie field with a freshly sealed session."""
         return self.cookie.set(record).partition(";")[0].encode()
 
+    def visitor(self, fields: Sequence[bytes]) -> Visitor | None:
+        """Return the visitor behind Cookie fields."""
+        return self.authenticator.visitor_of(FieldSection([(b"Cookie", one) for one in fields]))
+
     def sub(self, *fields: bytes) -> str | None:
         """Return who is behind Cookie fields."""
-        visitor = self.authenticator.authenticate(fields)
+        visitor = self.visitor(fields)
         return visitor.record.sub if visitor else None
 
     @property
@@ -70,7 +75,7 @@ def make(
 def test_visitor(clock: Clock) -> None:
     """A sealed cookie is its visitor, with the end of the session beside the record."""
     room = make(clock)
-    visitor = room.authenticator.authenticate([b"a=b; " + room.field()])
+    visitor = room.visitor([b"a=b; " + room.field()])
 
     assert visitor is not None
     assert visitor.record == RECORD
@@ -81,17 +86,17 @@ def test_visitor(clock: Clock) -> None:
 @pytest.mark.parametrize("fields", [[], [b""], [b"a=b"], [b"tailchat_gate="], [b"tailchat_gate=x"]])
 def test_nobody(fields: list[bytes], clock: Clock) -> None:
     """Without a cookie of this gate nobody is there."""
-    assert make(clock).authenticator.authenticate(fields) is None
+    assert make(clock).visitor(fields) is None
 
 
 def test_same_cookie_is_the_same_visitor(clock: Clock) -> None:
     """A cookie is opened once: what was prepared for the visitor is there the next time."""
     room = make(clock)
     field = room.field()
-    first = room.authenticator.authenticate([field])
+    first = room.visitor([field])
 
     assert first is not None
-    assert room.authenticator.authenticate([field]) is first
+    assert room.visitor([field]) is first
     assert room.kept == 1
 
 
@@ -132,25 +137,25 @@ def test_junk_is_not_kept(clock: Clock) -> None:
     """Made-up cookies neither take room nor push a session out."""
     room = make(clock, opened=SessionCache(2))
     field = room.field()
-    visitor = room.authenticator.authenticate([field])
+    visitor = room.visitor([field])
     for index in range(100):
         assert room.sub(b"tailchat_gate=%d" % index) is None
 
     assert room.kept == 1
-    assert room.authenticator.authenticate([field]) is visitor
+    assert room.visitor([field]) is visitor
 
 
 def test_least_recently_used_leaves_first(clock: Clock) -> None:
     """A full memory lets the one go who was away longest; he is opened again when he is back."""
     room = make(clock, opened=SessionCache(2))
     first, second, third = (room.field() for _ in range(3))
-    kept: list[Visitor | None] = [room.authenticator.authenticate([one]) for one in (first, second)]
+    kept: list[Visitor | None] = [room.visitor([one]) for one in (first, second)]
 
-    assert room.authenticator.authenticate([first]) is kept[0]
+    assert room.visitor([first]) is kept[0]
     assert room.sub(third) == RECORD.sub
     assert room.kept == 2
-    assert room.authenticator.authenticate([first]) is kept[0]
-    assert room.authenticator.authenticate([second]) is not kept[1]
+    assert room.visitor([first]) is kept[0]
+    assert room.visitor([second]) is not kept[1]
     assert room.sub(second) == RECORD.sub
 
 
@@ -202,14 +207,14 @@ def test_other_bytes_in_the_cookie(clock: Clock) -> None:
 def test_renewal(clock: Clock) -> None:
     """A renewal is offered when a quarter of the idle time is over, and is the same session."""
     room = make(clock, idle=HOUR)
-    visitor = room.authenticator.authenticate([room.field()])
+    visitor = room.visitor([room.field()])
     assert visitor is not None
 
     assert room.authenticator.renewal(visitor) is None
     clock.now += HOUR / 4
     line = room.authenticator.renewal(visitor)
     assert line is not None
-    renewed = room.authenticator.authenticate([line.partition(";")[0].encode()])
+    renewed = room.visitor([line.partition(";")[0].encode()])
     assert renewed is not None
     assert renewed.record == RECORD._replace(seen_at=int(clock.now))
     assert renewed.expires_at == clock.now + HOUR
@@ -235,15 +240,15 @@ def test_what_was_learned_is_looked_at_when_it_is_time(clock: Clock) -> None:
     learned = Learned(RecheckResult(NOBODY, START + 900))
     room = make(clock, rechecks=learned)
     field = room.field()
-    visitor = room.authenticator.authenticate([field])
+    visitor = room.visitor([field])
     assert visitor is not None
     clock.now = START + 899.9
-    assert room.authenticator.authenticate([field]) is visitor
+    assert room.visitor([field]) is visitor
     assert learned.looks == 1
     clock.now = START + 900
     learned.look_at = RecheckResult(NOBODY, START + 1800)
 
-    assert room.authenticator.authenticate([field]) is visitor
+    assert room.visitor([field]) is visitor
     assert (learned.looks, visitor.good_until) == (2, START + 1800)
     assert room.authenticator.renewal(visitor) is None
 
@@ -253,12 +258,12 @@ def test_a_changed_person_is_another_visitor(clock: Clock) -> None:
     learned = Learned(RecheckResult(NOBODY, START))
     room = make(clock, rechecks=learned)
     field = room.field()
-    before = room.authenticator.authenticate([field])
+    before = room.visitor([field])
     assert before is not None
     before.identity_headers["tool"] = b"old"
     renamed = RECORD._replace(nickname="Alicia", checked_at=int(START))
     learned.look_at = RecheckResult(renamed, START + 900)
-    visitor = room.authenticator.authenticate([field])
+    visitor = room.visitor([field])
 
     assert visitor is not None
     assert (visitor.record, visitor.identity_headers) == (renamed, {})
@@ -266,7 +271,7 @@ def test_a_changed_person_is_another_visitor(clock: Clock) -> None:
     line = room.authenticator.renewal(visitor)
     assert line is not None
     learned.look_at = RecheckResult(NOBODY, START + 1800)
-    renewed = room.authenticator.authenticate([line.partition(";")[0].encode()])
+    renewed = room.visitor([line.partition(";")[0].encode()])
     assert renewed is not None
     assert renewed.record.nickname == "Alicia"
     assert room.authenticator.renewal(renewed) is None
@@ -276,7 +281,7 @@ def test_a_name_that_does_not_fit_renews_nothing(clock: Clock) -> None:
     """Where the cookie cannot hold what was learned the visitor goes on without a new one."""
     learned = Learned(RecheckResult(RECORD._replace(nickname="n" * 4000), START + 900))
     room = make(clock, rechecks=learned)
-    visitor = room.authenticator.authenticate([room.field()])
+    visitor = room.visitor([room.field()])
 
     assert visitor is not None
     assert visitor.outdated
@@ -303,7 +308,7 @@ def test_who_has_to_be_asked_about(clock: Clock) -> None:
     room = make(clock, rechecks=Learned(RecheckResult(NOBODY, START, waits=True)))
 
     with pytest.raises(UndecidedError) as undecided:
-        room.authenticator.authenticate([room.field()])
+        room.visitor([room.field()])
     assert undecided.value.record == RECORD
     assert room.kept == 0
 
@@ -377,7 +382,7 @@ def test_a_cookie_that_waited_is_opened_once(clock: Clock, monkeypatch: pytest.M
 def test_no_renewal_without_idle_lifetime(clock: Clock) -> None:
     """With the idle lifetime off no cookie is ever set again."""
     room = make(clock)
-    visitor = room.authenticator.authenticate([room.field()])
+    visitor = room.visitor([room.field()])
     assert visitor is not None
     clock.now += 11 * HOUR
 
