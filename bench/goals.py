@@ -66,7 +66,8 @@ ONE = "one session"
 PLAIN_GATE = "one route"
 _DIFFER = tuple(differing.ROWS)
 _EVERY = "differ, every row"
-_OTHER = "other, every row"
+_OTHER = "other, every row but new-person"
+_OTHERS = tuple(name for name in others.ROWS if name != "new-person")
 GOALS: Sequence[Goal] = (
     Goal("differ-all", "gate", "caddy", "cpu_us", 0.60, 0.45),
     Goal("differ-edge", "gate", "caddy", "cpu_us", 0.50, 0.40),
@@ -75,8 +76,11 @@ GOALS: Sequence[Goal] = (
     Goal("differ-all", "gate", "nginx", "cpu_us", 3.5, 3.5),
     Goal(_EVERY, "gate", "oauth2-proxy", "cpu_us", 0.25, 0.25, works=_DIFFER),
     Goal(_EVERY, "gate", "envoy", "cpu_us", None, 1.3, works=_DIFFER),
-    Goal(_OTHER, "gate", "caddy", "cpu_us", 0.7, 0.7, works=tuple(others.ROWS)),
-    Goal(_OTHER, "gate", "caddy", "p99_ms", 0.7, 0.7, works=tuple(others.ROWS)),
+    Goal(_OTHER, "gate", "caddy", "cpu_us", 0.7, 0.7, works=_OTHERS),
+    Goal(_OTHER, "gate", "caddy", "p99_ms", 0.7, 0.7, works=_OTHERS),
+    # Apart, because each of its requests waits for Tailchat, as none of Caddy's does.
+    Goal("new-person", "gate", "caddy", "cpu_us", 0.7, 0.7),
+    Goal("new-person", "gate", "caddy", "p99_ms", 0.7, 0.7),
     Goal("page", "gate", "caddy", "cpu_us", 0.60, 0.45),
     Goal("page", "gate", "caddy", "p99_ms", 0.7, 0.7),
     Goal("page", "gate", "oauth2-proxy", "cpu_us", 0.25, 0.25),
