@@ -61,7 +61,11 @@ async def demo(*options: str) -> AsyncIterator[Demo]:
     )
     assert process.stdout is not None
     try:
-        said = (await process.stdout.readuntil(b"Ctrl-C ends it.")).decode()
+        try:
+            said = (await process.stdout.readuntil(b"Ctrl-C ends it.")).decode()
+        except asyncio.IncompleteReadError as error:
+            _, complaint = await process.communicate()
+            raise AssertionError(f"the demo ended: {complaint.decode()}") from error
         yield Demo(process, said)
     finally:
         if process.returncode is None:

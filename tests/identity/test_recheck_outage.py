@@ -27,7 +27,7 @@ from usual_faults import BROKEN, CLOSE, HTML
 from tailchat_gate.demo.faults import Fault, Hang
 from tailchat_gate.demo.faults import Response as Said
 from tailchat_gate.identity import rechecker
-from tailchat_gate.identity.recheck import RETRY_SECONDS
+from tailchat_gate.identity.recheck import NEVER, RETRY_SECONDS
 
 Start = Callable[..., Awaitable[Story]]
 CLOSED = Said(401, b"<h1>401</h1>", "text/html")
@@ -277,8 +277,11 @@ async def test_one_session_waits_for_a_tailchat_that_hangs(
     people = [await sign_in(scene, user) for user in (HOSHINO, BOB)] + [await sign_in(scene)]
     hang = scene.tailchat.faults.me = Hang()
     scene.clock.now += 2 * INTERVAL
+    silence = rechecker_of(scene.gate)._sign_ins.silence
 
     responses = [await people[0].get()]
+    # The call itself ends a moment after the wait for it.
+    await until(lambda: silence.failed_at(scene.clock()) != NEVER)
     before = asked(scene)
     responses += [await person.get() for person in people]
     assert asked(scene) == before

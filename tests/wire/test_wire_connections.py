@@ -811,7 +811,7 @@ async def test_a_slow_upstream_holds_its_client_back(
 
     upstream.answer = answer
     block = b"a" * MIB
-    async with RawClient.connect(public.port) as client, asyncio.timeout(20):
+    async with RawClient.connect(public.port) as client, asyncio.timeout(60):
         client.send(post(framing))
         await arrived.wait()
         if framing == CHUNKED:

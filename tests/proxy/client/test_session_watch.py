@@ -628,14 +628,14 @@ async def test_a_moving_websocket_is_use_of_its_session(
     tool = Tool(SWITCH % b"websocket")
     upstream.answer = tool.answer
     async with (
-        _with_idle(tmp_path, upstream, 0.6) as gate,
+        _with_idle(tmp_path, upstream, 2) as gate,
         RawClient.connect(gate.port) as client,
     ):
         client.send(request_bytes("/ws", Cookie=gate.cookie(), **UPGRADE))
         await client.head()
         for _ in range(10):
             client.send(b"\x81\x81abcd\x00")
-            assert await _silent(client, seconds=0.2)
+            assert await _silent(client, seconds=0.25)
 
     assert tool.got.startswith(b"\x81\x81abcd\x00" * 10)
 
