@@ -59,9 +59,9 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
     None of their own for a few files.
     """
-    named = config.invocation_params.args
-    files = [name for name in map(str, named) if name.partition("::")[0].endswith(".py")]
-    if 0 < len(files) <= _FEW_FILES:
+    named = [str(name).partition("::")[0] for name in config.invocation_params.args]
+    files = [name for name in named if name.endswith(".py")]
+    if 0 < len(files) <= _FEW_FILES and not any(map(os.path.isdir, named)):
         return 0
     return min(len(os.sched_getaffinity(0)) * 3, _MOST_PROCESSES)
 
