@@ -159,12 +159,7 @@ class UndecidedError(Exception):
 
 def confirmed(record: SessionRecord, profile: Profile, now: float) -> SessionRecord:
     """Return the record of a session that Tailchat confirmed, with the current name and picture."""
-    return record._replace(
-        nickname=profile.nickname,
-        discriminator=profile.discriminator,
-        avatar=profile.avatar,
-        checked_at=int(now),
-    )
+    return record.with_names_of(profile)._replace(checked_at=int(now))
 
 
 def caught_up(record: SessionRecord, newest: SessionRecord) -> SessionRecord:
@@ -175,12 +170,8 @@ def caught_up(record: SessionRecord, newest: SessionRecord) -> SessionRecord:
     """
     if newest.checked_at < record.checked_at:
         return record.with_tokens_of(newest) if newest.has_newer_tokens(record) else record
-    updated = record.with_tokens_of(newest)._replace(
-        nickname=newest.nickname,
-        discriminator=newest.discriminator,
-        avatar=newest.avatar,
-        checked_at=newest.checked_at,
-    )
+    updated = record.with_tokens_of(newest).with_names_of(newest)
+    updated = updated._replace(checked_at=newest.checked_at)
     return record if updated == record else updated
 
 

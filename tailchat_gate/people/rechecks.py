@@ -137,8 +137,4 @@ def _renamed(record: SessionRecord, profile: Profile) -> SessionRecord:
     names = (record.nickname, record.discriminator, record.avatar)
     if names == (profile.nickname, profile.discriminator, profile.avatar):
         return record
-    return record._replace(
-        nickname=profile.nickname,
-        discriminator=profile.discriminator,
-        avatar=profile.avatar,
-    )
+    return record.with_names_of(profile)

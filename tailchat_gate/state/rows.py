@@ -28,9 +28,7 @@ def from_row(row: tuple[object, ...]) -> Row | None:
         return None
     if not (isinstance(sub, str) and isinstance(body, str)):
         return None
-    if not (until is None or isinstance(until, int)) or len(key) + len(body) > MAX_TEXT:
-        return None
-    if not (until is None or is_second(until)):
+    if not (until is None or is_second(until)) or len(key) + len(body) > MAX_TEXT:
         return None
     record = Record(kind, key, body, sub, until)
     if checksum(record) != written:

@@ -5,7 +5,7 @@ import json
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final, NamedTuple, Protocol, TypeVar
+from typing import Final, NamedTuple, Protocol, TypeGuard, TypeVar
 
 _T = TypeVar("_T")
 
@@ -43,7 +43,7 @@ class Record:
     intact: bool = True
 
 
-def is_second(value: object) -> bool:
+def is_second(value: object) -> TypeGuard[int]:
     """Whether a value is a Unix second that every calendar can represent."""
     return type(value) is int and 0 <= value <= LAST_SECOND
 

@@ -261,7 +261,7 @@ async def test_nobody_waits_twice_for_a_question_in_the_queue(
     retry_after: int | None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Who has waited in vain for a question that was never sent is answered as in an outage."""
+    """After a wait for a question that was never sent, the answer is that of an outage."""
     monkeypatch.setattr(sign_ins, "TURN_SECONDS", 0.05)
     hang = Hang()
     room.says(hang)

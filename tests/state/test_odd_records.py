@@ -107,7 +107,7 @@ class _Counting(StoredRefusals):
 
 
 def test_a_follower_that_stumbles_hides_nothing_from_the_others() -> None:
-    """The others get their records, before and after it, and the fault is told."""
+    """The followers before it and after it get their records, and the fault is reported."""
     make: Callable[[str], Kind] = lambda name: Kind(name, 1, lambda records: records)  # noqa: E731
     before, after = _Counting(make("a")), _Counting(make("z"))
     followers = Followers()

@@ -132,10 +132,11 @@ def _mark(key: str) -> bytes:
 
 def _read(key: str, sealed: bytes | None, codec: Codec[T] | None) -> Redeemed[T]:
     """Return the stored outcome; without data if the sealing key is gone, or it is another's."""
+    mark = _mark(key)
     opened = None if sealed is None or codec is None else codec.keys.open(sealed.decode("latin-1"))
-    if opened is None or codec is None or not opened.startswith(_mark(key)):
+    if opened is None or codec is None or not opened.startswith(mark):
         return Redeemed()
-    body = opened[len(_mark(key)) :]
+    body = opened.removeprefix(mark)
     if body[:1] == b"+":
         return Redeemed(codec.load(body[1:]))
     reason, detail = json.loads(body[1:])

@@ -89,6 +89,12 @@ class SessionRecord(NamedTuple):
             refresh_token=other.refresh_token,
         )
 
+    def with_names_of(self, named: "Profile | SessionRecord") -> "SessionRecord":
+        """Return the record with the name and picture of a profile, or of another state of it."""
+        return self._replace(
+            nickname=named.nickname, discriminator=named.discriminator, avatar=named.avatar
+        )
+
     def has_newer_tokens(self, other: "SessionRecord") -> bool:
         """Whether the tokens are known to be newer than those of another state of the session."""
         return self.access_expires_at > other.access_expires_at > 0
@@ -127,11 +133,11 @@ _UNSET: Final = (*(None,) * _REQUIRED, *SessionRecord._field_defaults.values())
 
 def read_record(values: list[Any]) -> SessionRecord | None:
     """Return the record with these values; None if one is missing, too many or mistyped."""
-    if len(values) >= _REQUIRED:
-        values += _UNSET[len(values) :]
-    if tuple(map(type, values)) != _KINDS:
+    # Where one is missing that every session has, there is now a None, which is mistyped.
+    filled = (*values, *_UNSET[len(values) :])
+    if tuple(map(type, filled)) != _KINDS:
         return None
-    return tuple.__new__(SessionRecord, values)
+    return tuple.__new__(SessionRecord, filled)
 
 
 def read_values(data: bytes) -> list[Any] | None:

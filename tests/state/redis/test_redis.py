@@ -3,8 +3,9 @@
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -220,18 +221,20 @@ async def test_numbers_that_cannot_be_counted_on_are_a_fault(server: RedisServer
         await until(lambda: there.keys == {"a", "b"})
 
 
+async def _call_on(call: Callable[[], Awaitable[object]], expected: object) -> None:
+    while True:
+        assert await call() is expected
+        await asyncio.sleep(0.001)
+
+
 async def test_a_refused_charge_keeps_nothing_else_back(server: RedisServer) -> None:
     """Where the server refuses to count rates, at every request, locks still go both ways."""
     async with gate(server) as here, gate(server) as there:
         async with server.client() as client:
             await client.set(f"{redis_database.PREFIX}rates:known", "junk")
 
-        async def charge() -> None:
-            while True:
-                assert await there.store.charge([Charge("a", 1.0)]) is None
-                await asyncio.sleep(0.001)
-
-        charging = asyncio.create_task(charge())
+        call = partial(there.store.charge, [Charge("a", 1.0)])
+        charging = asyncio.create_task(_call_on(call, None))
         await until(lambda: there.store.faults)
         await here.put("a")
         await there.put("b")
@@ -245,12 +248,8 @@ async def test_logins_that_fail_keep_no_change_back(server: RedisServer) -> None
         async with server.client() as client:
             await client.set(f"{redis_database.PREFIX}use:login:k", "junk")
 
-        async def log_in() -> None:
-            while True:
-                assert await there.reserve("k") is ReservationStatus.UNAVAILABLE
-                await asyncio.sleep(0.001)
-
-        logging_in = asyncio.create_task(log_in())
+        call = partial(there.reserve, "k")
+        logging_in = asyncio.create_task(_call_on(call, ReservationStatus.UNAVAILABLE))
         await until(lambda: there.store.faults)
         await here.put("a")
         await until(lambda: there.keys == {"a"})
