@@ -118,7 +118,8 @@ class Copy:
         for name in ("pyproject.toml", "config.example.toml"):
             shutil.copy(ROOT / name, root / name)
         (root / "tests/house").mkdir()
-        shutil.copy(ROOT / DOCUMENTATION_TEST, root / DOCUMENTATION_TEST)
+        for name in (DOCUMENTATION_TEST, "tests/house/schemakit.py"):
+            shutil.copy(ROOT / name, root / name)
 
     def put(self, name: str, before: str, text: str) -> None:
         """Put a text in place of another that is in a file once."""

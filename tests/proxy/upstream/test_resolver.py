@@ -16,7 +16,7 @@ LOOPS = ("asyncio", "uvloop")
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def told(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the directory in which each story left how it ended."""
-    script = Path(__file__).parents[2] / "kit" / "names_stories.py"
+    script = Path(__file__).with_name("names_stories.py")
     directory = tmp_path_factory.mktemp("names")
     await run_in_network(script, *LOOPS, directory=directory)
     return directory

@@ -16,7 +16,7 @@ from tailchat_gate.config.load import Loaded, load
 from tailchat_gate.config.model import RouteSettings
 from tailchat_gate.identity.seal import new_secret
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 URL = 'redirect_url = "https://tools.example.com/oauth2/callback"\n'
 ANYBODY = 'email_domains = ["*"]\n'
 TOOL = 'upstreams = ["http://127.0.0.1:3000"]\n'
