@@ -17,9 +17,10 @@ import tailchat_gate
 from tailchat_gate.demo.faults import Response
 from tailchat_gate.request.context import RequestContext
 
-GROUPS, MEMBERS = 50, 10_000
-#: Groups of an answer that takes long enough to read.
-MANY = 10
+#: Many groups, and members of each: one more instruction for each of either is counted.
+GROUPS, MEMBERS = 50, 1000
+#: Groups, and members of each, of an answer that takes long enough to read.
+MANY, CROWD = 10, 10_000
 #: Requests of which the cheapest is counted: on a busy machine a timer falls into many of them.
 TRIES = 32
 #: Where a request passes, from its bytes to its record.
@@ -141,7 +142,7 @@ async def test_requests_are_answered_while_a_large_answer_is_read(
     scene: GroupScene, tmp_path: Path, upstream: RawUpstream
 ) -> None:
     """The event loop answers between the slices of work, from the first byte to the last step."""
-    scene.tailchat.faults.actions[GET_GROUPS] = answer(MANY, MEMBERS)
+    scene.tailchat.faults.actions[GET_GROUPS] = answer(MANY, CROWD)
     config = tables(MANY)
     config["route"].append({"name": "other", "path": "/other"})
     async with scene.gate(tmp_path, upstream, **config) as gate:
