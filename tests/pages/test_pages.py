@@ -6,6 +6,7 @@ import os
 import re
 import tomllib
 from base64 import b64encode
+from functools import cache
 from hashlib import sha256
 from html.parser import HTMLParser
 from importlib.resources import files
@@ -134,10 +135,11 @@ class Document(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
 
-def told(language: str, reason: str) -> dict[str, str]:
-    """Return what a catalogue says of a reason."""
+@cache
+def told(language: str) -> dict[str, dict[str, str]]:
+    """Return what a catalogue says of each reason."""
     path = files("tailchat_gate.pages").joinpath("locales", f"{language}.toml")
-    texts: dict[str, str] = tomllib.loads(path.read_text(encoding="utf-8"))["reason"][reason]
+    texts: dict[str, dict[str, str]] = tomllib.loads(path.read_text(encoding="utf-8"))["reason"]
     return texts
 
 
@@ -164,7 +166,7 @@ def test_a_problem_page_says_what_happened_and_what_to_do(
     )
     page = Document(html)
 
-    texts = told(language, reason)
+    texts = told(language)[reason]
     assert page.content["title"] == [f"{texts['title']} · Tailchat Gate"]
     for part in (*texts.values(), "r3qu3st", "2026-03-01 12:00:00 UTC", reason, "ops@example.com"):
         assert part in page.text
