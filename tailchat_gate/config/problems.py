@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -251,7 +252,7 @@ def partial(model: type[_Model], value: object, refused: ValidationError) -> _Mo
         }
         wrong |= refused_keys
         try:
-            made = _freed(model, free).model_validate(
+            made = _freed(model, frozenset(free)).model_validate(
                 {key: item for key, item in value.items() if key not in wrong}
             )
         except ValidationError as again:
@@ -269,8 +270,9 @@ def _keys_of(refused: ValidationError) -> set[str]:
     return {str(error["loc"][0]) for error in refused.errors() if error["loc"]}
 
 
-def _freed(model: type[BaseModel], keys: Iterable[str]) -> type[BaseModel]:
-    """Return the model with some keys optional and unchecked."""
+@lru_cache(64)
+def _freed(model: type[BaseModel], keys: frozenset[str]) -> type[BaseModel]:
+    """Return the model with some keys optional and unchecked; tables with the same share it."""
     free: dict[str, Any] = dict.fromkeys(keys, (Any, None))
     return create_model(f"Partial{model.__name__}", __base__=(_Partial, model), **free)
 
