@@ -209,6 +209,9 @@ class Draft:
         if not self.settled.isdisjoint(starts):
             return
         source = next((start for start in starts if start in self.sources), ())
+        if source == at:
+            # A variable has no quotes, nor has a file with a secret alone.
+            expected = expected.replace(", in quotes,", ",").replace(" in quotes", "")
         below = (part for part in at[len(source) :] if part != "[key]")
         path = key_path(below, self.sources.get(source, ""))
         if at[-1] == "[key]" or found.startswith("an unknown "):

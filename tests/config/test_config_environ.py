@@ -134,6 +134,21 @@ def test_a_wrong_variable_is_named(
 
 
 @pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("SESSION__LIFETIME", 'a duration, such as "90s", "15m"'),
+        ("TAILCHAT__GROUPS_MAX_BYTES", 'a size, such as "512KiB"'),
+        ("SERVER__UNIX_MODE", 'four octal digits such as "0660"'),
+    ],
+)
+def test_a_variable_wants_no_quotes(smallest: Path, name: str, expected: str) -> None:
+    """Quotes are part of a variable's value, so none are asked for."""
+    (problem,) = refused(smallest, **{name: "60"})
+
+    assert problem.expected.startswith(expected)
+
+
+@pytest.mark.parametrize(
     ("name", "near"),
     [
         ("TAILCHAT_GATE_SERVER__TRUSTED_PROXIE", "TAILCHAT_GATE_SERVER__TRUSTED_PROXIES"),
