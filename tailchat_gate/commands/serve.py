@@ -14,6 +14,7 @@ from tailchat_gate.commands.common import (
     config_option,
     fail,
     read_from,
+    to_type,
 )
 from tailchat_gate.config.load import Loaded, Source
 from tailchat_gate.config.state_directory import in_foreign_home, make_for
@@ -127,7 +128,7 @@ def _run(
 
 def _warn(loaded: Loaded) -> None:
     for problem in loaded.located:
-        _log.warning(str(problem))
+        _log.warning(to_type(str(problem)))
     if warning := in_foreign_home(loaded.settings.state.path, os.environ):
         _log.warning(f"state.path: {warning}")
 

@@ -16,6 +16,7 @@ from tailchat_gate.config.load import (
 )
 from tailchat_gate.config.model import Settings, changes, restart_problems
 from tailchat_gate.config.problems import Problem
+from tailchat_gate.config.suggested import completed
 from tailchat_gate.observe.log import LOGGER_NAME, set_level
 from tailchat_gate.serving.listening.listeners import StartError
 from tailchat_gate.serving.reload_outcome import Reloads
@@ -131,6 +132,10 @@ class Reloader:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=CLOSE_SECONDS)
 
+    def to_type(self, text: str) -> str:
+        """Return a text for the log with its commands as they work for this file."""
+        return completed(text, self.source.path.absolute())
+
     async def _take_turn(self, cause: str) -> ReloadOutcome:
         async with self._turn:
             self._manager.reloading()
@@ -143,7 +148,10 @@ class Reloader:
             except Exception as error:  # noqa: BLE001 - after any error the old one stays in force
                 problems = problems_of(error)
                 reloads.refused(problems)
-                details = {"cause": cause, "problems": list(map(str, problems))}
+                details = {
+                    "cause": cause,
+                    "problems": [self.to_type(str(each)) for each in problems],
+                }
                 _log.error("the configuration was not loaded", extra={"details": details})
                 self._manager.ready("serving; the configuration in the file was refused")
                 return ReloadOutcome(reloads.generation, int(reloads.changed_at), problems=problems)
@@ -155,7 +163,7 @@ class Reloader:
             _log.info("the configuration was reloaded", extra={"details": news})
             self._manager.ready("serving")
             for warning in loaded.located:
-                _log.warning(str(warning))
+                _log.warning(self.to_type(str(warning)))
             since = int(reloads.changed_at)
             return ReloadOutcome(reloads.generation, since, changed, loaded.warnings)
 

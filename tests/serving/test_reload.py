@@ -626,6 +626,18 @@ async def test_a_bad_file_changes_nothing_and_says_why(
     }
 
 
+async def test_a_command_in_the_log_reads_the_same_file(
+    gate: FileGate, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What a problem suggests works as the log has it, from any directory."""
+    await gate.write(groups={"ops": ["tailchat-group:Ops"]})
+    assert (await gate.order())[0] == 422
+
+    (record,) = (record for record in caplog.records if record.levelno == logging.ERROR)
+    (problem,) = vars(record)["details"]["problems"]
+    assert f"`tailchat-gate tailchat-groups --config {gate.path}`" in problem
+
+
 async def test_what_is_settled_at_the_start_refuses_the_whole_file(
     gate: FileGate, upstream: RawUpstream, tmp_path: Path
 ) -> None:

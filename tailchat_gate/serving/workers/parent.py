@@ -260,7 +260,7 @@ class Parent:
                 if loaded["version"] != __version__:
                     raise WorkerGoneError(
                         f"version {loaded['version']} is installed, but {__version__} is running: "
-                        "run tailchat-gate upgrade"
+                        f"run `{self.reloader.to_type('tailchat-gate upgrade')}`"
                     )
                 if loaded["loaded"] != self._digest:
                     await self.reloader.reload("a worker that found other files")
