@@ -160,7 +160,7 @@ async def _set_up(loaded: Loaded, file: str) -> AsyncIterator[SetUp]:
     """Yield the set-up of the checks, and close its connections afterwards."""
     settings, tailchat = loaded.settings, loaded.settings.tailchat
     names = Names()
-    channel = back_channel(settings, NamesResolver(names), timeout=CALL_SECONDS)
+    channel = back_channel(settings, NamesResolver(names))
     api = TailchatApi(channel, clock=time.time)
     bot = Bot(api, tailchat.client_id, tailchat.client_secret, time.time)
     calls = TailchatCalls(

@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Final, NamedTuple
 
+from tailchat_gate.config.tables.identity import LONGEST_CALL
+
 #: Words for `needs` and `lacks` of a statement; `name_of` makes one for each host name.
 TAILCHAT: Final = "tailchat"
 NAME_SERVERS: Final = "name servers"
@@ -13,10 +15,10 @@ STATE_SERVER: Final = "store"
 #: A value of `about`: the statement only repeats what its cause says.
 REPEATED: Final = "repeated"
 
-#: Seconds for one check. A call to Tailchat takes at most CALL_SECONDS, and a check makes at most
-#: three calls that hang.
-CHECK_SECONDS: Final = 16.0
-CALL_SECONDS: Final = 5.0
+#: Seconds for one call: as long as a gate waits for Tailchat, so that what serves is not called
+#: dead because the machine is busy. A check makes at most three calls that hang.
+CALL_SECONDS: Final = LONGEST_CALL
+CHECK_SECONDS: Final = 3 * CALL_SECONDS + 1
 
 
 class Mark(StrEnum):

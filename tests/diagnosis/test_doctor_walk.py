@@ -28,11 +28,14 @@ from storykit import served
 from tailchat_browser import APP
 from tlskit import Authority
 
+from tailchat_gate.config.tables.identity import LONGEST_CALL
 from tailchat_gate.config.values.address import TcpAddress
 from tailchat_gate.config.values.quantities import counted
 from tailchat_gate.demo.tailchat import StandInTailchat
 from tailchat_gate.diagnosis.edge import after_sign_in
 from tailchat_gate.diagnosis.statement import (
+    CALL_SECONDS,
+    CHECK_SECONDS,
     REPEATED,
     RUNNING_GATE,
     Check,
@@ -48,6 +51,7 @@ from tailchat_gate.diagnosis.statement import (
 from tailchat_gate.diagnosis.tools import answers, of_network, read_listeners, tools
 from tailchat_gate.proxy.upstream.backends import Dialer
 from tailchat_gate.proxy.upstream.resolver import Names
+from tailchat_gate.serving.dashboard import doctor_run
 
 # The first start of the provider fetches its packages.
 pytestmark = pytest.mark.timeout(300)
@@ -243,6 +247,13 @@ async def test_a_check_that_hangs_or_fails_takes_nothing_from_the_others() -> No
         ("three", Mark.OK),
     ]
     assert "a secret" not in str(found)
+
+
+def test_doctor_waits_as_long_as_what_it_checks() -> None:
+    """A gate can serve with a Tailchat that is slow, and the admin page waits for all checks."""
+    assert CALL_SECONDS >= LONGEST_CALL
+    # Three calls to the running gate, its checks, and then the store's.
+    assert doctor_run.SECONDS > 3 * CALL_SECONDS + 2 * CHECK_SECONDS
 
 
 def test_one_outage_is_one_statement() -> None:

@@ -14,7 +14,7 @@ from tailchat_gate.observe.log import LOGGER_NAME
 from tailchat_gate.observe.threads import in_thread
 
 #: Seconds for all checks together.
-_SECONDS: Final = 60.0
+SECONDS: Final = 120.0
 #: Seconds from one run to the next, since each asks Tailchat and every tool.
 _PAUSE: Final = 10.0
 _MOST: Final = 1000
@@ -88,7 +88,7 @@ class DoctorRun:
         ) as process:
             self._process = process
             try:
-                return process.communicate(timeout=_SECONDS)[0]
+                return process.communicate(timeout=SECONDS)[0]
             finally:
                 process.kill()
                 self._process = None

@@ -210,18 +210,13 @@ def back_channel(
     settings: Settings,
     resolver: AbstractResolver | None = None,
     reachability: Reachability | None = None,
-    *,
-    timeout: float = math.inf,
 ) -> BackChannel:
-    """Return the connections to Tailchat. Raises FileError.
-
-    A call ends after `timeout` or the configured number of seconds, whichever is shorter.
-    """
+    """Return the connections to Tailchat. Raises FileError."""
     tailchat = settings.tailchat
     back_url = tailchat.internal_url or tailchat.api_url
     return BackChannel(
         back_url,
-        timeout=min(tailchat.timeout, timeout),
+        timeout=tailchat.timeout,
         resolver=resolver,
         tls=_tailchat_tls(back_url, tailchat.ca_file or None),
         proxy=proxy_for(tailchat.proxy, back_url),
