@@ -173,6 +173,8 @@ class Answers(PlainAnswers):
                 ask=dict(ask or {}),
                 elsewhere=_elsewhere(context, reason),
             )
+        if reason is Reason.NO_ROUTE and not context.token:
+            detail = {**(detail or {}), "tools": self._home}
         return self.problem_json(context, reason, detail or {}, headers or {})
 
     def _titled(self, detail: Mapping[str, str]) -> dict[str, str]:

@@ -22,12 +22,14 @@ from visitor import FETCH, NAVIGATION, Page, Visitor
 from tailchat_gate.demo.users import User
 from tailchat_gate.endpoints.launcher import drawn, make_tiles
 from tailchat_gate.identity.grants import Grant
+from tailchat_gate.identity.machine_tokens import hash_of, make_token
 from tailchat_gate.pages.render import Pages
 from tailchat_gate.serving.wiring.build import build
 
 HOSHINO, BOB = user_named("hoshino"), user_named("bob")
 Start = Callable[..., Any]
 PAGE = {name.replace("-", "_"): value for name, value in NAVIGATION.items()}
+TOKEN = make_token(bytes(32))
 DOT = bytes.fromhex("47494638396101000100000000002c00000000010001000002003b")
 
 
@@ -157,6 +159,25 @@ async def test_addresses_without_a_tool_lead_there(scene: Story) -> None:
     assert [page.status for page in pages] == [404, 200]
     for page in pages:
         assert re.search('href="[^"]*/oauth2/">[^<]* ?[Yy]our tools</a>', page.text), page.url
+
+
+async def test_a_program_without_a_tool_is_led_there(tmp_path: Path, clock: Clock) -> None:
+    """A signed-in script gets the address that the page has as a link; a machine has no tools."""
+    token = [{"name": "robot", "hash": hash_of(TOKEN)}]
+    route = [{"name": "ops", "path": "/ops", "allow": ["signed-in", "token:robot"]}]
+    async with story(tmp_path / "log", clock, token=token, route=route) as scene:
+        async with scene.visitor() as mine:
+            await _sign_in(mine, scene, HOSHINO)
+            script = await mine.open(scene.url + "/", headers=FETCH)
+        async with scene.visitor() as machine:
+            headers = {**FETCH, "Authorization": f"Bearer {TOKEN}"}
+            refused = await machine.open(scene.url + "/", headers=headers)
+
+    told = [json.loads(answer.text) for answer in (script, refused)]
+    assert [(one["error"], one.get("tools")) for one in told] == [
+        ("no-route", scene.url + "/oauth2/"),
+        ("no-route", None),
+    ]
 
 
 async def test_a_filter_needs_no_script(scene: Story) -> None:
