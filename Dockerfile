@@ -13,10 +13,12 @@ WORKDIR /build
 COPY requirements.lock requirements-build.lock ./
 
 # Only wheels, only with the hashes written down: what is not in the lock file does not get in.
-RUN python -m venv /build/backend \
-    && /build/backend/bin/pip install --only-binary :all: --require-hashes -r requirements-build.lock \
+# Python compiles what it imports of the backend; most of it is mypy, which is hardly ever needed.
+RUN python -m venv --without-pip /build/backend \
+    && pip --python /build/backend/bin/python install \
+        --only-binary :all: --no-compile --require-hashes -r requirements-build.lock \
     && python -m venv --without-pip /opt/tailchat-gate \
-    && /build/backend/bin/pip --python /opt/tailchat-gate/bin/python install \
+    && pip --python /opt/tailchat-gate/bin/python install \
         --only-binary :all: --no-compile --require-hashes -r requirements.lock
 
 COPY pyproject.toml README.md LICENSE ./
@@ -31,8 +33,8 @@ ARG HATCH_BUILD_HOOK_ENABLE_MYPYC=false
 # Byte code is made here because the root file system of the running container is read-only.
 # mypy, which compiles, reads the types of the packages that the gate imports.
 RUN PYTHONPATH=$(echo /opt/tailchat-gate/lib/python*/site-packages) \
-        /build/backend/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /build/wheels . \
-    && /build/backend/bin/pip --python /opt/tailchat-gate/bin/python install \
+        pip --python /build/backend/bin/python wheel --no-deps --no-build-isolation --wheel-dir /build/wheels . \
+    && pip --python /opt/tailchat-gate/bin/python install \
         --no-deps --no-index --no-compile /build/wheels/*.whl \
     && /opt/tailchat-gate/bin/python -m compileall -q --invalidation-mode unchecked-hash \
         /opt/tailchat-gate/lib

@@ -14,7 +14,8 @@ from typing import Final
 import pytest
 from edgekit import program, serving
 from gatekit import Clock, RawUpstream, ask, request_bytes, until
-from imagekit import ROOT, Container, Image, built_image, container
+from image_sources import ROOT
+from imagekit import Container, Image, built_image, container
 from loadkit import Load
 from process import free_port
 from processkit import END_SECONDS, START_SECONDS

@@ -1,12 +1,6 @@
-"""The image, built from the Dockerfile as it is, and containers of it by the runtime of Docker.
+"""The image, built from the Dockerfile as it is, and containers of it by the runtime of Docker."""
 
-No registry of images is asked: the base is a Debian that mmdebstrap makes, under the name that the
-Dockerfile has for its base. It is kept for a week outside the checkout, as Docker keeps a base.
-"""
-
-import ast
 import asyncio
-import hashlib
 import itertools
 import json
 import os
@@ -14,71 +8,20 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
+from image_sources import ROOT, Buildah, find_program, make_base, wheel_mounts
 from parts import missing
 
-ROOT: Final = Path(__file__).parents[2]
-#: The release of Debian whose Python is that of the base.
-_RELEASES: Final = MappingProxyType({"python:3.13-slim": "trixie"})
-_PACKAGES: Final = "python3,python3-venv,python-is-python3,ca-certificates"
-_PLACES: Final = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin"))
-#: What pip may have to know to reach the package index from here.
-_PIP_KEYS: Final = ("index-url", "extra-index-url", "trusted-host", "proxy", "timeout", "retries")
-_CERTIFICATES: Final = "/etc/pip-certificates.pem"
 #: Bytes: twice what a build takes.
 _ROOM: Final = 4 * 2**30
-#: Seconds for which a base is kept.
-_WEEK: Final = 7 * 86_400
 _numbers = itertools.count()
-
-
-def _program(name: str) -> str:
-    found = shutil.which(name, path=_PLACES)
-    if found is None:
-        missing(name)
-    return found
-
-
-def _run(*command: str | Path, **more: Any) -> str:  # noqa: ANN401 - as in subprocess.run
-    """Run a command; return what it prints, fail with all it says."""
-    words = list(map(str, command))
-    done: subprocess.CompletedProcess[str] = subprocess.run(
-        words, capture_output=True, text=True, check=False, **more
-    )
-    assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
-    return done.stdout
-
-
-def _mirror() -> str:
-    """Return the address of the mirror of Debian that apt uses here."""
-    told = _run(_program("apt-get"), "indextargets", "--format", "$(LABEL) $(REPO_URI)")
-    found = re.search(r"^Debian (http\S+)$", told, re.MULTILINE)
-    if found is None:
-        missing("a mirror of Debian among apt's sources")
-    return found[1]
-
-
-def _pip_settings() -> dict[str, str]:
-    """Return how pip is configured here, its variables of the environment included."""
-    for python in (sys.executable, shutil.which("python3") or sys.executable):
-        done = subprocess.run(
-            [python, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False
-        )
-        if done.returncode == 0:
-            break
-    lines = (line.partition("=") for line in done.stdout.splitlines())
-    # Variables come first; they win over files.
-    pairs = [(name.rpartition(".")[2], ast.literal_eval(text)) for name, _, text in lines]
-    return {name.removeprefix("default-"): str(text) for name, text in reversed(pairs)}
 
 
 @dataclass(frozen=True)
@@ -104,67 +47,6 @@ class Image:
         return int(user), int(group)
 
 
-class _Buildah:
-    """Buildah with a store of its own."""
-
-    def __init__(self, place: Path) -> None:
-        program = _program("buildah")
-        store = ("--root", place / "store", "--runroot", place / "run")
-        self._command = (program, *store, "--storage-driver", "vfs")
-
-    def __call__(self, *arguments: str | Path, **more: Any) -> str:  # noqa: ANN401 - as in _run
-        return _run(*self._command, *arguments, **more).strip()
-
-
-def _debian(release: str, place: Path) -> Path:
-    """Return an archive of a small Debian with its Python."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tailchat-gate"
-    what = hashlib.sha256(f"{release} {_PACKAGES}".encode()).hexdigest()[:16]
-    kept, made = cache / f"base-{what}.tar", place / "base.tar"
-    if kept.is_file() and time.time() - kept.stat().st_mtime < _WEEK:
-        return kept
-    # What it mounts is gone when it ends, whatever the end.
-    _run(
-        *(_program("unshare"), "--mount", _program("mmdebstrap"), "--variant=essential"),
-        *("--quiet", f"--include={_PACKAGES}", release, made, _mirror()),
-        env={**os.environ, "TMPDIR": str(place)},
-    )
-    with suppress(OSError):
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache) as beside:
-            # Whole or not at all, whoever else makes one.
-            shutil.copy(made, beside)
-            (Path(beside) / made.name).replace(kept)
-    return made
-
-
-def _make_base(buildah: _Buildah, name: str, place: Path) -> None:
-    """Make an image of a small Debian with its Python, under a name."""
-    container = buildah("from", "scratch")
-    root = Path(buildah("mount", container))
-    archive = _debian(_RELEASES[name], place)
-    _run("tar", "--extract", "--numeric-owner", "--file", archive, "--directory", root)
-    for part in ("var/cache/apt/archives", "var/lib/apt/lists", "usr/share/doc"):
-        shutil.rmtree(root / part)
-    (root / "etc/resolv.conf").write_text("")
-    buildah("config", "--env", "PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", container)
-    buildah("commit", "--quiet", "--format", "docker", "--rm", container, name)
-
-
-def _pip_mounts(place: Path) -> list[str]:
-    """Return options by which the steps of the build, and nothing else, see pip's settings."""
-    found = _pip_settings()
-    lines = [f"{key} = {found[key]}" for key in _PIP_KEYS if key in found]
-    lines = [line.replace("\n", "\n    ") for line in lines]
-    mounts = []
-    if "cert" in found:
-        lines.append(f"cert = {_CERTIFICATES}")
-        mounts.append(f"--volume={Path(found['cert']).resolve()}:{_CERTIFICATES}:ro")
-    file = place / "pip.conf"
-    file.write_text("[global]\n" + "".join(f"{line}\n" for line in lines))
-    return [*mounts, f"--volume={file}:/etc/pip.conf:ro"]
-
-
 def _roomy(place: Path) -> Path:
     """Return a place in memory where there is much of it, else the given one.
 
@@ -186,16 +68,24 @@ def built_image(directory: Path) -> Iterator[Image]:
     if os.geteuid() != 0:
         missing("root, which the build of an image needs,")
     for name in ("runc", "mmdebstrap"):
-        _program(name)
+        find_program(name)
     place = Path(tempfile.mkdtemp(prefix="tailchat-gate-image-", dir=_roomy(directory)))
-    buildah = _Buildah(place)
+    buildah = Buildah(place)
     # What the image runs on; the stage before it starts from the same, if nothing else is asked.
     base = re.findall(r"^FROM (\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)[-1]
     try:
-        _make_base(buildah, base, place)
+        make_base(buildah, base, place)
         buildah(
             *("build-using-dockerfile", "--isolation", "chroot", "--format", "docker"),
-            *("--pull-never", "--network", "host", *_pip_mounts(place), "--tag", "gate", "."),
+            *(
+                "--pull-never",
+                "--network",
+                "host",
+                *wheel_mounts(buildah, base, place),
+                "--tag",
+                "gate",
+                ".",
+            ),
             cwd=ROOT,
         )
         told = buildah("inspect", "--type", "image", "gate")
@@ -308,7 +198,7 @@ async def container(
 
     await asyncio.to_thread(prepare)
     name = f"tailchat-gate-{os.getpid()}-{next(_numbers)}"
-    runc = (_program("runc"), "--root", str(image.place / "runc"))
+    runc = (find_program("runc"), "--root", str(image.place / "runc"))
     log = directory / "container.log"
     with log.open("wb") as out:
         process = await asyncio.create_subprocess_exec(
