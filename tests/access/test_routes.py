@@ -3,12 +3,12 @@
 import sys
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import NamedTuple
 
 import pytest
+from choices import Choices, chosen
 from gatekit import make_settings
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from interpreted import counts_pythons_steps
 from routekit import ALICE, GROUPS, ZOE, Row, around, covers, make_table, may, taking
 
@@ -319,69 +319,82 @@ METHODS = ((), (), ("GET",), ("POST", "PUT"), ("HEAD",), ("DELETE",), ("PROPFIND
 ASKED_METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PROPFIND", "PATCH")
 
 
-@st.composite
-def tables(draw: st.DrawFn) -> tuple[Row, ...]:
+class Asked(NamedTuple):
+    """Routes, and requests that meet them: hosts, paths and methods."""
+
+    rows: tuple[Row, ...]
+    requests: list[tuple[str, str, str]]
+
+
+def rows_of(choices: Choices) -> tuple[Row, ...]:
     """Return rows of which no two take the same requests."""
-    drawn = draw(
-        st.lists(
-            st.tuples(st.sampled_from(PATHS), st.sampled_from(HOSTS), st.sampled_from(METHODS)),
-            min_size=1,
-            max_size=10,
-            unique=True,
-        )
+    several = (
+        (choices.of(PATHS), choices.of(HOSTS), choices.of(METHODS))
+        for _ in range(choices.between(1, 10))
     )
+    drawn = dict.fromkeys(several)
     return tuple(Row(path, host=host, methods=methods) for path, host, methods in drawn)
 
 
-@given(rows=tables(), name=st.sampled_from(NAMES), path=st.sampled_from(ASKED), data=st.data())
-@settings(max_examples=400, deadline=None)
-def test_any_table_serves_as_the_rules_say(
-    rows: tuple[Row, ...], name: str, path: str, data: st.DataObject
-) -> None:
+def asked(choices: Choices) -> Asked:
+    """Return any routes and requests; to make a table takes longer than several requests."""
+    requests = [(choices.of(NAMES), choices.of(ASKED), choices.of(ASKED_METHODS)) for _ in range(8)]
+    return Asked(rows_of(choices), requests)
+
+
+@given(chosen(asked))
+@settings(max_examples=150, deadline=None)
+def test_any_table_serves_as_the_rules_say(asked: Asked) -> None:
     """Of any routes the one serves that the rules of the documentation name, or none."""
-    method = data.draw(st.sampled_from(ASKED_METHODS))
-    match = make_table(*rows).match(name, path, method)
-    place = around(rows, name, path)
-    row = taking(place, method)
+    table = make_table(*asked.rows)
+    for name, path, method in asked.requests:
+        match = table.match(name, path, method)
+        place = around(asked.rows, name, path)
+        row = taking(place, method)
 
-    if not place:
-        assert match is None
-    else:
-        assert match is not None
-        assert (match.rules == (NO_METHOD,)) == (row is None)
-        served = rows[int(match.route.name.removeprefix("r"))]
-        assert served == row if row else served in place
+        if not place:
+            assert match is None
+        else:
+            assert match is not None
+            assert (match.rules == (NO_METHOD,)) == (row is None)
+            served = asked.rows[int(match.route.name.removeprefix("r"))]
+            assert served == row if row else served in place
 
 
-@given(rows=tables(), name=st.sampled_from(NAMES), path=st.sampled_from(ASKED), data=st.data())
-@settings(max_examples=400, deadline=None)
-def test_routes_in_order(rows: tuple[Row, ...], name: str, path: str, data: st.DataObject) -> None:
+@given(chosen(asked))
+@settings(max_examples=150, deadline=None)
+def test_routes_in_order(asked: Asked) -> None:
     """In the order of the table, the first route that fits a request is the one that serves it."""
-    method = data.draw(st.sampled_from(ASKED_METHODS))
-    table = make_table(*rows)
-    match = table.match(name, path, method)
-    fitting = [
-        route
-        for route in table.in_order
-        if covers(route.settings.host, name)
-        and (route.settings.path in {"/", path} or path.startswith(f"{route.settings.path}/"))
-    ]
-    if match is not None and match.rules != (NO_METHOD,):
-        place = (fitting[0].settings.host, fitting[0].settings.path)
-        named = {method, "GET"} if method == "HEAD" else {method}
-        here = [r for r in fitting if (r.settings.host, r.settings.path) == place]
-        by_name = [r for r in here if method in r.settings.methods]
-        first = [r for r in here if not r.settings.methods or named & {*r.settings.methods}]
-        assert match.route is (by_name or first)[0]
-    assert bool(fitting) == (match is not None)
+    table = make_table(*asked.rows)
+    for name, path, method in asked.requests:
+        match = table.match(name, path, method)
+        fitting = [
+            route
+            for route in table.in_order
+            if covers(route.settings.host, name)
+            and (route.settings.path in {"/", path} or path.startswith(f"{route.settings.path}/"))
+        ]
+        if match is not None and match.rules != (NO_METHOD,):
+            place = (fitting[0].settings.host, fitting[0].settings.path)
+            named = {method, "GET"} if method == "HEAD" else {method}
+            here = [r for r in fitting if (r.settings.host, r.settings.path) == place]
+            by_name = [r for r in here if method in r.settings.methods]
+            first = [r for r in here if not r.settings.methods or named & {*r.settings.methods}]
+            assert match.route is (by_name or first)[0]
+        assert bool(fitting) == (match is not None)
 
 
-@given(rows=tables(), shuffled=st.randoms(use_true_random=False))
+def in_two_orders(choices: Choices) -> tuple[tuple[Row, ...], list[Row]]:
+    """Return any routes as they stand, and shuffled."""
+    rows = rows_of(choices)
+    return rows, choices.shuffled(rows)
+
+
+@given(chosen(in_two_orders))
 @settings(max_examples=100, deadline=None)
-def test_the_order_of_the_file_does_not_count(rows: tuple[Row, ...], shuffled: Any) -> None:  # noqa: ANN401 - hypothesis's
+def test_the_order_of_the_file_does_not_count(routes: tuple[tuple[Row, ...], list[Row]]) -> None:
     """The same routes in another order serve the same requests."""
-    mixed = list(rows)
-    shuffled.shuffle(mixed)
+    rows, mixed = routes
     table, other = make_table(*rows), make_table(*mixed)
     for name in NAMES:
         for path in ASKED:

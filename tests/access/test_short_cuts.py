@@ -1,10 +1,12 @@
 """Every short cut in finding a route decides as the long way does, which looks at everything."""
 
+from typing import NamedTuple
+
 import pytest
+from choices import Choices, chosen
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from routekit import Row, around, covers, make_table
-from test_spellings import HOSTS, METHODS, spellings
+from test_spellings import HOSTS, METHODS, spelling
 
 from tailchat_gate.access.routes import Match, RouteTable
 from tailchat_gate.reasons import RefusedError
@@ -18,21 +20,20 @@ PLACES = (
 ALLOWS = (("public",), ("signed-in",), ("group:ops",))
 
 
-@st.composite
-def tables(draw: st.DrawFn) -> tuple[Row, ...]:
+def rows_of(choices: Choices) -> tuple[Row, ...]:
     """Return up to five routes, most often few places, some of them with a path replaced."""
-    paths = draw(st.sampled_from((*PLACES, ("/",))))
+    paths = choices.of((*PLACES, ("/",)))
     rows: dict[tuple[str | None, str, tuple[str, ...]], Row] = {}
-    for _ in range(draw(st.integers(1, 5))):
-        path = draw(st.sampled_from(paths))
-        host = draw(st.sampled_from((None, "gate.test", "*.test")))
-        methods = draw(st.sampled_from(((), (), ("GET",), ("POST", "PROPFIND"))))
+    for _ in range(choices.between(1, 5)):
+        path = choices.of(paths)
+        host = choices.of((None, "gate.test", "*.test"))
+        methods = choices.of(((), (), ("GET",), ("POST", "PROPFIND")))
         rows[(host, path, methods)] = Row(
             path,
-            draw(st.sampled_from(ALLOWS)),
+            choices.of(ALLOWS),
             host,
             methods,
-            upstream_path=draw(st.sampled_from((None, None, "/", "/in", "/in/x"))),
+            upstream_path=choices.of((None, None, "/", "/in", "/in/x")),
         )
     return tuple(rows.values())
 
@@ -48,50 +49,67 @@ def outcome(found: Match | None) -> tuple[object, ...] | None:
     return None if found is None else (found.route, frozenset(found.rules))
 
 
-@given(rows=tables(), path=spellings(), host=st.sampled_from(HOSTS), data=st.data())
+class Asked(NamedTuple):
+    """Routes, and requests for a path."""
+
+    rows: tuple[Row, ...]
+    path: str
+    host: str
+    methods: tuple[str, str]
+
+
+def asked(choices: Choices) -> Asked:
+    """Return any routes and requests."""
+    path, host = spelling(choices), choices.of(HOSTS)
+    methods = (choices.of(METHODS), choices.of(METHODS))
+    return Asked(rows_of(choices), path, host, methods)
+
+
+@given(chosen(asked))
 @settings(max_examples=150, deadline=None)
-def test_the_short_way_decides_as_the_long_way(
-    rows: tuple[Row, ...], path: str, host: str, data: st.DataObject
-) -> None:
+def test_the_short_way_decides_as_the_long_way(requests: Asked) -> None:
     """Whatever the routes, host, path and methods, no short cut skips a check of the long way."""
+    rows, path, host, methods = requests
     table, name = make_table(*rows), read_host([host]).name
     try:
-        asked = read_target(path, None).path
+        path = read_target(path, None).path
     except RefusedError:
         return
     here = [row for row in rows if covers(row.host, name)]
     same_for_all = all(row.path == "/" for row in here) and not any(
         row.upstream_path for row in around(rows, name, "/")
     )
-    for _ in range(2):
-        method = data.draw(st.sampled_from(METHODS))
+    for method in methods:
         for _ in range(2):
             try:
-                whole = long_way(table, name, asked, method)
+                whole = long_way(table, name, path, method)
             except TooManyReadingsError:
                 if not same_for_all:
                     with pytest.raises(TooManyReadingsError):
-                        table.match(name, asked, method)
+                        table.match(name, path, method)
             else:
-                assert outcome(table.match(name, asked, method)) == whole
+                assert outcome(table.match(name, path, method)) == whole
 
 
-SEGMENTS = st.sampled_from(
-    [
-        *("x", "X", "y", "z", "xx", "admin", "Admin", "y.z", "x.html", "x.", "index.html", "index"),
-        *("INDEX.php", "a.b", "1", "w", "", "."),
-    ]
+SEGMENTS = (
+    *("x", "X", "y", "z", "xx", "admin", "Admin", "y.z", "x.html", "x.", "index.html", "index"),
+    *("INDEX.php", "a.b", "1", "w", "", "."),
 )
 
 
-@given(
-    rows=tables(), segments=st.lists(SEGMENTS, max_size=6), others=st.lists(SEGMENTS, max_size=3)
-)
+def forms(choices: Choices) -> tuple[tuple[Row, ...], list[str], list[str]]:
+    """Return routes, and segments of two paths."""
+    segments, others = choices.several(SEGMENTS, 6), choices.several(SEGMENTS, 3)
+    return rows_of(choices), segments, others
+
+
+@given(chosen(forms))
 @settings(max_examples=300, deadline=None)
 def test_paths_of_one_form_lead_to_the_same_places(
-    rows: tuple[Row, ...], segments: list[str], others: list[str]
+    asked: tuple[tuple[Row, ...], list[str], list[str]],
 ) -> None:
     """What a form was judged to be holds for every plain path of that form."""
+    rows, segments, others = asked
     table = make_table(*rows)
     for path in ("/" + "/".join(segments), "/" + "/".join([*segments[:-1], *others])):
         here = table._any_host

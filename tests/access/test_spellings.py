@@ -2,10 +2,11 @@
 
 from dataclasses import replace
 from itertools import product
+from typing import NamedTuple
 
 import pytest
+from choices import Choices, chosen
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from routekit import (
     ALICE,
     EVERYBODY,
@@ -228,20 +229,55 @@ SEPARATORS = (
 )
 
 
-@st.composite
-def spellings(draw: st.DrawFn) -> str:
+def spelling(choices: Choices) -> str:
     """Return a path made of a few segments, separators and escapes on top of them."""
-    count = draw(st.integers(1, 5))
-    path = "/"
-    for index in range(count):
-        path += draw(st.sampled_from(SEPARATORS)) if index else draw(st.sampled_from(("", "", "/")))
-        path += draw(st.sampled_from(SEGMENTS))
-    for _ in range(draw(st.integers(0, 2))):
-        place = draw(st.integers(1, len(path)))
+    path = "/" + choices.of(("", "", "/"))
+    for index in range(choices.between(1, 5)):
+        path += choices.of(SEPARATORS) if index else ""
+        path += choices.of(SEGMENTS)
+    for _ in range(choices.between(0, 2)):
+        place = choices.between(1, len(path))
         escaped = "".join(f"%{ord(sign):02x}" for sign in path[place : place + 1])
-        depth = draw(st.integers(0, 2))
-        path = path[:place] + escaped.replace("%", "%" + "25" * depth) + path[place + 1 :]
+        path = (
+            path[:place] + escaped.replace("%", "%" + "25" * choices.below(3)) + path[place + 1 :]
+        )
     return path
+
+
+class Asked(NamedTuple):
+    """A request, and a table that it meets."""
+
+    path: str
+    host: str
+    method: str
+    table: Table
+    asker: Asker
+
+
+def asked(choices: Choices) -> Asked:
+    """Return any request."""
+    return Asked(
+        spelling(choices),
+        choices.of(HOSTS),
+        choices.of(METHODS),
+        choices.of(TABLES),
+        choices.of(EVERYBODY),
+    )
+
+
+#: Honest paths.
+PLAIN = ("/", "/x", "/x/y", "/admin", "/admin/x", "/public/admin", "/z/public")
+
+
+def asked_plainly(choices: Choices) -> Asked:
+    """Return a request of which nothing is in doubt."""
+    return Asked(
+        choices.of(PLAIN),
+        choices.of(HOSTS),
+        choices.of(("GET", "HEAD", "POST", "DELETE", "PUT")),
+        choices.of(PLAIN_TABLES),
+        choices.of(EVERYBODY),
+    )
 
 
 def _whoever_may(table: Table, name: str, method: str, reading: str, asker: Asker) -> bool:
@@ -251,18 +287,11 @@ def _whoever_may(table: Table, name: str, method: str, reading: str, asker: Aske
     return row is not None and lets_in(row, asker, denied)
 
 
-@given(
-    path=spellings(),
-    host=st.sampled_from(HOSTS),
-    method=st.sampled_from(METHODS),
-    table=st.sampled_from(TABLES),
-    asker=st.sampled_from(EVERYBODY),
-)
+@given(chosen(asked, 24))
 @settings(max_examples=2000, deadline=None)
-def test_no_spelling_gets_past_a_stricter_rule(
-    path: str, host: str, method: str, table: Table, asker: Asker
-) -> None:
+def test_no_spelling_gets_past_a_stricter_rule(request: Asked) -> None:
     """Nobody gets through with what one tool would serve from where he may not enter."""
+    path, host, method, table, asker = request
     if not may(MADE[table], path, asker, method=method, host=host):
         return
     name = host.lower().partition(":")[0].removesuffix(".")
@@ -274,10 +303,11 @@ def test_no_spelling_gets_past_a_stricter_rule(
         assert _whoever_may(table, name, found, reading, asker), (server, read, reading)
 
 
-@given(path=spellings(), asker=st.sampled_from(EVERYBODY), method=st.sampled_from(METHODS))
+@given(chosen(asked, 24))
 @settings(max_examples=300, deadline=None)
-def test_memory_of_paths_changes_no_judgement(path: str, asker: Asker, method: str) -> None:
+def test_memory_of_paths_changes_no_judgement(request: Asked) -> None:
     """A request is judged alike the first time and every other time."""
+    path, _, method, _, asker = request
     table = TABLES[-1]
     fresh = make_table(*table[0], denied=table[1])
     first = may(fresh, path, asker, method=method)
@@ -286,18 +316,11 @@ def test_memory_of_paths_changes_no_judgement(path: str, asker: Asker, method: s
     assert first == may(MADE[table], path, asker, method=method)
 
 
-@given(
-    plain=st.sampled_from(("/", "/x", "/x/y", "/admin", "/admin/x", "/public/admin", "/z/public")),
-    host=st.sampled_from(HOSTS),
-    method=st.sampled_from(("GET", "HEAD", "POST", "DELETE", "PUT")),
-    table=st.sampled_from(PLAIN_TABLES),
-    asker=st.sampled_from(EVERYBODY),
-)
+@given(chosen(asked_plainly, 5))
 @settings(max_examples=500, deadline=None)
-def test_a_plain_path_is_for_exactly_whom_its_row_lets_in(
-    plain: str, host: str, method: str, table: Table, asker: Asker
-) -> None:
+def test_a_plain_path_is_for_exactly_whom_its_row_lets_in(request: Asked) -> None:
     """Where nothing is in doubt, nobody is refused who may, and nobody let in who may not."""
+    plain, host, method, table, asker = request
     name = host.lower().partition(":")[0].removesuffix(".")
 
     wanted = _whoever_may(table, name, method, plain, asker)
