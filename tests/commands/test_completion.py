@@ -1,14 +1,19 @@
-"""Completion in a real bash, fish and zsh."""
+"""Completion in a real bash, fish and zsh.
+
+The program that they find has its processes started here, where those of the gate are forked.
+"""
 
 import os
 import select
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from socketserver import StreamRequestHandler, ThreadingTCPServer
+from threading import Thread
 
 import pytest
 from clikit import environ
@@ -38,6 +43,13 @@ name = "grafana"
 host = "grafana.example.com"
 path = "/g"
 not = "valid"
+"""
+#: Passes on its arguments and environment, and prints what the gate does with them.
+PROGRAM = """\
+#!{bash}
+exec 3<>/dev/tcp/127.0.0.1/{port}
+{{ printf '%s\\0' $# "$@"; cat /proc/$$/environ; printf '\\0'; }} >&3
+exec cat <&3
 """
 #: Lines, and what bash offers for each.
 IN_BASH = {
@@ -79,15 +91,36 @@ end
 """
 
 
+class Starter(StreamRequestHandler):
+    """Runs the gate with the arguments and the environment that PROGRAM sends."""
+
+    def handle(self) -> None:
+        """Read them up to an empty one, and answer with the output."""
+        words = (word.decode() for word in iter(self._word, b""))
+        arguments = [next(words) for _ in range(int(next(words)))]
+        variables = dict(word.split("=", 1) for word in words)
+        gate = [sys.executable, "-m", "tailchat_gate", *arguments]
+        done = subprocess.run(gate, env=variables, stdout=subprocess.PIPE, check=True)
+        self.wfile.write(done.stdout)
+
+    def _word(self) -> bytes:
+        return b"".join(iter(lambda: self.rfile.read(1).rstrip(b"\0"), b""))
+
+
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a directory with a configuration, and the program as it is installed."""
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Return a directory with a configuration, and the program as if it were installed."""
     found = tmp_path_factory.mktemp("completion")
     (found / "gate.toml").write_text(CONFIG)
     program = found / "tailchat-gate"
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m tailchat_gate "$@"\n')
-    program.chmod(0o755)
-    return found
+    with ThreadingTCPServer(("127.0.0.1", 0), Starter) as server:
+        program.write_text(PROGRAM.format(bash=BASH, port=server.server_address[1]))
+        program.chmod(0o755)
+        serving = Thread(target=server.serve_forever)
+        serving.start()
+        yield found
+        server.shutdown()
+        serving.join()
 
 
 def _variables(folder: Path) -> dict[str, str]:
