@@ -2,11 +2,12 @@
 
 import asyncio
 import logging
+import os
 import secrets
 import socket
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,6 +29,8 @@ from tailchat_gate.observe.log import AUDIT_LOGGER_NAME, set_up_logging
 from tailchat_gate.observe.text_lines import shown
 from tailchat_gate.serving.process import serve
 from tailchat_gate.serving.signals import Signals
+from tailchat_gate.serving.surroundings import no_surroundings
+from tailchat_gate.serving.systemd import PassedSockets, name_for
 from tailchat_gate.serving.wiring.build import build
 
 _LOOPBACK: Final = "127.0.0.1"
@@ -114,32 +117,32 @@ def run_demo(
     names = {tool.name: tool.title for tool in (*_TOOLS, _ADMIN)}
     names |= {user.sub: user.name for user in USERS}
     set_up_logging("warning", formatter=None if as_json else _SentenceFormatter(names))
-    port = _usable(port, host)
     if upstream and not is_loopback(host):
         raise DemoError(
             "everybody knows the demo's passwords, so --upstream works on this machine only: leave "
             "out --upstream or --host"
         )
-    with TemporaryDirectory(prefix="tailchat-gate-demo-") as folder:
-        places = _Places(host, port, _neighbour(port, host), Path(folder))
+    with ExitStack() as held:
+        gate = held.enter_context(_listening(port, host))
+        port = _port_of(gate)
+        beside = held.enter_context(_neighbour(port, host))
+        folder = held.enter_context(TemporaryDirectory(prefix="tailchat-gate-demo-"))
+        places = _Places(host, port, _port_of(beside), Path(folder))
         app = App(_CLIENT_ID, places.client_secret, (f"{places.url()}/oauth2/callback",))
         tailchat = StandInTailchat(places.api_url, apps=[app])
         # Only the people whom the greeting lists have accounts.
         tailchat.store.client_config |= {"disableUserRegister": True, "disableGuestLogin": True}
+        apps = {beside: tailchat.app(everywhere=not is_loopback(host))}
         tools = (_Tool("tool", "Your tool", upstream, "🔧", "signed-in", upstream),)
-        listed = tools if upstream else _TOOLS
-        ports = [_usable(0) for _ in listed]
-        routes = [tool.route(at) for tool, at in zip((*listed, _ADMIN), (*ports, 0), strict=True)]
+        listed, routes = tools if upstream else _TOOLS, []
+        for tool in (*listed, _ADMIN):
+            at = 0
+            if not tool.upstream:
+                listener = held.enter_context(_listening(0))
+                apps[listener], at = SampleTool(title=tool.title).app(), _port_of(listener)
+            routes.append(tool.route(at))
         _write(places, _on_call(tailchat), routes)
-        apps = {
-            (host, places.tailchat_port): tailchat.app(everywhere=not is_loopback(host)),
-            **{
-                (_LOOPBACK, at): SampleTool(title=tool.title).app()
-                for tool, at in zip(listed, ports, strict=True)
-                if not tool.upstream
-            },
-        }
-        asyncio.run(_run(places, signals, apps, _greeting(places, listed)))
+        asyncio.run(_run(places, signals, gate, apps, _greeting(places, listed)))
     click.echo("\nThe demo has ended and has deleted its files.")
 
 
@@ -187,15 +190,25 @@ def _write(places: _Places, role: str, routes: list[dict[str, object]]) -> None:
 async def _run(
     places: _Places,
     signals: Signals,
-    apps: Mapping[tuple[str, int], web.Application],
+    gate: socket.socket,
+    apps: Mapping[socket.socket, web.Application],
     greeting: str,
 ) -> None:
     loaded, source = load(places.config, {}), Source(places.config, {})
     generation = build(loaded.settings, sources=loaded.sources)
+    (address,) = loaded.settings.server.listen
+    around = no_surroundings()
+    around.passed.add(PassedSockets([(name_for(address), gate)]))
     async with AsyncExitStack() as stack:
-        for (host, port), app in apps.items():
-            await stack.enter_async_context(_served(app, host, port))
-        await serve(generation, signals, source, started=lambda _: click.echo(greeting))
+        for listener, app in apps.items():
+            await stack.enter_async_context(_served(app, listener))
+        await serve(
+            generation,
+            signals,
+            source,
+            started=lambda _: click.echo(greeting),
+            surroundings=around,
+        )
 
 
 def _greeting(places: _Places, listed: tuple[_Tool, ...]) -> str:
@@ -248,37 +261,43 @@ def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _neighbour(port: int, host: str) -> int:
-    """Return the port after the next if it is free, else any: near ports are easy to forward.
+def _neighbour(port: int, host: str) -> socket.socket:
+    """Listen on the port after the next if it is free, else on any: near ports suit forwarding.
 
     The next port is left free, because commands look there for the admin listener of a gate.
     """
     try:
-        return _usable(port + 2, host)
+        return _listening(port + 2, host)
     except DemoError:
-        return _usable(0, host)
+        return _listening(0, host)
 
 
-def _usable(port: int, host: str = _LOOPBACK) -> int:
-    """Return `port` if it is free on an address, or any free port for 0. Raises DemoError."""
+def _listening(port: int, host: str = _LOOPBACK) -> socket.socket:
+    """Listen on a port of an address, or on any free port for 0. Raises DemoError.
+
+    From then on the port is the demo's; what connects waits until it is served.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise DemoError(
-                f"port {port} of {host} cannot be used ({error.strerror}); --port 0 takes any"
-            ) from None
-        free: int = probe.getsockname()[1]
-        return free
+    both = host == "::" and socket.has_dualstack_ipv6()
+    try:
+        return socket.create_server((host, port), family=family, dualstack_ipv6=both)
+    except (OSError, OverflowError) as error:
+        problem = os.strerror(error.errno or 0) if isinstance(error, OSError) else str(error)
+        raise DemoError(
+            f"port {port} of {host} cannot be used ({problem}); --port 0 takes any"
+        ) from None
+
+
+def _port_of(listener: socket.socket) -> int:
+    port: int = listener.getsockname()[1]
+    return port
 
 
 @asynccontextmanager
-async def _served(app: web.Application, host: str, port: int) -> AsyncIterator[None]:
+async def _served(app: web.Application, listener: socket.socket) -> AsyncIterator[None]:
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
     await runner.setup()
-    await web.TCPSite(runner, host, port).start()
+    await web.SockSite(runner, listener).start()
     try:
         yield
     finally:

@@ -5,17 +5,21 @@ import json
 import re
 import shlex
 import signal
+import socket
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from clikit import GATE, environ, invoke, run
 from gatekit import RawUpstream, listening
 from visitor import Page, Visitor
 
+from tailchat_gate.commands import demo as demo_command
 from tailchat_gate.demo.users import USERS
 
 OWNER, MEMBER, *_ = USERS
@@ -237,6 +241,25 @@ def test_the_demo_takes_what_can_be_an_address(option: str, value: str, told: st
 
     assert code == 2
     assert told in err
+
+
+def test_no_other_process_gets_a_port_of_the_demo(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is taken when it is chosen, and not only when the demo serves."""
+    taken: list[int] = []
+
+    async def run(places: Any, *_: object) -> None:  # noqa: ANN401 - private
+        text = await asyncio.to_thread(places.config.read_text, "utf-8")
+        for port in {int(number) for number in re.findall(r"[a-z1]:(\d+)\b", text)}:
+            with pytest.raises(OSError, match="in use"):
+                socket.create_server(("127.0.0.1", port))
+            taken.append(port)
+
+    monkeypatch.setattr(demo_command, "_run", run)
+    monkeypatch.setattr(demo_command, "Signals", Mock)
+    monkeypatch.setattr(demo_command, "set_up_logging", Mock())
+    demo_command.run_demo(0)
+
+    assert len(taken) == len(("gate", "tailchat", "wiki", "on call", "status"))
 
 
 async def test_the_demo_on_a_taken_port_says_what_to_do() -> None:
