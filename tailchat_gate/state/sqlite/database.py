@@ -24,6 +24,9 @@ from tailchat_gate.state.store import ERASURE, EXPIRY_MARGIN, Kind, Record
 
 #: Seconds that a write waits for another process's, which takes milliseconds.
 BUSY_SECONDS: Final = 2.0
+#: Seconds between two attempts meanwhile. SQLite's own pauses grow to a tenth of a second: where
+#: several processes write without a break, one of them can miss every gap.
+_TRY_SECONDS: Final = 0.005
 #: Pages that one sweep returns to the disk: 2 MiB, a few milliseconds.
 _FREED_PAGES: Final = 512
 _CORRUPT: Final = frozenset((sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB))
@@ -134,7 +137,7 @@ class Database:
             migrate(connection)
             # A write that changes nothing: it creates the log, whose identity can then be
             # compared, and shows at once whether the database can be written.
-            connection.execute("BEGIN IMMEDIATE")
+            self._begin(connection)
             connection.execute(f"PRAGMA user_version = {VERSION}")
             connection.execute("COMMIT")
         except BaseException:
@@ -202,7 +205,7 @@ class Database:
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Enclose writes in one transaction, which is durable afterwards, and in the right file."""
         connection = self.connection
-        connection.execute("BEGIN IMMEDIATE")
+        self._begin(connection)
         try:
             _check_version(connection)
             yield connection
@@ -215,6 +218,16 @@ class Database:
             raise
         # SQLite continues to write, without an error, into a file that was deleted.
         self.check_identity()
+
+    def _begin(self, connection: sqlite3.Connection) -> None:
+        """Begin a transaction that writes, waiting briefly for other processes."""
+        end = time.monotonic() + self._busy
+        connection.execute("PRAGMA busy_timeout = 0")
+        try:
+            while not _began(connection, last=time.monotonic() >= end):
+                time.sleep(_TRY_SECONDS)
+        finally:
+            connection.execute(f"PRAGMA busy_timeout = {int(self._busy * 1000)}")
 
     def write(self, records: Iterable[Record]) -> None:
         """Write records, each merged with the stored record of its key."""
@@ -292,6 +305,17 @@ class Database:
         count = "SELECT count(*) FROM reservation WHERE sub = ? AND outcome IS NOT NULL"
         outcomes = self.connection.execute(count, (sub,)).fetchone()[0]
         return [row[1] for row in rows if row is not None], outcomes
+
+
+def _began(connection: sqlite3.Connection, *, last: bool) -> bool:
+    """Begin to write; return whether that was possible. Raises sqlite3.Error, if `last` for busy."""
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+    except sqlite3.OperationalError as error:
+        if last or error.sqlite_errorcode & _PRIMARY_CODE != sqlite3.SQLITE_BUSY:
+            raise
+        return False
+    return True
 
 
 def _check_version(connection: sqlite3.Connection) -> None:

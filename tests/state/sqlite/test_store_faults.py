@@ -9,15 +9,18 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from statekit import START, Clock, Process, keys_on_disk, running, until
 
 from tailchat_gate.state import bookkeeping
 from tailchat_gate.state.rows import to_row
+from tailchat_gate.state.sqlite import database
 from tailchat_gate.state.sqlite import store as sqlite_store
 from tailchat_gate.state.sqlite.database import Database, ReplacedError
 from tailchat_gate.state.sqlite.files import NAME, Files
@@ -476,6 +479,30 @@ async def test_a_process_that_keeps_the_database_locked(tmp_path: Path) -> None:
         await until(lambda: not process.store.faults)
 
         assert await keys_on_disk(tmp_path) == {"a", "b"}
+
+
+async def test_a_short_gap_between_the_writes_of_others_is_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that waits to write looks every few milliseconds, however long it has waited."""
+    pauses: list[float] = []
+    async with running(tmp_path, busy=5) as process:
+        with closing(
+            sqlite3.connect(tmp_path / NAME, isolation_level=None, check_same_thread=False)
+        ) as other:
+            other.execute("BEGIN IMMEDIATE")
+
+            def pause(seconds: float) -> None:
+                pauses.append(seconds)
+                if len(pauses) == 100:
+                    other.execute("ROLLBACK")
+
+            clock = SimpleNamespace(sleep=pause, monotonic=time.monotonic)
+            monkeypatch.setattr(database, "time", clock)
+            reservation = await process.store.reserve("login", "k", until=START + 9, room=9)
+
+    assert reservation.status is ReservationStatus.GRANTED
+    assert max(pauses) < 0.01
 
 
 async def test_a_start_while_the_database_is_locked(tmp_path: Path) -> None:
