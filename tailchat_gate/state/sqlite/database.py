@@ -308,7 +308,7 @@ class Database:
 
 
 def _began(connection: sqlite3.Connection, *, last: bool) -> bool:
-    """Begin to write; return whether that was possible. Raises sqlite3.Error, if `last` for busy."""
+    """Begin to write; return whether that was possible, or raise sqlite3.Error if it is `last`."""
     try:
         connection.execute("BEGIN IMMEDIATE")
     except sqlite3.OperationalError as error:
