@@ -249,6 +249,10 @@ def test_what_repeats_is_kept_whole() -> None:
     assert sections[1] is sections[2] is sections[3]
 
 
+#: Twice as many shapes as are remembered; to make the pattern of one takes a millisecond.
+MANY = 1000
+
+
 def _names_of(number: int, count: int = 6) -> Lines:
     return [(b"Host", b"h"), *((b"X-%d-%d" % (number, place), b"v") for place in range(count))]
 
@@ -258,7 +262,7 @@ def test_made_up_names_take_bounded_memory() -> None:
     sections = PlainSections(LIMITS, often=2)
     usual = careful(raw(FIRST))
     assert isinstance(usual, FieldSection)
-    for number in range(3000):
+    for number in range(MANY):
         data = raw(_names_of(number, number % 50))
         for _ in range(3):
             sections.learn(read_carefully(data, LIMITS, sections.shape))
@@ -291,7 +295,7 @@ def test_rare_shapes_do_not_push_out_one_with_a_pattern() -> None:
     sections = PlainSections(LIMITS, often=1)
     for _ in range(2):
         sections.learn(read_carefully(raw(FIRST), LIMITS, sections.shape))
-    for number in range(3000):
+    for number in range(MANY):
         sections.learn(read_carefully(raw(_names_of(number)), LIMITS, sections.shape))
 
     other = raw([(name, b"another" if name == b"User-Agent" else v) for name, v in FIRST])
