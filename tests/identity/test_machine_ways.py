@@ -15,6 +15,7 @@ from gatekit import RawClient, RawUpstream, Response, RunningGate, ask, request_
 from parts import missing
 from process import free_port
 from visitor import NAVIGATION
+from websocketkit import UPGRADE
 
 from tailchat_gate.identity.machine_tokens import hash_of, make_token
 
@@ -24,12 +25,6 @@ LOST: Final = make_token(bytes([8]) * 32)
 #: A program that says what it is, and nothing that a browser would say.
 GIT: Final = {"User_Agent": "git/2.45.1", "Accept": "*/*"}
 CHALLENGE: Final = 'Basic realm="tailchat", charset="UTF-8"'
-UPGRADE: Final = {
-    "Connection": "Upgrade",
-    "Upgrade": "websocket",
-    "Sec_WebSocket_Version": "13",
-    "Sec_WebSocket_Key": "dGhlIHNhbXBsZSBub25jZQ==",
-}
 
 
 def basic(user: str, password: str) -> str:

@@ -25,6 +25,7 @@ from gatekit import (
     until,
 )
 from visitor import NAVIGATION
+from websocketkit import SWITCH, UPGRADE
 
 from tailchat_gate.config.values.quantities import format_timestamp
 from tailchat_gate.identity.machine_tokens import hash_of, make_token
@@ -39,13 +40,6 @@ SECRETS = {
     for number, name in enumerate(["ci", "wiki-bot", "old", "lost"])
 }
 DAY = 86_400
-UPGRADE = {
-    "Connection": "Upgrade",
-    "Upgrade": "websocket",
-    "Sec_WebSocket_Version": "13",
-    "Sec_WebSocket_Key": "dGhlIHNhbXBsZSBub25jZQ==",
-}
-SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,18 +10,12 @@ from gatekit import RawClient, Received, request_bytes, until
 from recheckkit import BOB, HOSHINO, HOUR, INTERVAL, Person, asked, counted, recheck, sign_in
 from storykit import Story
 from usual_faults import BROKEN
+from websocketkit import SWITCH, UPGRADE
 
 from tailchat_gate.proxy.exchange.tunnel import SESSION_OVER, UNAUTHORIZED
 from tailchat_gate.proxy.message.websocket_frames import close_frame
 
 Start = Callable[..., Awaitable[Story]]
-UPGRADE = {
-    "Connection": "Upgrade",
-    "Upgrade": "websocket",
-    "Sec_WebSocket_Version": "13",
-    "Sec_WebSocket_Key": "dGhlIHNhbXBsZSBub25jZQ==",
-}
-SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
 STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 #: Longer than the gate takes to look twice at what is under way.
 QUIET_SECONDS = 1.5

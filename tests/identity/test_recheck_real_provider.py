@@ -15,6 +15,7 @@ from gatekit import (
     Response,
     RunningGate,
     ask,
+    elsewhere,
     make_settings,
     request_bytes,
     until,
@@ -207,12 +208,10 @@ async def test_two_gates_spend_a_refresh_token_once(
     """
     state = {"path": str(tmp_path)}
     settings = _settings(place, upstream, OFFLINE, state=state)
-    listen = settings.server.model_copy(update={"listen": ("127.0.0.1:0",)})
-    other = settings.model_copy(update={"server": listen})
     clock = Clock(time.time())
     async with (
         running(settings, tmp_path / "1.log", clock) as first,
-        running(other, tmp_path / "2.log", clock) as second,
+        running(elsewhere(settings), tmp_path / "2.log", clock) as second,
     ):
         one = Scene(first, place)
         await one.sign_in()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from accounts import revoke_user
-from gatekit import running_gate
+from gatekit import elsewhere, running_gate
 from recheckkit import (
     BOB,
     DAY,
@@ -90,9 +90,7 @@ async def test_a_confirmation_outlives_a_restart(scene: Story, tmp_path: Path) -
     scene.tailchat.store.rename(HOSHINO.sub, "Renamed")
     await recheck(person)
     await person.get()
-    settings = scene.gate.generation.settings
-    elsewhere = settings.server.model_copy(update={"listen": ("127.0.0.1:0",)})
-    settings = settings.model_copy(update={"server": elsewhere})
+    settings = elsewhere(scene.gate.generation.settings)
     async with running_gate(settings, tmp_path / "other.log", scene.clock) as other:
         scene.gate = other
         scene.clock.now += INTERVAL - 1

@@ -8,13 +8,11 @@ from dataclasses import dataclass, field
 
 import pytest
 from gatekit import ALICE, START, SUB, Clock, until
-from recheckkit import refresh_tokens
-from storykit import served
+from recheckkit import refresh_tokens, stand_in_and_client
 from usual_faults import BROKEN
 
 from tailchat_gate.demo.faults import Fault, Hang
 from tailchat_gate.demo.faults import Response as Said
-from tailchat_gate.demo.store import App
 from tailchat_gate.demo.tailchat import StandInTailchat
 from tailchat_gate.identity import rechecker as module
 from tailchat_gate.identity import sign_ins
@@ -83,18 +81,9 @@ class Room:
 @pytest.fixture
 async def room(clock: Clock) -> AsyncIterator[Room]:
     """Return a room whose Tailchat knows Alice under a new name."""
-    tailchat = StandInTailchat(apps=[App("tc_1", "secret", ())], clock=clock)
-    tailchat.faults.me = ALICE_SAYS
-    async with served(tailchat.app()) as port:
-        client = TailchatClient(
-            api_url=f"http://127.0.0.1:{port}",
-            client_id="tc_1",
-            client_secret="secret",
-            redirect_uri="http://gate.test/oauth2/callback",
-            clock=clock,
-        )
+    async with stand_in_and_client(clock) as (tailchat, client):
+        tailchat.faults.me = ALICE_SAYS
         yield Room(tailchat, client, clock)
-        await client.close()
 
 
 async def test_a_question_and_its_answer(room: Room, clock: Clock) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from gatekit import (
     running_gate,
 )
 from processkit import gate_process
-from recheckkit import DAY, HOUR, OFFLINE, refresh_tokens
+from recheckkit import DAY, HOUR, OFFLINE, refresh_tokens, stand_in_and_client
 from storykit import CLIENT_ID, CLIENT_SECRET, served
 from usual_faults import BROKEN
 
@@ -83,18 +82,8 @@ class Room:
 async def room(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Room]:
     """Return a room in which the processes look for an outcome every few milliseconds."""
     monkeypatch.setattr(waiting, "LOOK_SECONDS", 0.005)
-    tailchat = StandInTailchat(apps=[App("tc_1", "secret", ())], clock=clock)
-    tailchat.faults.token = NEW_TOKENS
-    async with AsyncExitStack() as stack:
-        port = await stack.enter_async_context(served(tailchat.app()))
-        client = TailchatClient(
-            api_url=f"http://127.0.0.1:{port}",
-            client_id="tc_1",
-            client_secret="secret",
-            redirect_uri="http://gate.test/oauth2/callback",
-            clock=clock,
-        )
-        stack.push_async_callback(client.close)
+    async with stand_in_and_client(clock) as (tailchat, client):
+        tailchat.faults.token = NEW_TOKENS
         yield Room(tailchat, client, clock, MemoryStore(clock))
 
 

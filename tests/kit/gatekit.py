@@ -77,6 +77,12 @@ def make_settings(
     return Settings.model_validate(base)
 
 
+def elsewhere(settings: Settings) -> Settings:
+    """Return the settings of one more gate, which has a port of its own."""
+    server = settings.server.model_copy(update={"listen": ("127.0.0.1:0",)})
+    return settings.model_copy(update={"server": server})
+
+
 def sealed(
     settings: Settings, clock: Callable[[], float], record: SessionRecord, purpose: str
 ) -> str:

@@ -11,9 +11,11 @@ from urllib.parse import urlsplit
 
 from accounts import user_named
 from gatekit import Clock, Response, RunningGate, ask, cookie_value, request_bytes
-from storykit import Story, story
+from storykit import Story, served, story
 from visitor import Visitor
 
+from tailchat_gate.demo.store import App
+from tailchat_gate.demo.tailchat import StandInTailchat
 from tailchat_gate.demo.users import User
 from tailchat_gate.identity.oauth.client import TailchatClient
 from tailchat_gate.identity.recheck import RecheckTerms
@@ -72,15 +74,33 @@ def refresh_tokens(
     return RefreshTokens(client, store, keys=keys, vault=vault, clock=clock)
 
 
-def unasked() -> Rechecker:
-    """Return a rechecker that never asks."""
-    client = TailchatClient(
-        api_url="http://127.0.0.1:9",
+def _client(port: int, clock: Clock) -> TailchatClient:
+    return TailchatClient(
+        api_url=f"http://127.0.0.1:{port}",
         client_id="tc_1",
         client_secret="secret",
         redirect_uri="http://gate.test/oauth2/callback",
-        clock=Clock(),
+        clock=clock,
     )
+
+
+@asynccontextmanager
+async def stand_in_and_client(
+    clock: Clock,
+) -> AsyncIterator[tuple[StandInTailchat, TailchatClient]]:
+    """Serve a Tailchat, and yield it with what asks it."""
+    tailchat = StandInTailchat(apps=[App("tc_1", "secret", ())], clock=clock)
+    async with served(tailchat.app()) as port:
+        client = _client(port, clock)
+        try:
+            yield tailchat, client
+        finally:
+            await client.close()
+
+
+def unasked() -> Rechecker:
+    """Return a rechecker that never asks."""
+    client = _client(9, Clock())
     return Rechecker(
         RecheckTerms(math.inf, "keep"),
         client,

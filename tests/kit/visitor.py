@@ -131,6 +131,10 @@ class Visitor:
             name: m.value for name, m in self.session.cookie_jar.filter_cookies(URL(url)).items()
         }
 
+    def cookie(self, url: str) -> str:
+        """Return the same as the value of a Cookie field."""
+        return "; ".join(f"{name}={value}" for name, value in self.cookies(url).items())
+
     async def open(
         self,
         url: str,

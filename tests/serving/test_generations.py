@@ -21,6 +21,7 @@ from gatekit import (
     until,
 )
 from reloadkit import FileGate, file_gate
+from websocketkit import SWITCH
 from wirekit import reset
 
 from tailchat_gate.proxy.upstream.pool import Pool
@@ -28,7 +29,6 @@ from tailchat_gate.proxy.upstream.pool import Pool
 #: Several times what it takes alone: other tests may want the same processors.
 pytestmark = [pytest.mark.both_loops, pytest.mark.timeout(240)]
 
-SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
 #: Each is looked for at the end, so that of what stays every time as many are left.
 RELOADS = 200
 

@@ -10,6 +10,7 @@ from accounts import user_named
 from edgekit import TOKEN, Edge, edge, in_front
 from gatekit import Clock, RawClient, Received, Response, ask, request_bytes
 from visitor import Visitor
+from websocketkit import SWITCH, UPGRADE
 
 from tailchat_gate.identity.machine_tokens import make_token
 
@@ -91,7 +92,7 @@ async def session(front: Edge) -> str:
     async with Visitor() as visitor:
         where = front.url("wiki.test")
         await visitor.sign_in(f"{where}/page", HOSHINO.email, HOSHINO.password)
-        return "; ".join(f"{name}={value}" for name, value in visitor.cookies(where).items())
+        return visitor.cookie(where)
 
 
 @named
@@ -178,21 +179,12 @@ async def test_a_visitor_gives_the_edge_no_orders(front: Edge) -> None:
 @named
 async def test_a_machine_opens_a_websocket(front: Edge) -> None:
     """A switch comes with a token as well as any other request."""
-    front.scene.tool.answer = (
-        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
-    )
-    upgrade = {
-        "Connection": "Upgrade",
-        "Upgrade": "websocket",
-        "Sec_WebSocket_Version": "13",
-        "Sec_WebSocket_Key": "dGhlIHNhbXBsZSBub25jZQ==",
-    }
+    front.scene.tool.answer = SWITCH
     for fields in TOKENS:
         front.scene.tool.requests.clear()
         async with RawClient.connect(front.port) as client:
             host = f"wiki.test:{front.port}"
-            client.send(request_bytes("/socket", host=host, **upgrade, **fields))
+            client.send(request_bytes("/socket", host=host, **UPGRADE, **fields))
             assert (await client.head()).startswith(b"HTTP/1.1 101 ")
         (received,) = front.scene.tool.requests
         assert received.value("X-Tailchat-Token") == b"ci"

@@ -7,21 +7,12 @@ from typing import Any
 
 import pytest
 from gatekit import OK, Clock, RawClient, RawUpstream, Received, ask, request_bytes
+from websocketkit import SWITCH, UPGRADE
 from wirekit import get
 
 from tailchat_gate.proxy.message.websocket_frames import close_frame
 
 Start = Callable[..., Any]
-UPGRADE = {
-    "Connection": "Upgrade",
-    "Upgrade": "websocket",
-    "Sec_WebSocket_Version": "13",
-    "Sec_WebSocket_Key": "dGhlIHNhbXBsZSBub25jZQ==",
-}
-SWITCH = (
-    b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-    b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
-)
 
 
 def _public(**keys: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - as in the file

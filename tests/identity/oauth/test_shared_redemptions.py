@@ -11,6 +11,7 @@ from gatekit import (
     START,
     Clock,
     cookie_value,
+    elsewhere,
     running_gate,
     until,
 )
@@ -248,12 +249,10 @@ async def test_a_callback_at_two_gates_and_after_a_restart(tmp_path: Path, clock
     state = {"path": str(tmp_path)}
     async with story(tmp_path / "first.log", clock, state=state) as scene:
         first = scene.gate
-        before = first.generation.settings
-        listen = before.server.model_copy(update={"listen": ("127.0.0.1:0",)})
-        settings = before.model_copy(update={"server": listen})
+        settings = elsewhere(first.generation.settings)
         async with scene.visitor() as visitor:
             url = await until_callback(visitor, scene)
-            cookies = "; ".join(f"{k}={v}" for k, v in visitor.cookies(scene.url).items())
+            cookies = visitor.cookie(scene.url)
         async with running_gate(settings, tmp_path / "second.log", clock) as second:
             responses = [await callback_at(gate, url, cookies) for gate in (second, first)]
         async with running_gate(settings, tmp_path / "third.log", clock) as third:

@@ -15,6 +15,7 @@ from gatekit import (
     Response,
     RunningGate,
     ask,
+    elsewhere,
     request_bytes,
     running_gate,
     until,
@@ -86,9 +87,7 @@ async def place_at(tmp_path: Path, clock: Clock, **state: str) -> AsyncIterator[
         state=state,
         tailchat={"scope": OFFLINE, "people_refresh": "0"},
     ) as scene:
-        settings = scene.gate.generation.settings
-        listen = settings.server.model_copy(update={"listen": ("127.0.0.1:0",)})
-        settings = settings.model_copy(update={"server": listen})
+        settings = elsewhere(scene.gate.generation.settings)
         async with running_gate(settings, tmp_path / "2.log", clock) as second:
             yield Place(scene, second)
 

@@ -20,6 +20,7 @@ from gatekit import (
     request_bytes,
 )
 from tlskit import write_key
+from websocketkit import SWITCH, UPGRADE
 
 from tailchat_gate.config.files import KeyFileError, read_key
 from tailchat_gate.identity.machine_tokens import hash_of, make_token
@@ -29,13 +30,6 @@ Start = Callable[..., Any]
 
 NAME = "X-Tailchat-Assertion"
 TOKEN = make_token(bytes(32))
-UPGRADE = {
-    "Connection": "Upgrade",
-    "Upgrade": "websocket",
-    "Sec_WebSocket_Version": "13",
-    "Sec_WebSocket_Key": "dGhlIHNhbXBsZSBub25jZQ==",
-}
-SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
 BOB = Profile("660000000000000000000002", "Bob", "0007", "")
 ROUTES = [
     {"name": "wiki", "allow": ["signed-in", "token:ci"]},

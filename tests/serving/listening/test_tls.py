@@ -7,8 +7,8 @@ import ssl
 import subprocess
 import time
 from base64 import b64encode
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -186,21 +186,27 @@ async def test_a_slow_handshake_ends(start_gate: StartGate, certificates: Certif
     assert openings["slow"] == 1
 
 
+@asynccontextmanager
+async def _silent(port: int, count: int) -> AsyncIterator[None]:
+    """Keep so many connections whose clients say nothing."""
+    opened = [await asyncio.open_connection("127.0.0.1", port) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for _, writer in opened:
+            writer.close()
+
+
 async def test_handshakes_are_bounded(start_gate: StartGate, certificates: Certificates) -> None:
     """One client may have a quarter of them; of many clients, those that take long make room."""
     gate = await start_gate(
         server=certificates.server(trusted_proxies=["127.0.0.1"]), limits={"handshakes": 4}
     )
     port, openings = https_port(gate), gate.generation.process_state.certificates.openings
-    silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(5)]
-    try:
-        # A trusted proxy's are not counted by client.
-        async with tls_client(port, certificates.trusting()) as client:
-            client.send(request_bytes("/ping"))
-            assert (await client.response()).status == 200
-    finally:
-        for _, writer in silent:
-            writer.close()
+    # A trusted proxy's are not counted by client.
+    async with _silent(port, 5), tls_client(port, certificates.trusting()) as client:
+        client.send(request_bytes("/ping"))
+        assert (await client.response()).status == 200
     assert openings["crowded"] >= 1
     assert openings["refused"] == 0
 
@@ -215,8 +221,7 @@ async def test_all_that_take_long_make_room(
         limits={"handshakes": 8},
     )
     port, openings = https_port(gate), gate.generation.process_state.certificates.openings
-    silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(8)]
-    try:
+    async with _silent(port, 8):
         await until(lambda: gate.generation.process_state.descriptors.clients == 8)
         monkeypatch.setattr(openings_module, "PATIENCE_SECONDS", 0.0)
         async with tls_client(port, certificates.trusting()) as client:
@@ -225,9 +230,6 @@ async def test_all_that_take_long_make_room(
             await until(lambda: openings["failed"] >= 1)
             assert openings["crowded"] == 8
             await until(lambda: openings["failed"] == 8)
-    finally:
-        for _, writer in silent:
-            writer.close()
 
 
 async def test_nobody_makes_room_for_nobody(
@@ -240,15 +242,11 @@ async def test_nobody_makes_room_for_nobody(
         limits={"handshakes": 4},
     )
     port, openings = https_port(gate), gate.generation.process_state.certificates.openings
-    silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(4)]
-    try:
+    async with _silent(port, 4):
         await until(lambda: gate.generation.process_state.descriptors.clients == 4)
         for _ in range(3):
             assert (await ask(gate.port, request_bytes("/ping"))).status == 200
         assert openings["crowded"] == 0
-    finally:
-        for _, writer in silent:
-            writer.close()
 
 
 async def test_one_client_has_a_part_of_them(
@@ -257,12 +255,8 @@ async def test_one_client_has_a_part_of_them(
     """A client with as many handshakes as one may have is refused the next one."""
     gate = await start_gate(server=certificates.server(), limits={"handshakes": 8})
     port, openings = https_port(gate), gate.generation.process_state.certificates.openings
-    silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
-    try:
+    async with _silent(port, 3):
         await until(lambda: openings["refused"] == 1)
-    finally:
-        for _, writer in silent:
-            writer.close()
     await until(lambda: openings["failed"] == 2)
     async with tls_client(port, certificates.trusting()):
         pass

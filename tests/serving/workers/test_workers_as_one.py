@@ -73,7 +73,7 @@ async def _callbacks(scene: Scene) -> list[Response]:
     """Sign in up to the callback, and send that to both workers at once, several times."""
     async with Visitor() as visitor:
         url = await until_callback(visitor, scene, _LONG)
-        cookies = "; ".join(f"{k}={v}" for k, v in visitor.cookies(scene.url).items())
+        cookies = visitor.cookie(scene.url)
     parts = urlsplit(url)
     return await scene.many(f"{parts.path}?{parts.query}", Cookie=cookies, **_FIELDS)
 

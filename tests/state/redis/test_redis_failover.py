@@ -23,6 +23,7 @@ from gatekit import (
     RunningGate,
     ask,
     cookie_value,
+    elsewhere,
     request_bytes,
     running_gate,
     until,
@@ -129,7 +130,7 @@ async def _sign_in_at_both(scene: Story, second: RunningGate) -> int:
     before = scene.tailchat.seen["token"].count
     async with scene.visitor() as visitor:
         url = await until_callback(visitor, scene)
-        cookies = "; ".join(f"{k}={v}" for k, v in visitor.cookies(scene.url).items())
+        cookies = visitor.cookie(scene.url)
     both = (second, scene.gate)
     responses = await asyncio.gather(*(callback_at(gate, url, cookies) for gate in both))
     assert [response.status for response in responses] == [303] * 2
@@ -151,9 +152,7 @@ async def _survives(several: Several, folder: Path, clock: Clock) -> None:
     """Kill the primary under the load of two gates; what held before holds after it."""
     state = _table(several.place)
     async with story(folder / "1.log", clock, state=state) as scene:
-        before = scene.gate.generation.settings
-        listen = before.server.model_copy(update={"listen": ("127.0.0.1:0",)})
-        settings = before.model_copy(update={"server": listen})
+        settings = elsewhere(scene.gate.generation.settings)
         async with running_gate(settings, folder / "2.log", clock) as second:
             gates = (scene.gate, second)
             await _lock_bob(several.place, folder / "gate.toml")

@@ -4,7 +4,6 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 from click.testing import CliRunner, Result
@@ -12,10 +11,9 @@ from gatekit import (
     SUB,
     Clock,
     RawUpstream,
-    Response,
-    RunningGate,
     ask,
     cookie_value,
+    elsewhere,
     make_settings,
     request_bytes,
     running_gate,
@@ -23,8 +21,7 @@ from gatekit import (
 )
 from rediskit import RedisServer, redis_server
 from reloadkit import file_text, sections
-from storykit import story, until_callback
-from visitor import NAVIGATION
+from storykit import callback_at, story, until_callback
 
 from tailchat_gate.cli import main
 from tailchat_gate.serving.server import StartError
@@ -41,27 +38,18 @@ def _state(server: RedisServer) -> dict[str, str]:
     return {"url": server.place.url, "path": ""}
 
 
-async def _callback(gate: RunningGate, url: str, cookies: str) -> Response:
-    parts = urlsplit(url)
-    fields = {name.replace("-", "_"): value for name, value in NAVIGATION.items()}
-    target = f"{parts.path}?{parts.query}"
-    return await ask(gate.port, request_bytes(target, host=parts.netloc, Cookie=cookies, **fields))
-
-
 async def test_a_callback_at_two_gates_at_once_is_redeemed_once(
     server: RedisServer, tmp_path: Path, clock: Clock
 ) -> None:
     """A login that began at one gate is finished at both, with one use of its code."""
     async with story(tmp_path / "first.log", clock, state=_state(server)) as scene:
-        before = scene.gate.generation.settings
-        listen = before.server.model_copy(update={"listen": ("127.0.0.1:0",)})
-        settings = before.model_copy(update={"server": listen})
+        settings = elsewhere(scene.gate.generation.settings)
         async with scene.visitor() as visitor:
             url = await until_callback(visitor, scene)
-            cookies = "; ".join(f"{k}={v}" for k, v in visitor.cookies(scene.url).items())
+            cookies = visitor.cookie(scene.url)
         async with running_gate(settings, tmp_path / "second.log", clock) as second:
             both = (second, scene.gate, second, scene.gate)
-            responses = await asyncio.gather(*(_callback(gate, url, cookies) for gate in both))
+            responses = await asyncio.gather(*(callback_at(gate, url, cookies) for gate in both))
         used = scene.tailchat.seen["token"].count
 
     assert [response.status for response in responses] == [303] * 4
