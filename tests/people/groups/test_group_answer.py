@@ -7,6 +7,7 @@ from collections.abc import Generator
 from typing import Any, TypeVar
 
 import pytest
+from choices import Choices, chosen
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -198,17 +199,41 @@ def test_what_is_not_whole_is_refused(text: bytes) -> None:
         finish(read_groups(text, {"x"}))
 
 
-_JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=30),
-    lambda inner: st.lists(inner, max_size=8) | st.dictionaries(st.text(max_size=8), inner),
-    max_leaves=40,
-)
+#: What is written in more than one way, or of several bytes, and what ends or nests a value.
+_SIGNS = 'ax019.-+eE \t\n\x00\x1f\x7f"\\/{}[]:,\xe9\u2028\u661f\U0001f600'
+_NUMBERS = (0, -1, 10**9, -(10**18), 2**64, -(2**127))
 
 
-@settings(max_examples=50)
-@given(st.dictionaries(st.text(max_size=10), _JSON, max_size=6), st.integers(64, 256))
-def test_it_reads_what_json_reads(more: dict[str, Any], piece: int) -> None:
+def _words(choose: Choices, most: int) -> str:
+    return "".join(choose.several(_SIGNS, most))
+
+
+def _any(choose: Choices, depth: int) -> object:
+    """Return any value that JSON has, nested as deep."""
+    match choose.below(6 if depth else 4):
+        case 0:
+            return choose.of((None, True, False))
+        case 1:
+            return choose.of(_NUMBERS) + choose.below(1000)
+        case 2 | 3:
+            return _words(choose, 30)
+        case 4:
+            return [_any(choose, depth - 1) for _ in range(choose.below(9))]
+        case _:
+            return {_words(choose, 8): _any(choose, depth - 1) for _ in range(choose.below(9))}
+
+
+def _further(choose: Choices) -> tuple[dict[str, Any], int]:
+    """Return further keys of a group, and the bytes of a piece."""
+    piece = choose.between(64, 256)
+    return {_words(choose, 10): _any(choose, 4) for _ in range(choose.below(7))}, piece
+
+
+@settings(max_examples=100)
+@given(chosen(_further, 512))
+def test_it_reads_what_json_reads(further: tuple[dict[str, Any], int]) -> None:
     """Whatever stands in a group beside its members, pieces of any size give the same."""
+    more, piece = further
     more = {key: value for key, value in more.items() if key not in ("_id", "members", "roles")}
     text = json.dumps({"code": 200, "data": [{**more, **group()}, more | {"_id": OTHER}]}).encode()
     before = group_answer._PIECE
