@@ -8,13 +8,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 import pytest
+from choices import Choices, chosen, pool
 from gatekit import RawClient, RawUpstream, Response, RunningGate, ask
 from hypothesis import HealthCheck, example, given, settings
-from hypothesis import strategies as st
 
 from tailchat_gate.identity.oauth.responses import Profile
 from tailchat_gate.identity.seal import KeyRing
@@ -175,10 +175,17 @@ def _check_nobody(town: Town, target: bytes, response: Response | None, data: by
         ), data
 
 
-METHODS = st.sampled_from(
-    [b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"PROPFIND"] * 3
-    + [b"PURGE", b"SOURCE", b"SUBSCRIBE", b"TRACE", b"CONNECT", b"get", b"FOO", b"PRI", b"QUERY"]
-)
+METHODS = [b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"PROPFIND"] * 3 + [
+    b"PURGE",
+    b"SOURCE",
+    b"SUBSCRIBE",
+    b"TRACE",
+    b"CONNECT",
+    b"get",
+    b"FOO",
+    b"PRI",
+    b"QUERY",
+]
 #: What paths are made of: names of routes and own paths, and what servers read in several ways.
 PIECES = (
     [b"/", b"//", b"/./", b"/../", b"/.../", b"/..", b"/.", b"..;/", b"/..;/", b";", b";x=y", b"?"]
@@ -195,20 +202,27 @@ FIRST = (
     + [b"/oauth2", b"/OAUTH2", b"/oauth2x", b"/ping", b"/PING", b"http://gate.test", b"//", b"/."]
     + [b"HTTP://GATE.TEST", b"http://site.test", b"http://evil.test", b"gate.test", b"*", b""]
 )
-PATHS = st.builds(
-    lambda first, rest: first + b"".join(rest),
-    st.sampled_from(FIRST),
-    st.lists(st.sampled_from(PIECES), max_size=5),
-)
-TARGETS = st.one_of(
-    PATHS,
-    PATHS,
-    PATHS,
-    st.builds(lambda path, odd: path + odd, PATHS, st.sampled_from(RAW_PIECES)),
-    st.binary(min_size=1, max_size=24).map(lambda p: b"/" + p.replace(b"\r\n\r\n", b"")),
-)
-VERSIONS = st.sampled_from([b"HTTP/1.1"] * 9 + [b"HTTP/1.0", b"HTTP/1.0", b"HTTP/2.0", b"HTTP/0.9"])
-HOSTS = st.sampled_from(
+OCTETS = pool(range(256))
+
+
+def path(choose: Choices) -> bytes:
+    """Return a path of a few pieces."""
+    return choose.of(FIRST) + b"".join(choose.several(PIECES, 5))
+
+
+def target(choose: Choices) -> bytes:
+    """Return a target: most often a path, one with raw octets, or any octets."""
+    match choose.below(5):
+        case 0:
+            return path(choose) + choose.of(RAW_PIECES)
+        case 1:
+            return b"/" + choose.stretch(OCTETS, 24, 1).replace(b"\r\n\r\n", b"")
+        case _:
+            return path(choose)
+
+
+VERSIONS = [b"HTTP/1.1"] * 9 + [b"HTTP/1.0", b"HTTP/1.0", b"HTTP/2.0", b"HTTP/0.9"]
+HOSTS = (
     [b"Host: gate.test\r\n"] * 12
     + [b"Host: site.test\r\n", b"Host: SITE.test.\r\n", b"Host: 127.0.0.1\r\n", b""]
     + [b"Host: gate.test\r\nHost: site.test\r\n", b"Host: \r\n", b"Host: localhost:80\r\n"]
@@ -259,18 +273,46 @@ FIELDS = [
     b"X-Nul: a\x00b",
     b"bad name: x",
 ]
-BODIES = st.sampled_from(
-    [
-        b"",
-        b"hello",
-        b"5\r\nhello\r\n0\r\n\r\n",
-        b"0\r\nX-Tailchat-Sub: x\r\n\r\n",
-        b"0\r\n\r\nGET /x HTTP/1.1\r\nHost: gate.test\r\n\r\n",
-        b"GET /ops HTTP/1.1\r\nHost: gate.test\r\n\r\n",
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-        b"\x81\x05hello",
-    ]
+BODIES = (
+    b"",
+    b"hello",
+    b"5\r\nhello\r\n0\r\n\r\n",
+    b"0\r\nX-Tailchat-Sub: x\r\n\r\n",
+    b"0\r\n\r\nGET /x HTTP/1.1\r\nHost: gate.test\r\n\r\n",
+    b"GET /ops HTTP/1.1\r\nHost: gate.test\r\n\r\n",
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    b"\x81\x05hello",
 )
+
+
+class Asked(NamedTuple):
+    """A request; its cookie is one of the bad ones."""
+
+    method: bytes
+    target: bytes
+    fields: list[bytes]
+    version: bytes = b"HTTP/1.1"
+    host: bytes = b"Host: gate.test\r\n"
+    cookie: int = 0
+    body: bytes = b""
+
+
+def asked(choose: Choices) -> Asked:
+    """Return any request without a session."""
+    return Asked(
+        method=choose.of(METHODS),
+        target=target(choose),
+        fields=list(dict.fromkeys(choose.several(FIELDS, 3))),
+        version=choose.of(VERSIONS),
+        host=choose.of(HOSTS),
+        cookie=choose.below(17),
+        body=choose.of(BODIES),
+    )
+
+
+def asked_by_a_person(choose: Choices) -> Asked:
+    """Return any request that somebody's session may come with."""
+    return Asked(choose.of(METHODS), target(choose), choose.several(FIELDS, 4))
 
 
 @settings(
@@ -280,44 +322,19 @@ BODIES = st.sampled_from(
     # One gate serves all examples: each example forgets what the tools received before it.
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-@given(
-    method=METHODS,
-    target=TARGETS,
-    version=VERSIONS,
-    host=HOSTS,
-    cookie=st.integers(min_value=0, max_value=16),
-    fields=st.lists(st.sampled_from(FIELDS), max_size=3, unique=True),
-    body=BODIES,
-)
-@example(
-    method=b"OPTIONS",
-    target=b"/",
-    version=b"HTTP/1.1",
-    host=b"Host: site.test\r\n",
-    cookie=0,
-    fields=[b"Max-Forwards: 0"],
-    body=b"",
-)
-async def test_no_request_without_a_session_reaches_a_tool(
-    town: Town,
-    method: bytes,
-    target: bytes,
-    version: bytes,
-    host: bytes,
-    cookie: int,
-    fields: list[bytes],
-    body: bytes,
-) -> None:
+@given(request=chosen(asked))
+@example(request=Asked(b"OPTIONS", b"/", [b"Max-Forwards: 0"], host=b"Host: site.test\r\n"))
+async def test_no_request_without_a_session_reaches_a_tool(town: Town, request: Asked) -> None:
     """Any method, target, version, fields and bad cookie: only what is public is reached."""
     town.forget()
     cookies = sorted(town.cookies)
-    head = method + b" " + target + b" " + version + b"\r\n" + host
-    head += town.cookies[cookies[cookie % len(cookies)]]
-    data = head + b"".join(field + b"\r\n" for field in fields) + b"\r\n" + body
+    head = request.method + b" " + request.target + b" " + request.version + b"\r\n" + request.host
+    head += town.cookies[cookies[request.cookie % len(cookies)]]
+    data = head + b"".join(field + b"\r\n" for field in request.fields) + b"\r\n" + request.body
 
     response = await _answer(town.gate.port, data)
 
-    _check_nobody(town, target, response, data)
+    _check_nobody(town, request.target, response, data)
 
 
 OWN_LOOKALIKES = (
@@ -490,15 +507,13 @@ async def test_a_member_of_the_group_is_let_in(town: Town) -> None:
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-@given(method=METHODS, target=TARGETS, fields=st.lists(st.sampled_from(FIELDS), max_size=4))
-async def test_no_request_of_a_stranger_reaches_the_group(
-    town: Town, method: bytes, target: bytes, fields: list[bytes]
-) -> None:
+@given(request=chosen(asked_by_a_person))
+async def test_no_request_of_a_stranger_reaches_the_group(town: Town, request: Asked) -> None:
     """Any request of a person outside the group stays outside, by every reading of its path."""
     town.forget()
-    head = method + b" " + target + b" HTTP/1.1\r\nHost: gate.test\r\n"
+    head = request.method + b" " + request.target + b" HTTP/1.1\r\nHost: gate.test\r\n"
     head += b"Cookie: " + town.gate.cookie(BOB).encode() + b"\r\n"
-    data = head + b"".join(field + b"\r\n" for field in fields) + b"\r\n"
+    data = head + b"".join(field + b"\r\n" for field in request.fields) + b"\r\n"
 
     await _answer(town.gate.port, data)
 
