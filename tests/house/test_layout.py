@@ -1,5 +1,6 @@
 """Where tests are: in the room of the package that they test, as CONTRIBUTING.md says."""
 
+import re
 from collections import defaultdict
 from pathlib import Path
 
@@ -14,6 +15,10 @@ FILES = sorted(TESTS.rglob("test_*.py"))
 OTHERS = {"house", "wire", "recipes"}
 #: Every test with a gate is one of what wires it.
 TESTED_BY_ALL = {"serving/wiring"}
+#: Kits of one file of tests, until they are beside it.
+OF_ONE = {"imagekit"}
+_IMPORTED = re.compile(r"^ *(?:from|import) (\w+)", re.MULTILINE)
+_STARTED = re.compile(r"\b(\w+)\.py\b")
 
 
 def _folder(path: Path, root: Path) -> str:
@@ -54,3 +59,17 @@ def test_a_file_with_the_name_of_a_module_is_in_its_room(file: Path) -> None:
 def test_no_two_files_of_tests_have_one_name() -> None:
     """Documents name a file of tests without its folder."""
     assert len({file.name for file in FILES}) == len(FILES)
+
+
+def test_each_kit_serves_several_files() -> None:
+    """What serves one file of tests is beside it; what conftest.py uses serves all."""
+    users = defaultdict[str, set[Path]](set)
+    for path in TESTS.rglob("*.py"):
+        text = path.read_text("utf-8")
+        for name in (*_IMPORTED.findall(text), *_STARTED.findall(text)):
+            users[name].add(path)
+    kits = sorted((TESTS / "kit").glob("*.py"))
+    serve_all = {kit for kit in kits if TESTS / "conftest.py" in users[kit.stem]}
+    alone = {kit.stem for kit in kits if len(users[kit.stem] - {kit}) < 2 and kit not in serve_all}
+
+    assert alone == OF_ONE
