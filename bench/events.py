@@ -26,6 +26,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 from aiohttp import web
@@ -165,14 +166,18 @@ class Gate(Part):
             self.process = None
         await _until(lambda: not _lives(self.pid))
 
+    def _workers(self) -> list[dict[str, Any]]:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/status", timeout=20) as answer:
+            found: list[dict[str, Any]] = json.load(answer)["workers"]
+            return found
+
     def workers(self) -> list[int]:
-        """Its other processes."""
-        return [pid for pid in family(self.pid) if pid != self.pid]
+        """The processes of its workers."""
+        return [one["pid"] for one in self._workers() if one["pid"] is not None]
 
     def is_whole(self) -> bool:
         """Whether each of its workers serves."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/status", timeout=20) as answer:
-            return not any(one["problem"] for one in json.load(answer)["workers"])
+        return not any(one["problem"] for one in self._workers())
 
     def kill(self) -> None:
         """End all of its processes without a word to anybody."""

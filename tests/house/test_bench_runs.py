@@ -12,6 +12,7 @@ import process
 import pytest
 import run
 from benchkit import needs_peers
+from processkit import NOT_FORKED
 
 #: Several times what it takes alone: other tests may want the same processors.
 pytestmark = pytest.mark.timeout(240)
@@ -25,14 +26,14 @@ def folder() -> Iterator[Path]:
         yield Path(name)
 
 
-def started(folder: Path, *options: str) -> subprocess.Popen[str]:
+def started(folder: Path, *options: str, **environ: str) -> subprocess.Popen[str]:
     """The harness as a program, with its temporary files under `folder`."""
     return subprocess.Popen(
         [sys.executable, run.__file__, *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "TMPDIR": str(folder)},
+        env={**os.environ, "TMPDIR": str(folder), **environ},
     )
 
 
@@ -96,7 +97,8 @@ def test_a_run_that_is_ended_ends_what_it_started(
 ) -> None:
     """After Ctrl-C or SIGTERM, even twice, no server of the run lives and no file is left."""
     needs_peers(folder)
-    harness = started(folder, "--rounds", "50", "--work", "small", "--peers", "nginx,gate")
+    options = ("--rounds", "50", "--work", "small", "--peers", "nginx,gate")
+    harness = started(folder, *options, **NOT_FORKED)
     limit, seen = time.monotonic() + 120, process.family(harness.pid)
     while len(seen) < members and time.monotonic() < limit:
         time.sleep(0.01)

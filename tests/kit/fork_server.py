@@ -21,7 +21,7 @@ import time
 import warnings
 from typing import Any, Final
 
-from forking import HIGH, MOST, MOST_DESCRIPTORS, TESTS, fork_from
+from forking import HIGH, MOST, MOST_DESCRIPTORS, SCRIPT, TESTS, fork_from
 
 #: What is not imported: it starts at once, or no program of a test uses it.
 _LEFT_OUT: Final = ("tailchat_gate.__main__", "tailchat_gate.demo")
@@ -32,6 +32,10 @@ def _import_gate() -> None:
     for module in pkgutil.walk_packages(package.__path__, "tailchat_gate."):
         if not module.name.startswith(_LEFT_OUT):
             importlib.import_module(module.name)
+    # What a gate reads and compiles once in a process.
+    importlib.import_module("tailchat_gate.pages.render").Pages()
+    importlib.import_module("tailchat_gate.pages.admin_page").prepare()
+    importlib.import_module("tailchat_gate.config.keys").all_keys()
 
 
 def _serve(asked: socket.socket) -> dict[str, Any]:
@@ -73,8 +77,8 @@ def _take(request: dict[str, Any], descriptors: list[int]) -> None:
 
 
 def _serves(request: dict[str, Any]) -> bool:
-    """Whether a process may start others: one that runs tests, and each gate but a worker."""
-    if request["arguments"] == [TESTS]:
+    """Whether a process may start others: tests, the benchmark, and each gate but a worker."""
+    if request["arguments"] == [TESTS] or request["kind"] == SCRIPT:
         return True
     return "serve" in request["arguments"] and "GATE_WORKER" not in request["environ"]
 
@@ -125,6 +129,9 @@ def main() -> None:
     if request["kind"] == "-m":
         sys.path[0] = request["directory"]
         runpy.run_module(what, run_name="__main__", alter_sys=True)
+    elif request["kind"] == SCRIPT:
+        sys.path[0] = os.path.dirname(what)  # noqa: PTH120 - as Python has it, a text
+        runpy.run_path(what, run_name="__main__")
     else:
         sys.path[0] = ""
         sys.argv[0] = "-c"

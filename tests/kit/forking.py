@@ -1,11 +1,11 @@
 """Processes of the gate, forked from one that has imported it: to import takes most of a start.
 
-Wherever a test starts a Python with the gate, as `subprocess` and asyncio do on Unix, fork_server
-forks one; it is a child of this process, with the arguments, environment, directory and descriptors
-that were asked for. What Python itself reads when it starts has to be as it is here; where it is
-not, or something is asked that is not known here, Python is started. Sockets that are passed have
-their places from the fork, not from the program that systemd.py has for that. The processes that
-share the tests are forked as well.
+Wherever a test starts a Python with the gate, or with a file of the checkout, as `subprocess` and
+asyncio do on Unix, fork_server forks one; it is a child of this process, with the arguments,
+environment, directory and descriptors that were asked for. What Python itself reads when it starts
+has to be as it is here; where it is not, or something is asked that is not known here, Python is
+started. Sockets that are passed have their places from the fork, not from the program that
+systemd.py has for that. The processes that share the tests are forked as well.
 """
 
 import ctypes
@@ -32,7 +32,10 @@ MOST_DESCRIPTORS: Final = 64
 HIGH: Final = 512
 #: What Python is told for a process that runs tests, by execnet.
 TESTS: Final = "import sys;exec(eval(sys.stdin.readline()))"
+#: What stands for the option of a Python that is given a file.
+SCRIPT: Final = "script"
 _SERVER: Final = Path(__file__).with_name("fork_server.py")
+_ROOT: Final = _SERVER.parents[2]
 #: Names that start so belong to variables that Python and its libraries read when they start.
 _READ_EARLY: Final = ("PYTHON", "LANG", "LC_", "LD_", "TZ", "MALLOC", "OPENSSL", "SSL_")
 _SUBREAPER: Final = 36
@@ -61,7 +64,7 @@ class _Forks:
                 [sys.executable, "-W", "error", str(_SERVER)],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
-                cwd=_SERVER.parents[2],
+                cwd=_ROOT,
                 env=self._environ,
             )
             theirs.close()
@@ -109,6 +112,11 @@ def _await_child(pid: int) -> None:
     raise ChildProcessError(f"{pid} is no child of this process")
 
 
+def _is_of_checkout(file: str = "") -> bool:
+    path = Path(file)
+    return path.suffix == ".py" and path.is_relative_to(_ROOT) and path != _SERVER
+
+
 def _request(
     args: Any,  # noqa: ANN401 - as subprocess takes it
     cwd: Any,  # noqa: ANN401 - as subprocess takes it
@@ -124,10 +132,14 @@ def _request(
     if words == ["-u", "-c", TESTS]:
         del words[0]
     strict = words[:2] == ["-W", "error"]
-    kind, what, *_ = arguments = [*words[2 * strict :], "", ""]
+    words = words[2 * strict :]
+    if _is_of_checkout(*words[:1]):
+        words.insert(0, SCRIPT)
+    kind, what, *_ = arguments = [*words, "", ""]
     of_gate = {
         "-m": what == "tailchat_gate",
         "-c": what == TESTS or (strict and "tailchat_gate" in what),
+        SCRIPT: True,
     }
     if python != sys.executable or not of_gate.get(kind):
         return None
