@@ -15,6 +15,7 @@ import collecting
 import compiled
 import pytest
 import pytest_asyncio
+import reports
 import sharing
 import uvloop
 import weights
@@ -86,12 +87,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Share the files, and measure them if asked to: the process that gets all reports can.
+    """Share the files, and measure them if asked to: the process that gets the reports can.
 
     And let pictures be kept, or runs of recipes be written on their pages, if asked to.
     """
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(sharing.Sharing())
+    elif not reports.are_all_read(config):
+        config.pluginmanager.register(reports.FewReports())
     if config.option.weigh and not hasattr(config, "workerinput"):
         config.pluginmanager.register(weights.Weights())
     if config.option.write_recipes and not hasattr(config, "workerinput"):
