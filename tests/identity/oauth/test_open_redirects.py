@@ -4,7 +4,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from html import unescape
@@ -40,6 +40,8 @@ TOOL = "http://tool.test"
 OURS = frozenset((PUBLIC, TOOL))
 TAILCHAT = "http://127.0.0.1:9/open/auth?"
 HTML = b"Accept: text/html\r\n"
+#: Requests that a browser here sends before it reads: one of them may be the last that is read.
+_AT_ONCE: Final = 8
 #: Further targets, in the manner of the list: what follows is each another way out.
 MORE = (
     [b"//evil.test", b"///evil.test", b"/\\evil.test", b"\\\\evil.test", b"/%5cevil.test"]
@@ -93,19 +95,32 @@ class Browser:
         self, target: bytes, fields: bytes = HTML, *, host: str = "gate.test"
     ) -> Response:
         """Return the answer to a GET of raw bytes as a target."""
-        self.asked += 1
-        if self._client is None:
-            self._client = RawClient(*await asyncio.open_connection("127.0.0.1", self.port))
-        head = b"GET " + target + b" HTTP/1.1\r\nHost: " + host.encode() + b"\r\n"
-        self._client.send(head + fields + b"\r\n")
-        response = await self._client.response()
-        if response.value("Connection") == "close":
-            self.close()
+        return (await self.get_each([target], fields, host=host))[0]
+
+    async def get_each(
+        self, targets: Sequence[bytes], fields: bytes = HTML, *, host: str = "gate.test"
+    ) -> list[Response]:
+        """Return the answers to GETs, of which several are sent at once."""
+        self.asked += len(targets)
+        found: list[Response] = []
+        rest = b" HTTP/1.1\r\nHost: " + host.encode() + b"\r\n" + fields + b"\r\n"
+        while waiting := targets[len(found) : len(found) + _AT_ONCE]:
+            if self._client is None:
+                self._client = RawClient(*await asyncio.open_connection("127.0.0.1", self.port))
+            self._client.send(b"".join(b"GET " + target + rest for target in waiting))
+            for _ in waiting:
+                found.append(await self._client.response())
+                if found[-1].value("Connection") == "close":
+                    self.close()
+                    break
         # A refused step of a login is told at an address without its code.
-        if "?refused=" in (page := response.value("Location")):
-            assert page.startswith("/oauth2/")
-            return await self.get(page.encode(), fields, host=host)
-        return response
+        told = [at for at, one in enumerate(found) if "?refused=" in one.value("Location")]
+        pages = [found[at].value("Location").encode() for at in told]
+        assert all(page.startswith(b"/oauth2/") for page in pages)
+        if told:
+            for at, page in zip(told, await self.get_each(pages, fields, host=host), strict=True):
+                found[at] = page
+        return found
 
     def close(self) -> None:
         """Close the connection, if there is one."""
@@ -288,9 +303,9 @@ async def test_as_a_raw_return_target(gate: RunningGate, browser: Browser) -> No
 async def test_on_the_sign_in_page(gate: RunningGate, browser: Browser, host: str) -> None:
     """No link of the sign-in page leads away, and what it hands on to the login is safe."""
     base = PUBLIC if host == "gate.test" else TOOL
-    for line in ALL:
-        for rd in (quote(line, safe="").encode(), line):
-            page = await browser.get(b"/oauth2/sign_in?rd=" + rd, host=host)
+    for rds in ([quote(line, safe="").encode() for line in ALL], ALL):
+        pages = await browser.get_each([b"/oauth2/sign_in?rd=" + rd for rd in rds], host=host)
+        for line, page in zip(ALL, pages, strict=True):
             assert page.status in {200, 400}, line
             assert page.value("Location") == ""
             for link in _links(page.body):
@@ -305,10 +320,11 @@ async def test_as_a_target_after_the_sign_out(
 ) -> None:
     """Signing out goes to the gate's own page, whatever names another."""
     cookie = f"Cookie: {gate.cookie()}\r\n".encode() if signed_in else b""
-    for line in ALL:
-        escaped = quote(line, safe="").encode()
-        target = b"/oauth2/sign_out?rd=" + escaped + b"&post_logout_redirect_uri=" + escaped
-        page = await browser.get(target, HTML + cookie)
+    targets = [
+        b"/oauth2/sign_out?rd=" + escaped + b"&post_logout_redirect_uri=" + escaped
+        for escaped in (quote(line, safe="").encode() for line in ALL)
+    ]
+    for line, page in zip(ALL, await browser.get_each(targets, HTML + cookie), strict=True):
         assert page.status == 200
         for link in _links(page.body):
             browser.check(link, PUBLIC, line)
@@ -320,20 +336,23 @@ async def test_as_a_target_after_the_sign_out(
         assert (done.status, done.value("Location")) == (303, "/oauth2/sign_out")
 
 
-async def test_in_the_links_of_refusals(gate: RunningGate, browser: Browser) -> None:
+@pytest.mark.parametrize(
+    "query",
+    [
+        "error=access_denied&error_description={line}",
+        "state={line}&code=c&iss={line}",
+        "rd={line}&return_to={line}",
+    ],
+)
+async def test_in_the_links_of_refusals(gate: RunningGate, browser: Browser, query: str) -> None:
     """The pages of a refused callback link only to here, whatever their parameters say."""
-    for line in ALL:
-        escaped = quote(line, safe="").encode()
-        for query in (
-            b"error=access_denied&error_description=" + escaped,
-            b"state=" + escaped + b"&code=c&iss=" + escaped,
-            b"rd=" + escaped + b"&return_to=" + escaped,
-        ):
-            page = await browser.get(b"/oauth2/callback?" + query)
-            assert page.status in {400, 403}
-            assert page.value("Location") == ""
-            for link in _links(page.body):
-                browser.check(link, PUBLIC, line)
+    queries = [query.format(line=quote(line, safe="")) for line in ALL]
+    pages = await browser.get_each([f"/oauth2/callback?{one}".encode() for one in queries])
+    for line, page in zip(ALL, pages, strict=True):
+        assert page.status in {400, 403}
+        assert page.value("Location") == ""
+        for link in _links(page.body):
+            browser.check(link, PUBLIC, line)
 
 
 async def _arrive(
