@@ -277,8 +277,11 @@ def break_route(gate: RunningGate, route: str) -> None:
     local[route] = None
 
 
-async def until(holds: Callable[[], bool], *, within: float = 30.0) -> None:
-    """Let the loop turn until something holds; fail where it does not within so many seconds."""
+async def until(holds: Callable[[], bool], *, within: float = 30.0, longest: float = 0.03) -> None:
+    """Let the loop turn until something holds; fail where it does not within so many seconds.
+
+    `longest` is the longest pause between two looks, in seconds.
+    """
     loop = asyncio.get_running_loop()
     end = loop.time() + within
     pause = 0.001
@@ -286,7 +289,7 @@ async def until(holds: Callable[[], bool], *, within: float = 30.0) -> None:
         assert loop.time() < end, f"not within {within} s"
         await asyncio.sleep(pause)
         # What takes long may be looked at more seldom: some looks are dear.
-        pause = min(pause * 1.3, 0.03)
+        pause = min(pause * 1.3, longest)
 
 
 Answer = Callable[[Received, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
