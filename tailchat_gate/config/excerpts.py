@@ -11,9 +11,10 @@ from typing import Final, NamedTuple
 from unicodedata import combining, east_asian_width
 
 from tailchat_gate.config.document import DocumentError
-from tailchat_gate.config.keys import ENV_PREFIX, may_show, names_in
+from tailchat_gate.config.keys import may_show, names_in
 from tailchat_gate.config.positions import QUOTES, Scan, Span
 from tailchat_gate.config.problems import (
+    ENV_PREFIX,
     KINDS,
     Excerpt,
     Location,

@@ -11,7 +11,7 @@ from pydantic import BaseModel, SecretStr
 from pydantic.json_schema import GenerateJsonSchema
 
 from tailchat_gate.config.model import LISTED, TABLES, Settings
-from tailchat_gate.config.problems import Location
+from tailchat_gate.config.problems import ENV_PREFIX, Location
 from tailchat_gate.config.tables.target import HealthCheck
 
 Schema = dict[str, Any]
@@ -26,7 +26,6 @@ SECRET_FORMS: Mapping[tuple[str, str], Mapping[str, str]] = MappingProxyType(
     }
 )
 
-ENV_PREFIX = "TAILCHAT_GATE_"
 
 Form = Literal["text", "list", "literal"]
 

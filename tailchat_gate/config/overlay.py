@@ -10,9 +10,9 @@ from pydantic import SecretStr
 
 from tailchat_gate.config.document import DocumentError, parse_text
 from tailchat_gate.config.files import exposure
-from tailchat_gate.config.keys import ENV_PREFIX, SECRET_FORMS, Key, all_keys, env_name
+from tailchat_gate.config.keys import SECRET_FORMS, Key, all_keys, env_name
 from tailchat_gate.config.model import TABLES
-from tailchat_gate.config.problems import Draft, Problem, did_you_mean, key_path, kind
+from tailchat_gate.config.problems import ENV_PREFIX, Draft, Problem, did_you_mean, key_path, kind
 from tailchat_gate.config.tables.fields import AUTO
 
 CONFIG_ENV = "TAILCHAT_GATE_CONFIG"  # the path of the file, for the command line

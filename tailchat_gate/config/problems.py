@@ -15,6 +15,8 @@ from tailchat_gate.syntax import BARE_KEY, SCHEME
 
 Location = tuple[str | int, ...]
 
+#: What the names of the gate's variables begin with.
+ENV_PREFIX = "TAILCHAT_GATE_"
 _LONGEST = 60
 _USERINFO = re.compile(f"^({SCHEME}:(?://)?)?.*@", re.DOTALL)
 _HUGE = 10**18
@@ -209,8 +211,8 @@ class Draft:
         if not self.settled.isdisjoint(starts):
             return
         source = next((start for start in starts if start in self.sources), ())
-        if source == at:
-            # A variable has no quotes, nor has a file with a secret alone.
+        if source == at and self.sources[at].startswith(ENV_PREFIX):
+            # Quotes in a variable are part of its value.
             expected = expected.replace(", in quotes,", ",").replace(" in quotes", "")
         below = (part for part in at[len(source) :] if part != "[key]")
         path = key_path(below, self.sources.get(source, ""))

@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from types import MappingProxyType
 from typing import Final, Literal
 
-from tailchat_gate.config.keys import ENV_PREFIX
-from tailchat_gate.config.problems import Problem
+from tailchat_gate.config.problems import ENV_PREFIX, Problem
 from tailchat_gate.config.values.identifier import SUB
 from tailchat_gate.config.values.quantities import counted
 
