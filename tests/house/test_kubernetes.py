@@ -16,7 +16,7 @@ import pytest
 import yaml  # type: ignore[import-untyped] # its types are a package of their own
 from gatekit import RawClient, ask, request_bytes
 from kubernetes_validate import utils
-from parts import missing
+from parts import LEAN_GO, missing
 from processkit import END_SECONDS, gate_process
 from tlskit import Authority
 
@@ -47,10 +47,14 @@ def helm() -> str:
 
 def run_helm(*words: str) -> tuple[int, str, str]:
     """Run helm; return its code and what it wrote."""
-    done = subprocess.run([helm(), *words], capture_output=True, text=True, check=False)
+    environ = {**os.environ, **LEAN_GO}
+    done = subprocess.run(
+        [helm(), *words], capture_output=True, text=True, check=False, env=environ
+    )
     return done.returncode, done.stdout, done.stderr
 
 
+@cache
 def rendered(values: str, *more: str, version: str = VERSIONS[0]) -> str:
     """Return what the chart makes of one of its files of values, as text."""
     file = str(CHART / "ci" / f"{values}.yaml")

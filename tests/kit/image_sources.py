@@ -20,7 +20,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from parts import missing
+from parts import LEAN_GO, missing
 
 ROOT: Final = Path(__file__).parents[2]
 #: The release of Debian whose Python is that of the base.
@@ -90,7 +90,8 @@ class Buildah:
 
     def __call__(self, *arguments: str | Path, **more: Any) -> str:  # noqa: ANN401 - as in run
         """Run one of its commands; return what it prints."""
-        return run(*self._command, *arguments, **more).strip()
+        environ = {**os.environ, **LEAN_GO}
+        return run(*self._command, *arguments, env=environ, **more).strip()
 
 
 def _kept(name: str, what: str, make: Callable[[Path], object], place: Path) -> Path:
