@@ -211,7 +211,7 @@ async def test_a_lock_is_never_written_where_the_running_gate_does_not_look(home
             *("lock", "sub:66000000000000000000000a", "-c", str(config)),
             stderr=asyncio.subprocess.PIPE,
             cwd=ROOT,
-            env={**other, "PATH": os.environ["PATH"], "XDG_STATE_HOME": str(home / "other")},
+            env={**environ(), **other, "XDG_STATE_HOME": str(home / "other")},
         )
         _, said = await process.communicate()
 
