@@ -179,18 +179,6 @@ async def test_the_health_check_tells_who_serves(
         assert (code, told) == (0, "ok\n")
 
 
-async def test_the_environment_is_enough(
-    image: Image, tmp_path: Path, upstream: RawUpstream
-) -> None:
-    """Without any file the container serves, and SIGTERM ends it."""
-    ports = Ports()
-    async with _serving(image, tmp_path, ports, _environ(ports, upstream.url)) as found:
-        assert (await ask(ports.port, request_bytes())).body == b"ok"
-        found.stop()
-        async with asyncio.timeout(END_SECONDS):
-            assert await found.process.wait() == 0
-
-
 def _documented_secrets(directory: Path) -> Path:
     """Make the files of secrets as docs/deployment-docker.md says, for its user and no other."""
     text = (ROOT / "docs" / "deployment-docker.md").read_text()
@@ -251,7 +239,10 @@ async def test_a_person_signs_in(image: Image, tmp_path: Path, upstream: RawUpst
 async def test_no_request_is_lost_when_containers_are_replaced(
     image: Image, tmp_path: Path
 ) -> None:
-    """Behind HAProxy, SIGTERM ends one of two containers under load, then the other."""
+    """Behind HAProxy, SIGTERM ends one of two containers under load, then the other.
+
+    None of them has a file: the environment is enough.
+    """
     both, web, load = (Ports(), Ports()), free_port(), Load()
     more = {
         "TAILCHAT_GATE_SERVER__DRAIN_DELAY": "3s",
