@@ -15,8 +15,6 @@ FILES = sorted(TESTS.rglob("test_*.py"))
 OTHERS = {"house", "wire", "recipes"}
 #: Every test with a gate is one of what wires it.
 TESTED_BY_ALL = {"serving/wiring"}
-#: Kits of one file of tests, until they are beside it.
-OF_ONE = {"imagekit"}
 _IMPORTED = re.compile(r"^ *(?:from|import) (\w+)", re.MULTILINE)
 _STARTED = re.compile(r"\b(\w+)\.py\b")
 
@@ -72,4 +70,4 @@ def test_each_kit_serves_several_files() -> None:
     serve_all = {kit for kit in kits if TESTS / "conftest.py" in users[kit.stem]}
     alone = {kit.stem for kit in kits if len(users[kit.stem] - {kit}) < 2 and kit not in serve_all}
 
-    assert alone == OF_ONE
+    assert alone == set()
