@@ -108,7 +108,8 @@ class SqliteStore(DatabaseStore):
 
     async def find_reservation(self, kind: str, key: str) -> Reservation:
         """Return the stored outcome of a key that was reserved elsewhere."""
-        return await self._single_use(lambda keys: keys.find(kind, key)) or _UNAVAILABLE
+        found = await self._single_use(lambda keys: keys.find(kind, key), writes=False)
+        return found or _UNAVAILABLE
 
     async def settle(self, kind: str, key: str, outcome: Outcome) -> None:
         """Store the outcome of a key."""
@@ -133,13 +134,17 @@ class SqliteStore(DatabaseStore):
                 return [], 0
             return await self._run(lambda: self._engine.about(sub))
 
-    async def _single_use(self, action: Callable[[Reservations], _T]) -> _T | None:
+    async def _single_use(
+        self, action: Callable[[Reservations], _T], *, writes: bool = True
+    ) -> _T | None:
         """Run an action on the single-use keys; None if the store cannot do it now."""
         use = partial(self._engine.single_use, action)
         async with self._using:
             if self._behind and asyncio.get_running_loop().time() < self._retry_at:
                 # Only one login waits for a locked database.
                 return None
+            # A key that the copy lacks could be used again once the database is damaged.
+            self._upkeep.uncopied |= writes
             try:
                 return await self._run(use, Operation.SINGLE_USE)
             except StoreFault as fault:

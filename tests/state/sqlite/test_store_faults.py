@@ -335,10 +335,11 @@ def _page_with(path: Path, text: bytes) -> int:
 
 
 async def _filled(directory: Path) -> set[str]:
-    """Write three hundred notes, and stop."""
+    """Write three hundred notes, which are copied, reserve a key, and stop."""
     keys = {f"note-{number:03}" for number in range(300)}
     async with running(directory) as process:
         await process.put(*sorted(keys), body='{"text":"marker' + "x" * 100 + '"}')
+        await until((directory / f"{NAME}.copy").exists)
         await process.store.reserve("login", "k", until=START + 9, room=9)
     return keys
 
