@@ -180,7 +180,8 @@ class Questions:
             async with asyncio.timeout(within):
                 return await waiting
         except TimeoutError:
-            return None
+            # An answer may have come in the same turn of the event loop.
+            return None if waiting.cancelled() else waiting.result()
         finally:
             self._open[kind] -= 1
             del self._waiting[number]

@@ -98,8 +98,11 @@ class Spawned:
             async with asyncio.timeout(within):
                 members = await answer
         except TimeoutError:
-            self._late[number] = what
-            raise WorkerSilentError from None
+            if answer.cancelled():
+                self._late[number] = what
+                raise WorkerSilentError from None
+            # It came in the same turn of a busy event loop; no later one would end the silence.
+            members = answer.result()
         finally:
             del self._answers[number]
         if "failed" in members:  # inside the worker, which has logged why

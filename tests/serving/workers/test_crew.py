@@ -3,8 +3,9 @@
 import asyncio
 import os
 import sys
+import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -132,6 +133,28 @@ async def test_one_late_answer_is_no_silence() -> None:
         late.order("go")
         assert await late.ask("ping", 20) == {}
         assert "metrics" in await late.ask("metrics", 20)
+
+
+async def test_an_answer_in_the_turn_of_its_time_limit_is_owed_no_more() -> None:
+    """Where the parent was busy until both had come, the worker is asked again."""
+    async with scene() as found:
+        process = found.worker(1)
+        asked = asyncio.ensure_future(process.ask("ping", 0.05))
+        await asyncio.sleep(0)
+        time.sleep(0.2)  # noqa: ASYNC251 - as long as the parent does other things
+        with suppress(WorkerSilentError):
+            await asked
+
+        async with asyncio.timeout(20):
+            while not await _answers(process):  # noqa: ASYNC110 - it has to be asked
+                await asyncio.sleep(0.01)
+
+
+async def _answers(process: Spawned) -> bool:
+    try:
+        return await process.ask("ping", 20) == {}
+    except WorkerSilentError:
+        return False
 
 
 async def test_counts_outlive_their_worker() -> None:
