@@ -13,8 +13,8 @@ from aiohttp import web
 
 from tailchat_gate.access.policy import Rule, decide
 from tailchat_gate.access.routes import RouteTable
-from tailchat_gate.endpoints.account import FormTokens, form_fields
 from tailchat_gate.endpoints.form_outcome import FormOutcome
+from tailchat_gate.endpoints.form_tokens import FormTokens, form_fields
 from tailchat_gate.endpoints.login_answers import Targets
 from tailchat_gate.identity.access_requests import (
     APPROVED,

@@ -3,13 +3,13 @@
 import hmac
 import json
 import math
-import secrets
 from collections.abc import Callable
 from typing import Final
 
 from aiohttp import web
 
-from tailchat_gate.endpoints.form_outcome import FormOutcome, SealedOutcomes
+from tailchat_gate.endpoints.form_outcome import FormOutcome
+from tailchat_gate.endpoints.form_tokens import FormTokens, form_fields
 from tailchat_gate.identity.grants import GrantState
 from tailchat_gate.identity.host_sessions import HostSessions
 from tailchat_gate.identity.machine_tokens import TokenRefused, Tokens
@@ -26,65 +26,16 @@ from tailchat_gate.request.target import cookie_fields, query_pairs
 from tailchat_gate.responses.answers import Answers
 from tailchat_gate.responses.refusals import Refusals
 
-_FIELD: Final = "csrf"
-#: Sec-Fetch-Site of a form from a page of this origin, and of one that no page sent.
-_OWN_PAGE: Final = "same-origin"
-_NO_PAGE: Final[tuple[list[str], ...]] = ([], ["none"])
-
 #: The start of the sealed text that signs out on the public host.
 _SIGN_OUT: Final = "sign-out "
 #: The start of the sealed text for the last page, and its word for a sign-out everywhere.
 _DONE: Final = b"signed-out "
 _EVERYWHERE: Final = "everywhere"
 
-
 #: Reasons for which a session is rejected now and may become valid again.
 _LASTS: Final = frozenset(
     (Reason.LOCKED, Reason.MAINTENANCE, Reason.RECHECK_FAILED, Reason.SESSION_STORE_AWAY)
 )
-
-
-class FormTokens:
-    """Makes and checks the tokens of forms; `notes` seals their outcomes for the next page."""
-
-    def __init__(self, keys: KeyRing, sites: Sites) -> None:
-        self._keys = keys
-        self._sites = sites
-        self.notes: Final = SealedOutcomes(keys)
-
-    def token(self, record: SessionRecord, host: str) -> str:
-        """Return the token for the forms of one session on one host.
-
-        It is bound to the host, because a tool can read the pages of its own host, and a session
-        has the same id on each.
-        """
-        return self._keys.seal(self._text(record, host))
-
-    async def is_own(self, request: web.BaseRequest, record: SessionRecord, host: str) -> bool:
-        """Whether a POST comes from this origin: by Fetch Metadata, else by the form's token.
-
-        If the browser says that another site's page sent it, it is refused even with a token.
-        """
-        sites = request.headers.getall("Sec-Fetch-Site", [])
-        if sites == [_OWN_PAGE]:
-            return True
-        if sites not in _NO_PAGE:
-            return False
-        return self.holds((await form_fields(request)).get(_FIELD, ""), record, host)
-
-    def holds(self, token: str, record: SessionRecord, host: str) -> bool:
-        """Whether a form's token is that of a session on a host."""
-        sealed = self._keys.open(token)
-        return sealed is not None and hmac.compare_digest(sealed, self._text(record, host))
-
-    def _text(self, record: SessionRecord, host: str) -> bytes:
-        return f"{self._sites.origin(host)} {record.sid}".encode()
-
-
-async def form_fields(request: web.BaseRequest) -> dict[str, str]:
-    """Return the fields of a form; anything that is not ASCII is replaced."""
-    body = await request.read()
-    return dict(query_pairs("?" + body.decode("ascii", "replace")))
 
 
 class SignOut:
@@ -233,7 +184,7 @@ class SignOut:
             return False
         issued, _, sid = sealed.decode().removeprefix(_SIGN_OUT).partition(" ")
         fresh = abs(self._sessions.clock() - int(issued)) <= HANDOFF_LIFETIME
-        return fresh and secrets.compare_digest(sid, record.sid)
+        return fresh and hmac.compare_digest(sid, record.sid)
 
     async def _record(
         self, request: web.BaseRequest, context: RequestContext

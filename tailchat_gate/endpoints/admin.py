@@ -11,8 +11,8 @@ from tailchat_gate.access.policy import Rule, decide
 from tailchat_gate.config.model import RouteSettings
 from tailchat_gate.config.values.identifier import TOKEN
 from tailchat_gate.endpoints.access import is_fresh
-from tailchat_gate.endpoints.account import FormTokens
 from tailchat_gate.endpoints.form_outcome import SealedOutcomes
+from tailchat_gate.endpoints.form_tokens import FormTokens
 from tailchat_gate.identity.sessions.record import SessionRecord
 from tailchat_gate.identity.sites import Sites
 from tailchat_gate.reasons import Reason

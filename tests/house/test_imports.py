@@ -154,13 +154,12 @@ IMPURE = frozenset(
         *("logging", "aiohttp", "aiohttp_session", "http.client", "urllib.request", "uvloop"),
     )
 )
-#: The only rooms and modules outside the demo that draw secrets: a nonce, a session's name, a
-#: mask and a page's word are made where they are needed, and are no decision.
+#: The only rooms and modules outside the demo that draw secrets: a nonce, a session's ID and
+#: a mask are made where they are needed, and are no decision.
 DRAW = (
     "identity.seal",
     "identity.sessions.record",
     "proxy.exchange.tunnel",
-    "endpoints.account",
     "commands.generate",
     "commands.demo",
 )

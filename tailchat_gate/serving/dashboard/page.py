@@ -9,9 +9,9 @@ from typing import Final
 from aiohttp import hdrs, web
 
 from tailchat_gate.config.model import Server
-from tailchat_gate.endpoints.account import form_fields
 from tailchat_gate.endpoints.admin import AdminRequest, Operator
 from tailchat_gate.endpoints.form_outcome import FormOutcome, SealedOutcomes
+from tailchat_gate.endpoints.form_tokens import form_fields
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.request.target import query_pairs
 from tailchat_gate.serving.dashboard.events import Events

@@ -10,8 +10,9 @@ from tailchat_gate.config.certificates import certificate_expiries
 from tailchat_gate.config.load import Sources
 from tailchat_gate.config.model import Settings
 from tailchat_gate.endpoints.access import AccessEndpoints, ApprovalDesk
-from tailchat_gate.endpoints.account import FormTokens, SignOut, UserInfo
+from tailchat_gate.endpoints.account import SignOut, UserInfo
 from tailchat_gate.endpoints.admin import AdminRoute
+from tailchat_gate.endpoints.form_tokens import FormTokens
 from tailchat_gate.endpoints.forward_auth import ForwardAuth
 from tailchat_gate.endpoints.frame import FrameSignIn
 from tailchat_gate.endpoints.https_redirect import HttpsRedirect
