@@ -1,7 +1,7 @@
-"""Finds calls that may wait for a disk or a name server, by what Python itself reports of them.
+"""Finds calls that may wait for a disk or a name server, by Python's audit events (PEP 578).
 
-blockbuster wraps functions that it knows. Whatever else opens a file, an import in the middle of
-a request among it, shows as an audit event (PEP 578), wherever it comes from.
+blockbuster finds only the functions that it wraps. Every other call that opens a file, such as an
+import in the middle of a request, raises an audit event.
 """
 
 import asyncio
@@ -22,10 +22,10 @@ _EVENTS = frozenset(
     )
 )
 _GATE = str(Path(tailchat_gate.__file__).parent)
-#: What may wait: the demonstration, and a parent of workers, which serves nobody, until another
-#: program runs.
+#: Files that may wait: the demo, and the parent of workers, which serves no visitors, while another
+#: program starts.
 _MAY = (str(Path(_GATE, "demo")), str(Path(_GATE, "serving", "workers", "spawned.py")))
-#: What was seen in an event loop on behalf of the gate: the event, and where it came from.
+#: Events that the gate caused in an event loop, each with its call stack.
 seen: list[str] = []
 
 
@@ -37,7 +37,7 @@ def _hook(event: str, arguments: Sequence[object]) -> None:
     while frame is not None:
         places.append(f"{frame.f_code.co_filename}:{frame.f_lineno}")
         if frame.f_code is logging.Formatter.formatException.__code__:
-            # What pytest keeps of the log has lines of source in it, which the gate's own has not.
+            # pytest's copy of the log reads lines of source; the gate's own log does not.
             return
         if frame.f_code.co_filename.startswith(_GATE):
             if not frame.f_code.co_filename.startswith(_MAY):

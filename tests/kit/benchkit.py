@@ -1,4 +1,4 @@
-"""For the tests of the benchmark: servers to load, samples, and what lives."""
+"""For the tests of the benchmark: servers to load, samples, and which processes run."""
 
 import os
 import time
@@ -22,7 +22,7 @@ def sampled(cpu_us: float, p99_ms: float = 1.0) -> measure.Sample:
 
 @dataclass(slots=True)
 class Heard:
-    """What a server of a test has heard, head by head, and from how many connections."""
+    """The heads that a server of a test received, and from how many connections."""
 
     origin: str
     heads: list[dict[str, str]] = field(default_factory=list)

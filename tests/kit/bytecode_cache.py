@@ -1,7 +1,8 @@
-"""Keeps byte code, where Python is told not to: to compile takes longer than to run.
+"""Lets Python write byte code although PYTHONDONTWRITEBYTECODE is set.
 
-Images of Python are told so, and the processes that share the tests, and the programs that tests
-start, would compile every module each time. It has to be imported before the other modules.
+Images of Python set it. The processes that share the tests, and the programs that tests start,
+would then compile every module each time, which takes longer than to run it. Import this module
+before the others.
 """
 
 import os

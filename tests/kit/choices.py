@@ -1,6 +1,6 @@
-"""Examples that are read from a few bytes, for properties that are checked with hundreds of them.
+"""Makes examples for property tests from a few bytes that Hypothesis draws at once.
 
-Hypothesis spends more on each draw of its own than most of the code that is checked.
+A draw by Hypothesis itself takes longer than most of the code that is checked.
 """
 
 import random
@@ -13,7 +13,7 @@ _T = TypeVar("_T")
 
 
 class Choices:
-    """Choices that bytes make: small bytes the first of the options, as missing ones do."""
+    """Makes choices from bytes: a small or missing byte chooses the first option."""
 
     def __init__(self, data: bytes) -> None:
         self._octets = iter(data)
@@ -26,7 +26,7 @@ class Choices:
         return (number << 8 | next(self._octets, 0)) * count >> 16
 
     def between(self, first: int, last: int) -> int:
-        """Return a number; both ends may be it."""
+        """Return a number from `first` to `last`, both included."""
         return first + self.below(last - first + 1)
 
     def of(self, options: Sequence[_T]) -> _T:
@@ -34,7 +34,7 @@ class Choices:
         return options[self.below(len(options))]
 
     def several(self, options: Sequence[_T], most: int, least: int = 0) -> list[_T]:
-        """Return some of the options, of which one may come again."""
+        """Return some of the options, in which one may be repeated."""
         return [self.of(options) for _ in range(self.between(least, most))]
 
     def shuffled(self, items: Sequence[_T]) -> list[_T]:
@@ -43,22 +43,22 @@ class Choices:
         return [left.pop(self.below(len(left))) for _ in items]
 
     def stretch(self, pool: bytes, most: int, least: int = 0) -> bytes:
-        """Return some of the octets of a long row, as they stand in it."""
+        """Return adjacent octets of a pool (see `pool`)."""
         start = self.below(len(pool) - most)
         return pool[start : start + self.between(least, most)]
 
 
 def choices(size: int) -> st.SearchStrategy[Choices]:
-    """Return a strategy for the choices that `size` bytes make."""
+    """Return a strategy for Choices from `size` bytes."""
     return st.binary(min_size=size, max_size=size).map(Choices)
 
 
 def chosen(make: Callable[[Choices], _T], size: int = 64) -> st.SearchStrategy[_T]:
-    """Return a strategy for what `make` makes of the choices."""
+    """Return a strategy for the results of `make`."""
     return choices(size).map(make)
 
 
 def pool(octets: Iterable[int]) -> bytes:
-    """Return a long row in which each of some octets stands as often as any other."""
+    """Return a long text with each of the octets equally often, in random order."""
     chance, each = random.Random(1), list(octets)  # noqa: S311 - the same one each time
     return b"".join(bytes(chance.sample(each, len(each))) for _ in range(16))

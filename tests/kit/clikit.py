@@ -1,4 +1,4 @@
-"""The command line: as a program, or in this process, where that is all the same to a test."""
+"""Runs the command line: as a program, or in this process if that makes no difference to a test."""
 
 import asyncio
 import os
@@ -32,7 +32,7 @@ async def run(*arguments: str) -> tuple[int, str, str]:
 
 
 def invoke(*arguments: str) -> tuple[int, str, str]:
-    """Run a command in this process, as run does in one of its own."""
+    """Run a command in this process, with the results of `run`."""
     unset = dict.fromkeys(os.environ.keys() - environ().keys())
     done = CliRunner().invoke(main, arguments, env=unset, catch_exceptions=False)
     return done.exit_code, done.stdout, done.stderr

@@ -1,22 +1,22 @@
-"""Collects tests cheaper."""
+"""Makes the collection of tests cheaper, by making the garbage collector run less."""
 
 import gc
 from typing import Final
 
-#: Made since the last look, without those that are gone.
+#: The garbage collector runs after this many new objects.
 _OBJECTS: Final = 10_000
 
 
 def begin() -> None:
-    """Keep the collector from looking through what is collected, which stays until the end."""
+    """Stop the garbage collector while pytest collects tests, which all stay until the end."""
     gc.disable()
 
 
 def end() -> None:
-    """Let the collector look through what comes now alone."""
+    """Let the garbage collector examine only objects that are made from now on."""
     gc.collect()
     gc.freeze()
     gc.enable()
-    # The tests make much that is garbage at once, and little that lives: to look at it after each
-    # 700 objects, as usual, takes a twelfth of the time.
+    # The tests make many short-lived objects and few that stay: running after each 700 new objects,
+    # as usual, takes a twelfth of the time.
     gc.set_threshold(_OBJECTS)

@@ -1,7 +1,7 @@
 """A Tailchat for `doctor`: the real provider for sign-ins, the stand-in for all the rest.
 
-One server before both, as Traefik is in Tailchat's compose file; it can be broken in the ways in
-which real ones are.
+One server is in front of both, as Traefik is in Tailchat's compose file. A test can break it in the
+ways in which real ones are broken.
 """
 
 import asyncio
@@ -23,13 +23,13 @@ from storykit import served
 
 from tailchat_gate.demo.tailchat import StandInTailchat
 
-#: Set anew on the way, or by the client itself.
+#: Fields that the server in front or the client sets itself.
 _OWN_FIELDS = frozenset(("connection", "content-length", "date", "server", "transfer-encoding"))
 
 
 @dataclass
 class Front:
-    """The server before Tailchat's parts.
+    """The server in front of Tailchat's parts.
 
     `hangs` are starts of paths that are never answered, `answers` a status for every path that
     begins so. `tells_scheme`: whether the provider learns of https. `date` is a Date of its own.
@@ -76,7 +76,7 @@ class Front:
             return web.Response(status=response.status, body=body, headers=[*passed, *own])
 
     def stop(self) -> None:
-        """Answer what hangs."""
+        """Answer the requests that hang."""
         self._closing.set()
 
 
@@ -124,7 +124,7 @@ class Diagnosis:
         return " ".join(one["next"] for one in self.checks if one["check"] == name)
 
     def held_up(self, name: str) -> set[str]:
-        """Return the checks that what is said of a name held up."""
+        """Return the checks that could not run because of a name's statements."""
         texts = (text for _, text in self.said(name))
         found = (text.rpartition("not checked because of this: ")[1:] for text in texts)
         return {one for mark, names in found if mark for one in names.split(", ")}
@@ -149,7 +149,7 @@ def write_config(folder: Path, **given: Any) -> Path:  # noqa: ANN401 - as in th
 
 
 async def diagnose(path: Path, *, apart: bool = False) -> Diagnosis:
-    """Run `doctor --json` beside what serves in this loop; `apart`: in a process of its own.
+    """Run `doctor --json` beside the servers of this loop; `apart`: in a process of its own.
 
     aiohttp leaves a TLS connection to its peer's close_notify, which the end of the command does
     not wait for.

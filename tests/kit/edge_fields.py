@@ -1,4 +1,4 @@
-"""The list of fields that only the gate may set, as the files of deploy/ have to have it."""
+"""The fields that only the gate may set, in the form of each file of deploy/."""
 
 import re
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from tailchat_gate.request.field_names import CLAIMS, OWN
 PATTERNS: Final = tuple(
     dict.fromkeys((*OWN, *(each for group in CLAIMS.values() for each in group)))
 )
-#: What may stand in a field name beside letters, digits and "-" (RFC 9110 section 5.6.2).
+#: The characters of field names beside letters, digits and "-" (RFC 9110 section 5.6.2).
 ODD: Final = "!#$%&'*+.^_`|~"
 #: Members of families, which nginx can only drop by their whole names.
 _KNOWN: Final = (

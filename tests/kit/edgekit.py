@@ -25,7 +25,7 @@ DEPLOY: Final = Path(__file__).parents[2] / "deploy"
 _START_SECONDS: Final = 30.0
 #: A machine's token, good for the route "wiki".
 TOKEN: Final = make_token(bytes(32))
-#: What the files in deploy/ have in place of this machine's ports.
+#: The addresses in the files of deploy/, which a test replaces by its own.
 _GATE, _TOOL = "127.0.0.1:4180", "127.0.0.1:3000"
 
 
@@ -45,7 +45,7 @@ class Edge:
 
 
 class Place(NamedTuple):
-    """Where a proxy is to be: its directory, its port, those of gate and tool.
+    """The places of a proxy: its directory, its port, and the ports of gate and tool.
 
     `catch_all`: the tool's block answers for every host that no other block names.
     """
@@ -108,7 +108,7 @@ def nginx_command(place: Place) -> list[str]:
                 1,
             ),
         )
-    # What the example has for TLS: the same server, by HTTP/2.
+    # The same server with HTTP/2, which the example has only with TLS.
     second = rf"\g<0>\n    listen 127.0.0.1:{place.http2_port}\1 http2;"
     site = _replaced(
         site,
@@ -239,7 +239,7 @@ COMMANDS: Final[Mapping[str, Command]] = MappingProxyType(
         "envoy": envoy_command,
     }
 )
-#: Beside the tool's own: everything under any other host is public, and so is reading /write.
+#: Routes beside the tool's own: every other host is public, and so is reading /write.
 ROUTES: Final[tuple[Mapping[str, Any], ...]] = (
     {"name": "wiki", "host": "wiki.test", "allow": ["signed-in", "token:ci"]},
     {"name": "closed", "host": "wiki.test", "path": "/closed", "allow": ["sub:nobody-here"]},
@@ -328,7 +328,7 @@ class Fronts:
 
 
 async def _leads_to_the_gate(port: int) -> None:
-    """Wait until a proxy has read its rules, which some do once they listen."""
+    """Wait until a proxy has read its rules; some read them after they have begun to listen."""
     ping = request_bytes("/ping", host=f"gate.test:{port}", Connection="close")
     async with asyncio.timeout(_START_SECONDS):
         while True:
@@ -349,6 +349,6 @@ async def serving(command: list[str], directory: Path, port: int) -> AsyncIterat
         yield
     finally:
         if process.returncode is None:
-            # Traefik takes two seconds over a gentle end.
+            # Traefik takes two seconds for an orderly end.
             process.kill()
         await process.wait()

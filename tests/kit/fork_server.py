@@ -1,10 +1,10 @@
-"""A Python that has imported the gate, and becomes a process of it as often as it is asked.
+"""A Python that has imported the gate, and forks a process of the gate for each request.
 
-Run by forking.py, with its end of a socket pair as the standard input. See there.
+forking.py starts it, with one end of a socket pair as its standard input, and explains why.
 
-A gate that serves may start others, its workers and its successor, and so does a process that runs
-tests. It has a server of its own for that, which was forked before it began, since a process can
-only be forked by what has its parent.
+A gate that serves may start other processes: its workers and its successor. So may a process that
+runs tests. Each of them has a fork server of its own, forked before the process began its work:
+a process can only inherit the children of its own descendants.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from typing import Any, Final
 
 from forking import HIGH, MOST, MOST_DESCRIPTORS, SCRIPT, TESTS, fork_from
 
-#: What is not imported: it starts at once, or no program of a test uses it.
+#: Not imported: the first runs a command at its import, and no forked process uses the second.
 _LEFT_OUT: Final = ("tailchat_gate.__main__", "tailchat_gate.demo")
 
 
@@ -32,14 +32,14 @@ def _import_gate() -> None:
     for module in pkgutil.walk_packages(package.__path__, "tailchat_gate."):
         if not module.name.startswith(_LEFT_OUT):
             importlib.import_module(module.name)
-    # What a gate reads and compiles once in a process.
+    # A gate reads and compiles these once in a process.
     importlib.import_module("tailchat_gate.pages.render").Pages()
     importlib.import_module("tailchat_gate.pages.admin_page").prepare()
     importlib.import_module("tailchat_gate.config.keys").all_keys()
 
 
 def _serve(asked: socket.socket) -> dict[str, Any]:
-    """Fork for each request; return it in the new process, which has its descriptors."""
+    """Fork for each request; in the new process, take its descriptors and return the request."""
     while True:
         data, descriptors, _, _ = socket.recv_fds(asked, MOST, MOST_DESCRIPTORS)
         if not data:
@@ -50,7 +50,7 @@ def _serve(asked: socket.socket) -> dict[str, Any]:
             for descriptor in descriptors:
                 os.close(descriptor)
             continue
-        # The process that asked has it as its own child, once the one between has ended.
+        # Once the process between has ended, the new one is a child of the process that asked.
         own = os.getpid()
         found = os.fork()
         if found:
@@ -58,7 +58,7 @@ def _serve(asked: socket.socket) -> dict[str, Any]:
             os._exit(0)
         while os.getppid() == own:
             time.sleep(0.0005)
-        # It is closed with the others, whatever the object knows.
+        # `_take` closes its descriptor with the others.
         asked.detach()
         request: dict[str, Any] = json.loads(data)
         _take(request, descriptors)
@@ -66,7 +66,7 @@ def _serve(asked: socket.socket) -> dict[str, Any]:
 
 
 def _take(request: dict[str, Any], descriptors: list[int]) -> None:
-    """Have the descriptors of a request under the numbers that it says, and no other."""
+    """Give the descriptors of a request the numbers that it names; close all others."""
     high = [HIGH + number for number in range(len(descriptors))]
     for descriptor, copy in zip(descriptors, high, strict=True):
         os.dup2(descriptor, copy)
@@ -84,7 +84,7 @@ def _serves(request: dict[str, Any]) -> bool:
 
 
 def _next(asked: socket.socket) -> dict[str, Any]:
-    """Return what this process is asked to be, once it is another one."""
+    """Return the request that this process is to serve, once it is a forked one."""
     request = _serve(asked)
     while _serves(request):
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -95,14 +95,14 @@ def _next(asked: socket.socket) -> dict[str, Any]:
             fork_from(socket.socket(fileno=high))
             return request
         ours.detach()
-        # Whoever reads what the gate writes must find its end when the gate has ended.
+        # Not the streams of the gate: their readers must see EOF when the gate has ended.
         _take({"numbers": [0, 1, 2, 3]}, [*[os.open(os.devnull, os.O_RDWR)] * 3, theirs.detach()])
         request = _serve(socket.socket(fileno=3))
     return request
 
 
 def _warn_as_usual() -> None:
-    """Take warnings as Python does that has no option for them."""
+    """Treat warnings as Python does without -W."""
     sys.warnoptions.clear()
     warnings.resetwarnings()
     for category in (ImportWarning, ResourceWarning, PendingDeprecationWarning, DeprecationWarning):
@@ -110,9 +110,9 @@ def _warn_as_usual() -> None:
 
 
 def main() -> None:
-    """Serve, and be what is asked for."""
+    """Fork for requests; in a forked process, run what its request names."""
     _import_gate()
-    # The collector would look through it at the end of each, and copy all of it by that.
+    # Else the collector of each process would examine all of this, and so copy its pages.
     gc.freeze()
     request = _next(socket.socket(fileno=os.dup(0)))
     os.umask(request["umask"])

@@ -1,11 +1,10 @@
-"""Processes of the gate, forked from one that has imported it: to import takes most of a start.
+"""Forks processes of the gate from one that has imported it: imports take most of a start.
 
-Wherever a test starts a Python with the gate, or with a file of the checkout, as `subprocess` and
-asyncio do on Unix, fork_server forks one; it is a child of this process, with the arguments,
-environment, directory and descriptors that were asked for. What Python itself reads when it starts
-has to be as it is here; where it is not, or something is asked that is not known here, Python is
-started. Sockets that are passed have their places from the fork, not from the program that
-systemd.py has for that. The processes that share the tests are forked as well.
+A test starts Python with the gate or with a file of the checkout by `subprocess` or asyncio. In its
+place fork_server.py forks a child of this process with the same arguments, environment, directory
+and descriptors. This module starts Python after all if a variable that Python reads at its start
+differs, or if an option is unknown here. The fork itself gives passed sockets their numbers, not
+the program that systemd.py has for that. The processes that share the tests are forked as well.
 """
 
 import ctypes
@@ -28,25 +27,25 @@ from tailchat_gate.serving.systemd import _MOVE, FIRST_DESCRIPTOR
 MOST: Final = 2**20
 #: Descriptors of a request: the three standard streams, and those that are passed.
 MOST_DESCRIPTORS: Final = 64
-#: Descriptors that are asked for by their numbers are below it.
+#: A request may name descriptors below this number.
 HIGH: Final = 512
-#: What Python is told for a process that runs tests, by execnet.
+#: The program that execnet passes to Python for a process that runs tests.
 TESTS: Final = "import sys;exec(eval(sys.stdin.readline()))"
-#: What stands for the option of a Python that is given a file.
+#: Marks a Python that runs a file, in the place of an option such as -m.
 SCRIPT: Final = "script"
 _SERVER: Final = Path(__file__).with_name("fork_server.py")
 _ROOT: Final = _SERVER.parents[2]
-#: Names that start so belong to variables that Python and its libraries read when they start.
+#: The starts of names of variables that Python and its libraries read at their start.
 _READ_EARLY: Final = ("PYTHON", "LANG", "LC_", "LD_", "TZ", "MALLOC", "OPENSSL", "SSL_")
 _SUBREAPER: Final = 36
-#: The way to the server of a process that was forked with one.
+#: The socket of this process's own fork server, if this process was forked with one.
 _forks_already: Final[list[socket.socket]] = []
-#: Seconds; as long as a start may take on a busy machine.
+#: How many seconds a start may take on a busy machine.
 _PATIENCE: Final = 60
 
 
 class _Forks:
-    """The server and the way to it; it is started where there is none."""
+    """The fork server and the socket to it; starts the server if there is none."""
 
     def __init__(self, stack: ExitStack, asked: socket.socket | None = None) -> None:
         self._stack = stack
@@ -68,22 +67,22 @@ class _Forks:
                 env=self._environ,
             )
             theirs.close()
-            # It ends when nobody can ask it.
+            # It ends when the socket closes.
             self._stack.callback(process.wait)
             self._stack.callback(ours.close)
             self._asked = ours
         return self._asked
 
     def begin_so(self, environ: Mapping[str, str]) -> bool:
-        """Whether Python would begin with an environment as the server did."""
+        """Whether Python would start with an environment as the server did."""
         return _read_early(environ) == _read_early(self._environ)
 
     def fork(self, request: Mapping[str, Any], descriptors: Sequence[int]) -> int:
-        """Return the process of a request, a child of this one."""
+        """Fork a child of this process for a request; return its process ID."""
         with self._lock:
             server = self._server()
             data = json.dumps(request).encode()
-            # The process between it and the server ends at once, and leaves it to this one.
+            # The process between the two ends at once, and this process inherits its child.
             with _subreaper():
                 socket.send_fds(server, [data], list(descriptors))
                 pid = int(server.recv(MOST))
@@ -122,7 +121,7 @@ def _request(
     cwd: Any,  # noqa: ANN401 - as subprocess takes it
     env: Mapping[str, str] | None,
 ) -> dict[str, Any] | None:
-    """Return what a command asks of the server, None where it is nothing for it."""
+    """Return a command as a request to the server, None if Python must be started."""
     command = [] if isinstance(args, str | bytes | os.PathLike) else list(map(os.fspath, args))
     moved: list[int] = []
     if _MOVE in command:
@@ -167,7 +166,7 @@ def _read_early(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def _start_by(forks: _Forks) -> Callable[..., None]:
-    """Return what starts the process of a Popen."""
+    """Return the method that starts the process of a Popen."""
     started = subprocess.Popen._execute_child  # type: ignore[attr-defined]
 
     def start(process: Any, *given: Any) -> None:  # noqa: ANN401 - as in subprocess
@@ -200,7 +199,7 @@ def _start_by(forks: _Forks) -> Callable[..., None]:
 
 @contextmanager
 def forked() -> Iterator[None]:
-    """Fork processes of the gate until the block ends; one that is forked does so anyway."""
+    """Fork processes of the gate until the block ends; a forked process always does."""
     if _forks_already:
         yield
         return
@@ -211,7 +210,7 @@ def forked() -> Iterator[None]:
 
 
 def fork_from(asked: socket.socket) -> None:
-    """Fork processes of the gate from the server at the other end, until this one ends."""
+    """Fork processes of the gate from the server at the other end of `asked`, from now on."""
     asked.settimeout(_PATIENCE)
     start = _start_by(_Forks(ExitStack(), asked))
     _forks_already.append(asked)

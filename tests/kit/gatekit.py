@@ -49,7 +49,7 @@ def make_settings(
     upstream: str = "http://127.0.0.1:9",
     **sections: Any,  # noqa: ANN401 - as in the file, before it is checked
 ) -> Settings:
-    """Return settings for one tool at `upstream`; a section's dict is laid over the default."""
+    """Return settings for one tool at `upstream`; a section's keys override the defaults."""
     base: dict[str, Any] = {
         "server": {
             "public_url": "http://gate.test",
@@ -196,7 +196,7 @@ def _first(settings: Settings, clock: Clock, descriptor: int) -> Generation:
 
 
 def _close_idle(server: GateServer) -> None:
-    """Close what a stop would give a second: most tests leave connections that they do not need."""
+    """Close idle connections at once, for which a stop waits a second: tests leave many open."""
     for connection in tuple(server._server.connections) if server._server is not None else ():
         if connection.idle_deadline:
             connection.close_idle()
@@ -278,9 +278,9 @@ def break_route(gate: RunningGate, route: str) -> None:
 
 
 async def until(holds: Callable[[], bool], *, within: float = 30.0, longest: float = 0.03) -> None:
-    """Let the loop turn until something holds; fail where it does not within so many seconds.
+    """Wait until `holds` returns True; fail after `within` seconds.
 
-    `longest` is the longest pause between two looks, in seconds.
+    `longest` is the longest pause between two checks, in seconds.
     """
     loop = asyncio.get_running_loop()
     end = loop.time() + within
@@ -288,7 +288,7 @@ async def until(holds: Callable[[], bool], *, within: float = 30.0, longest: flo
     while not holds():
         assert loop.time() < end, f"not within {within} s"
         await asyncio.sleep(pause)
-        # What takes long may be looked at more seldom: some looks are dear.
+        # The longer it takes, the less often it checks, because some checks are expensive.
         pause = min(pause * 1.3, longest)
 
 
@@ -297,7 +297,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 class PausedAnswer:
-    """An answer that waits: `arrived` is set by a request, the test sets `go_on`."""
+    """An answer that waits: a request sets `arrived`, then the test sets `go_on`."""
 
     def __init__(self, then: bytes | Answer = OK) -> None:
         self.arrived = asyncio.Event()
@@ -324,7 +324,7 @@ class LoopbackServer:
     _tasks: set["asyncio.Task[None]"] = field(default_factory=set, init=False)
 
     def options(self) -> dict[str, Any]:
-        """Return what is special of its socket."""
+        """Return the arguments for asyncio.start_server."""
         return {"port": 0}
 
     async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -419,7 +419,7 @@ async def read_body(request: Received, reader: asyncio.StreamReader) -> bytes:
 
 
 def once_a_connection() -> Answer:
-    """Return an answer that is given once a connection, which closes upon the next request."""
+    """Return an answer for the first request of each connection; the second one closes it."""
     served: set[asyncio.StreamWriter] = set()
 
     async def answer(

@@ -38,17 +38,17 @@ http {{
     }}
 }}
 """
-#: No proxy sends it a second time by itself.
+#: A POST, because proxies never send one again by themselves.
 _REQUEST = request_bytes(method="POST", Content_Length="4") + b"post"
-#: Clients of each proxy, and the seconds between a response and the next request of one: without a
-#: pause they would take all processors, which what is looked at needs as well.
+#: Clients of each proxy, and the seconds between a response and a client's next request: without a
+#: pause they would take all processors, which the gate needs as well.
 _CLIENTS = 6
 _PAUSE = 0.01
 
 
 @dataclass
 class Load:
-    """What clients have got: responses by status, and how often there was none."""
+    """The responses that clients got: by status, and how often there was none."""
 
     answers: Counter[str] = field(default_factory=Counter)
     clients: list["asyncio.Task[None]"] = field(default_factory=list)
@@ -56,16 +56,16 @@ class Load:
 
     @property
     def count(self) -> int:
-        """How many requests were sent and are over."""
+        """How many requests have ended."""
         return self.answers.total()
 
     async def more(self, count: int = 100) -> None:
-        """Wait until that many further requests are over."""
+        """Wait until that many further requests have ended."""
         wanted = self.count + count
         await until(lambda: self.count >= wanted, within=40)
 
     async def send(self, port: int) -> None:
-        """Send one request after another until the end, on one connection where that stays."""
+        """Send one request after another until the end, on one connection while it stays open."""
         while not self._stop.is_set():
             async with RawClient.connect(port) as client:
                 await self._send_on(client)
@@ -84,7 +84,7 @@ class Load:
             await asyncio.sleep(_PAUSE)
 
     async def end(self) -> None:
-        """Let each client end with the response to its request under way."""
+        """End each client after the response to its request under way."""
         self._stop.set()
         _, waiting = await asyncio.wait(self.clients, timeout=30)
         for client in waiting:

@@ -1,7 +1,7 @@
 """The event loop of most tests: asyncio's, with threads that outlive it.
 
-Each test has a loop of its own, and starts and stops gates, which read files in threads: to start
-these anew for each loop took as long as what they read.
+Each test has a loop of its own, and starts and stops gates, which read files in threads. Starting
+new threads for each loop took as long as the reading.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from typing import Any, Final
 
-#: More than a loop's own executor has anywhere: a test that holds some of them delays no other.
+#: More than the executor of any loop has, so that a test that holds some delays no other test.
 _THREADS: Final = ThreadPoolExecutor(64, thread_name_prefix="asyncio_tests")
 
 
@@ -35,5 +35,5 @@ class Loop(asyncio.SelectorEventLoop):
         return asyncio.wrap_future(work, loop=self)
 
     async def shutdown_default_executor(self) -> None:
-        """Wait for what still runs: a call that never returns is a test that never ends."""
+        """Wait for the calls under way; if one never returns, the test never ends."""
         wait(tuple(self._working))

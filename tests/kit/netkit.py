@@ -1,4 +1,4 @@
-"""A network of a test's own, with a resolver of the test's own: for what names lead to."""
+"""A network namespace and a name server for tests of how the gate looks up names."""
 
 import asyncio
 import os
@@ -16,7 +16,7 @@ from parts import missing
 
 #: As in /etc/resolv.conf. The resolver asks once, and waits for longer than any test.
 _RESOLV: Final = "nameserver 127.0.0.1\noptions timeout:30 attempts:1\n"
-#: What is sent to these networks is lost without a word.
+#: Packets to these networks are lost without an error.
 _SETUP: Final = """
 ip link set lo up
 ip route add 192.0.2.0/24 dev lo
@@ -29,23 +29,23 @@ exec "$@"
 
 
 class Zone(asyncio.DatagramProtocol):
-    """A name server: what it says of each name, and how often it was asked."""
+    """A name server: its answers by name, and how often it was asked."""
 
     def __init__(self) -> None:
-        #: Addresses by name; what is not here does not exist.
+        #: Addresses by name; any other name does not exist.
         self.records: dict[str, list[str]] = {}
-        #: Names about which nothing is said.
+        #: Names for which it never answers.
         self.silent: set[str] = set()
-        #: Names about which nothing is said before an event.
+        #: Names for which it answers once an event is set.
         self.held: dict[str, asyncio.Event] = {}
         self._answers: set[asyncio.Task[None]] = set()
-        #: Names that fail.
+        #: Names for which it reports a failure.
         self.failing: set[str] = set()
         self.asked: list[str] = []
         self._transport: asyncio.DatagramTransport | None = None
 
     async def serve(self) -> None:
-        """Listen where the system's resolver asks."""
+        """Listen on the address that the system's resolver asks."""
         loop = asyncio.get_running_loop()
         await loop.create_datagram_endpoint(lambda: self, local_addr=("127.0.0.1", 53))
 
@@ -93,7 +93,7 @@ class Zone(asyncio.DatagramProtocol):
 
 
 async def run_in_network(script: Path, *arguments: str, directory: Path) -> None:
-    """Run a Python script in a network namespace of its own; fail with what it wrote."""
+    """Run a Python script in a network namespace of its own; fail with its output."""
     unshare, ip = shutil.which("unshare"), shutil.which("ip")
     if os.geteuid() != 0 or unshare is None or ip is None or not await _may_unshare(unshare):
         missing("a network namespace (root, unshare and ip)")

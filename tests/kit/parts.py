@@ -1,4 +1,4 @@
-"""The parts of the machine that some tests need, and what is done where one is missing."""
+"""Programs that some tests need on the machine, and what a test does if one is missing."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ from typing import Final, NoReturn
 import pytest
 from playwright.async_api import Browser, Page, async_playwright
 
-#: Chromium's refused calls home would fill its log; as root it has no sandbox of its own.
+#: Chromium's failed calls to its maker would fill its log; as root it has no sandbox of its own.
 _FLAGS: Final = (
     "--no-sandbox",
     "--disable-gpu",
@@ -23,7 +23,7 @@ _FLAGS: Final = (
     # Tools on hosts of their own, as a hosts file would have it.
     "--host-resolver-rules=MAP *.test 127.0.0.1",
 )
-#: The first of them is Chromium without what draws windows, which takes half as long.
+#: The first one is Chromium without windows, which takes half as long.
 _BROWSERS: Final = ("chromium-headless-shell", "chromium", "chromium-browser")
 #: Marks tests with a browser. It serves all of their process, as their event loop does; what else
 #: they need is set up by fixtures with `loop_scope="session"`.
@@ -70,9 +70,9 @@ async def chromium() -> AsyncIterator[Browser]:
 
 
 async def keep_screenshot(tab: Page, name: str) -> None:
-    """Leave a picture of a tab in SCREENSHOTS, for a person to look at, where one is asked for.
+    """With `pytest --screenshots`, leave a picture of a tab in SCREENSHOTS for a person to look at.
 
-    `pytest --screenshots` asks for them: to draw a tall page takes longer than all else of a test.
+    Not in each run: to draw a tall page takes longer than the rest of a test.
     """
     if not keeps_screenshots():
         return

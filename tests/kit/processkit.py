@@ -17,11 +17,11 @@ from reloadkit import file_text, sections
 
 from tailchat_gate.serving.systemd import passing
 
-#: What an end may take beyond a `shutdown_timeout` of one second, on a busy machine.
+#: How many seconds an end may take beyond a `shutdown_timeout` of one, on a busy machine.
 END_SECONDS = 25.0
-#: As long as a start may take on a busy machine.
+#: How many seconds a start may take on a busy machine.
 START_SECONDS = 30.0
-#: Python itself reads it, so that a gate with it, and all that this gate starts, is not forked.
+#: Python itself reads it at its start, so forking.py forks neither a gate with it nor its children.
 NOT_FORKED = MappingProxyType({"PYTHONASYNCIODEBUG": "0"})
 
 
@@ -48,7 +48,7 @@ class GateProcess:
         return float(line.removeprefix(start))
 
     async def callbacks(self, count: int, *, size: int = 600) -> None:
-        """Come back from logins that nobody began, each with a long agent and path."""
+        """Request callbacks of logins that nobody began, each with a long agent and path."""
         target = "/oauth2/callback?code=x&state=" + "a" * 40
         data = request_bytes(target, User_Agent="x" * size)
         async with RawClient.connect(self.port) as client:
@@ -135,7 +135,7 @@ async def gate_process(
 
 
 class Manager:
-    """A service manager's socket, and what it was told: one dict for each message."""
+    """A service manager's socket, and its messages as dicts."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -145,7 +145,7 @@ class Manager:
         self.socket.setblocking(False)
 
     def hear(self) -> list[dict[str, str]]:
-        """Read what was told since the last time; return all of it."""
+        """Read the messages since the last call; return all messages so far."""
         while True:
             try:
                 lines = self.socket.recv(4096).decode().split("\n")

@@ -54,7 +54,7 @@ async def rechecked(
 ) -> AsyncIterator[Story]:
     """Set the scene with rechecks every 15 minutes, in sessions of 13 days.
 
-    Whoever comes from this machine may ask as a proxy in front.
+    Every client on this machine may ask as a proxy in front.
     """
     session = {"recheck": "15m", "recheck_outage": outage, "lifetime": "13d"}
     sections["session"] = {**session, **sections.pop("session", {})}
@@ -233,7 +233,7 @@ def nickname(scene: Story) -> str:
 
 
 def asked(scene: Story) -> int:
-    """Return how often Tailchat was asked who somebody is, logins included."""
+    """Return how often Tailchat was asked for a profile, logins included."""
     return scene.tailchat.seen["me"].count
 
 
@@ -248,7 +248,7 @@ def counted(scene: Story, outcome: str) -> int:
 
 
 async def recheck(person: Person) -> None:
-    """Let a recheck become due, have a request bring it about, and wait for its answer."""
+    """Let a recheck become due, send a request that starts it, and wait for its answer."""
     person.scene.clock.now += INTERVAL
     await person.get()
     await answered(person.scene.gate)

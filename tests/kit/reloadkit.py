@@ -1,4 +1,4 @@
-"""A gate before a configuration file, which a test rewrites and has loaded anew."""
+"""A gate that serves a configuration file, which a test rewrites and reloads."""
 
 import asyncio
 import json
@@ -30,7 +30,7 @@ def toml(value: object) -> str:
 
 
 def sections(upstream: str, **given: Any) -> Sections:  # noqa: ANN401 - as in the file
-    """Return the tables of a file for one tool; a given table is laid over the usual one."""
+    """Return the tables of a file for one tool; a given table's keys override the usual ones."""
     base: Sections = {
         "server": {
             "public_url": "http://gate.test",
@@ -58,7 +58,7 @@ def sections(upstream: str, **given: Any) -> Sections:  # noqa: ANN401 - as in t
 
 @dataclass
 class FileGate:
-    """A gate that serves what its file said when it was last loaded."""
+    """A gate that serves its file as it was last loaded."""
 
     gate: RunningGate
     path: Path
@@ -70,11 +70,11 @@ class FileGate:
         return self.gate.port
 
     async def write(self, **given: Any) -> None:  # noqa: ANN401 - as in sections
-        """Write the file anew, and load nothing."""
+        """Rewrite the file, without a reload."""
         await self.write_text(file_text(sections(self.upstream, **given)))
 
     async def write_text(self, text: str) -> None:
-        """As write, with any text; a reading that is under way gets one file or the other."""
+        """Replace the file by any text at once: a reader gets the old file or the new one."""
 
         def replace() -> None:
             beside = self.path.with_suffix(".new")
@@ -85,13 +85,13 @@ class FileGate:
         await asyncio.to_thread(replace)
 
     async def load(self) -> ReloadOutcome:
-        """Load the file anew and return how it went."""
+        """Reload the file and return the outcome."""
         reloader = self.gate.server.reloader
         assert reloader is not None
         return await reloader.reload("a test")
 
     async def change(self, **given: Any) -> ReloadOutcome:  # noqa: ANN401 - as in sections
-        """Write the file anew and load it; it must be good."""
+        """Rewrite the file and reload it, which must succeed."""
         await self.write(**given)
         outcome = await self.load()
         assert outcome.problems == ()
@@ -100,7 +100,7 @@ class FileGate:
     async def ask_admin(
         self, path: str, method: str = "GET", headers: Iterable[tuple[str, str]] = ()
     ) -> tuple[int, str]:
-        """Return status and text of an answer of the admin listener."""
+        """Return the status and text of a response of the admin listener."""
         host, port = self.gate.admin_address
         async with (
             aiohttp.ClientSession() as session,
@@ -111,7 +111,7 @@ class FileGate:
             return response.status, await response.text()
 
     async def order(self) -> tuple[int, dict[str, Any]]:
-        """Give the order to reload, as the command does."""
+        """Send the order to reload, as the command does."""
         status, text = await self.ask_admin("/reload", "POST", [(ORDER_HEADER, "reload")])
         body = json.loads(text)
         assert isinstance(body, dict)

@@ -1,6 +1,6 @@
-"""A process that shares the tests sends the reports that somebody reads, not three of each test.
+"""Lets a process that shares the tests send only reports that are shown, not three of each test.
 
-That a set-up and a tear-down passed is nothing that is shown; to pack it, send it and unpack it
+Nobody reads that a set-up and a tear-down passed; packing, sending and unpacking those reports
 takes as long as a short test.
 """
 
@@ -11,7 +11,7 @@ from _pytest.runner import runtestprotocol
 
 
 def are_all_read(config: pytest.Config) -> bool:
-    """Whether something that was asked for is made of all reports."""
+    """Whether an option needs all reports."""
     option = config.option
     return bool(option.weigh or option.durations or option.xmlpath)
 
@@ -23,7 +23,7 @@ class FewReports:
     def pytest_runtest_protocol(
         self, item: pytest.Item, nextitem: pytest.Item | None
     ) -> Literal[True]:
-        """Run a test as pytest does, and report how it went, or what failed beside it."""
+        """Run a test as pytest does; report its outcome, and a set-up or tear-down that failed."""
         for report in runtestprotocol(item, log=False, nextitem=nextitem):
             if report.when == "call" or not report.passed:
                 item.ihook.pytest_runtest_logreport(report=report)

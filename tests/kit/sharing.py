@@ -1,10 +1,10 @@
-"""The processes that run the tests share the files before they collect them.
+"""Divides the test files among the processes before they collect tests.
 
-pytest-xdist lets each process collect everything, and shares it then: six processes would import
-all modules six times, and make each of thousands of tests six times. Here each has files of its own
-that take most of its share of the time, as weights.SECONDS knows it. How long these take differs
-from run to run. So all collect some others, which are cheap to collect, and whichever is free runs
-the next of them. All processes are forked from one that has imported the gate.
+pytest-xdist lets each process collect all tests and divides them after that: six processes would
+import all modules six times, and make each of thousands of tests six times. Here each process has
+files of its own, which take most of its share of the time by weights.SECONDS. Times differ from run
+to run, so all processes also collect some common files, which are cheap to collect; a process that
+is free runs the next of these. All processes are forked from one that has imported the gate.
 """
 
 from collections import deque
@@ -20,17 +20,17 @@ from xdist.scheduler.each import EachScheduling  # type: ignore[import-untyped]
 from xdist.workermanage import WorkerController  # type: ignore[import-untyped]
 
 _TESTS: Final = Path(__file__).parents[1]
-#: How much of the time the files take that any process runs.
+#: The part of the whole time that the common files take.
 _COMMON: Final = 0.25
-#: None of them takes longer than this part of a process's time: it may be the last to end.
+#: A common file takes at most this part of a process's time, because it may be the last to end.
 _SHORT: Final = 1 / 16
 
 
 def common(files: Sequence[Path], count: int) -> list[Path]:
-    """Return the files that any of `count` processes runs, those that take longest first."""
+    """Return the common files of `count` processes, those that take longest first."""
     whole = sum(map(weights.weight, files))
     short = [file for file in files if weights.weight(file) <= whole / count * _SHORT]
-    # A long file with many tests is dear to collect.
+    # A long file with many tests is expensive to collect.
     short.sort(key=lambda file: weights.weight(file) / file.stat().st_size, reverse=True)
     found, taken = list[Path](), 0.0
     for file in short:
@@ -53,7 +53,7 @@ def shares(files: Sequence[Path], count: int) -> list[list[Path]]:
 
 
 def is_shared(config: pytest.Config) -> bool:
-    """Whether the files are shared so: not where somebody asks for single tests, or otherwise."""
+    """Whether the files are shared: not if single tests or another --dist are asked for."""
     return config.option.dist == "loadfile" and not any("::" in name for name in config.args)
 
 
@@ -74,7 +74,7 @@ def _file(test: str) -> str:
 
 
 class Sharing:
-    """A plugin of the process that gets the reports."""
+    """A plugin of the controller, the process that gets the reports."""
 
     def __init__(self) -> None:
         self._session: pytest.Session | None = None
@@ -92,7 +92,7 @@ class Sharing:
         config.add_cleanup(forks.close)
 
     def pytest_configure_node(self, node: WorkerController) -> None:
-        """Tell a process its files; one that replaces another that crashed has none."""
+        """Give a process its files; a process that replaces a crashed one gets none."""
         if not is_shared(node.config):
             return
         number, self._told = self._told, self._told + 1
@@ -109,7 +109,7 @@ class Sharing:
         config: pytest.Config,
         log: Any,  # noqa: ANN401 - xdist's own
     ) -> "Shares | None":
-        """Return what lets each process run what it collected."""
+        """Return the scheduler of shared files, None for xdist's own."""
         if not is_shared(config):
             return None
         assert self._session is not None
@@ -119,7 +119,7 @@ class Sharing:
 class Shares(EachScheduling):  # type: ignore[misc] # xdist has no types
     """Lets each process run its own files, and then hands out the common ones one by one.
 
-    The tests that a crashed process had before it are not run: the run has failed by then.
+    The tests that a crashed process had left are not run: the run has failed by then.
     """
 
     def __init__(
@@ -134,13 +134,13 @@ class Shares(EachScheduling):  # type: ignore[misc] # xdist has no types
         self._common = deque(common)
 
     def add_node_collection(self, node: WorkerController, collection: Sequence[str]) -> None:
-        """Take what a process collected."""
+        """Store the tests that a process collected."""
         if self.collection_is_completed:
             self._started.append(node)
             node.shutdown()
             return
         super().add_node_collection(node, collection)
-        # Of which the percentages are told.
+        # pytest shows percentages of this number.
         self._session.testscollected = len(set[str]().union(*self.node2collection.values()))
 
     def schedule(self) -> None:
@@ -154,13 +154,13 @@ class Shares(EachScheduling):  # type: ignore[misc] # xdist has no types
     def mark_test_complete(
         self, node: WorkerController, item_index: int, duration: float = 0
     ) -> None:
-        """Send more tests to a process that is about to end what it has."""
+        """Send more tests to a process that has few left."""
         super().mark_test_complete(node, item_index, duration)
         self._send(node, ())
 
     def _send(self, node: WorkerController, files: Collection[str]) -> None:
         pending = self.node2pending[node]
-        # A process begins with a test when it knows the next one, or that there is none.
+        # A process begins a test only when it knows the next one, or that there is none.
         while files or (len(pending) < 2 and self._common):
             files = files or {self._common.popleft()}
             collected = enumerate(self.node2collection[node])

@@ -1,4 +1,4 @@
-"""A follower that remembers what it is told, and stores on one real file."""
+"""A follower that remembers its changes, and stores that share one real file."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -32,7 +32,7 @@ def same(records: Sequence[Record]) -> Sequence[Record]:
 
 
 class Notes:
-    """Keeps records of one kind by key, as a process does; what is there stays without a word."""
+    """Keeps records of one kind by key, as a process does; a record stays until it is changed."""
 
     def __init__(self, kind: str = "note", room: int = 1024) -> None:
         self.kind = Kind(kind, room, same)
@@ -40,7 +40,7 @@ class Notes:
         self.seen: list[Changes] = []
 
     def take(self, changes: Changes) -> None:
-        """Keep what was read."""
+        """Store the changes that were read."""
         self.seen.append(changes)
         if changes.complete and not changes.doubtful:
             self.held.clear()
@@ -64,7 +64,7 @@ class Notes:
 
 
 class StoreProcess(Generic[StoreT]):
-    """What one process has: its store, its follower, and its counted faults."""
+    """The state of one process: its store, its follower, and its counted faults."""
 
     def __init__(self, make: Callable[[Health], StoreT], room: int = 1024) -> None:
         self.counted: list[str] = []
@@ -74,14 +74,14 @@ class StoreProcess(Generic[StoreT]):
         self.store.follow(self.notes)
 
     async def put(self, *keys: str, body: str = "{}", sub: str = "") -> None:
-        """Note keys, in memory first."""
+        """Store records with these keys, in memory first."""
         records = [Record("note", key, body, sub) for key in keys]
         self.notes.held.update((record.key, record) for record in records)
         await self.store.put(records)
 
     @property
     def keys(self) -> set[str]:
-        """What is known here."""
+        """The keys that this process knows."""
         return set(self.notes.held)
 
 
@@ -92,7 +92,7 @@ class Process(StoreProcess[SqliteStore]):
         super().__init__(lambda health: SqliteStore(directory, clock, health, busy=busy))
 
     async def swept(self) -> None:
-        """Wait until what expired was deleted."""
+        """Wait until the store has deleted expired records."""
         self.store._upkeep._sweep_at = 0
         await until(lambda: self.store._upkeep._sweep_at > 0)
         async with self.store._using:
@@ -111,7 +111,7 @@ async def following(process: ProcessT) -> AsyncIterator[ProcessT]:
 
 
 async def check_that_one_follows(here: StoreProcess[StoreT], there: StoreProcess[StoreT]) -> None:
-    """Check that a change of one process is known to the other, once, and in order."""
+    """Check that one process learns of each change by the other, once and in order."""
     await here.put("a", "b")
     await until(lambda: there.keys == {"a", "b"})
     await here.put("a", body='{"n":2}')
@@ -130,13 +130,13 @@ async def running(
 
 
 async def keys_on_disk(directory: Path) -> set[str]:
-    """Return what a process that starts now knows."""
+    """Return the keys that a process knows if it starts now."""
     async with running(directory) as process:
         return process.keys
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Wait until a condition holds; the limit is for a hang, on the busiest machine."""
+    """Wait until a condition holds; the limit is so long that only a hang reaches it."""
     async with asyncio.timeout(40):
         while not condition():  # noqa: ASYNC110 - what is waited for may be a file
             await asyncio.sleep(0.01)

@@ -1,4 +1,4 @@
-"""An upstream that reads by the plain reader of fuzz/reference, and a client that cuts."""
+"""An upstream that reads with the reader of fuzz/reference, and a client that sends in pieces."""
 
 import asyncio
 from collections.abc import Iterable
@@ -13,12 +13,12 @@ from fuzz.reference.request import Bounds, Request
 from fuzz.reference.syntax import BadError
 from tailchat_gate.config.model import Settings
 
-#: More than any gate or nginx in a test passes on.
+#: Larger than any request that a gate or nginx passes on in a test.
 NO_BOUNDS = Bounds(1 << 20, 1 << 20, 1 << 12, 1 << 20, empty_host=True)
 
 
 def bounds_of(settings: Settings) -> Bounds:
-    """Return what a gate takes, as the plain reader is told it."""
+    """Return the limits of a gate, for the reader of fuzz/reference."""
     limits = settings.limits
     return Bounds(
         limits.target_bytes, limits.header_bytes, limits.header_count, limits.cookie_bytes
@@ -27,9 +27,9 @@ def bounds_of(settings: Settings) -> Bounds:
 
 @dataclass(eq=False)
 class Arrived:
-    """What came over one connection: whole requests, and the bytes of one that is not whole.
+    """The requests on one connection: complete ones, and the bytes of an incomplete one.
 
-    `unreadable`: what came is no request, or could be read in two ways. `ended`: the other side
+    `unreadable`: the bytes are no request, or could be read in two ways. `ended`: the other side
     has left.
     """
 
@@ -40,7 +40,7 @@ class Arrived:
 
     @property
     def begun(self) -> Request | None:
-        """The request that is not whole, as far as it is there; None for none."""
+        """The part of the incomplete request that has arrived, None for none."""
         try:
             return requests.request(self.rest, NO_BOUNDS) if self.rest else None
         except BadError:
@@ -49,10 +49,10 @@ class Arrived:
 
 @dataclass
 class StrictUpstream(LoopbackServer):
-    """An upstream that answers each whole request with its own target."""
+    """An upstream that answers each complete request with the request's target."""
 
     connections: list[Arrived] = field(default_factory=list)
-    #: Whole requests of all connections, as they became whole.
+    #: The complete requests of all connections, in the order of their completion.
     whole: list[Request] = field(default_factory=list)
 
     @property
@@ -70,16 +70,16 @@ class StrictUpstream(LoopbackServer):
 
     @property
     def begun(self) -> list[Request]:
-        """Requests that were begun and never became whole."""
+        """The incomplete requests of all connections."""
         return [one.begun for one in self.connections if one.begun is not None]
 
     @property
     def unreadable(self) -> bool:
-        """Whether anything came that is no request."""
+        """Whether a connection got bytes that are no request."""
         return any(one.unreadable for one in self.connections)
 
     async def forget(self) -> None:
-        """Forget what came so far, once nobody is within a request."""
+        """Forget all requests, once none is incomplete on an open connection."""
         await until(lambda: all(one.ended or not one.rest for one in self.connections))
         self.connections = [one for one in self.connections if not one.ended]
         self.whole.clear()
@@ -119,24 +119,24 @@ def _answer_to(request: Request) -> bytes:
 
 @dataclass
 class Answered:
-    """What a client was answered; `ended`: the connection was closed on it."""
+    """The responses that a client got; `ended`: the other side closed the connection."""
 
     responses: list[Response]
     ended: bool
 
     @property
     def statuses(self) -> list[int]:
-        """The statuses of the replies, in order."""
+        """The statuses of the responses, in order."""
         return [one.head.status for one in self.responses if one.head is not None]
 
 
 async def converse(
     port: int, pieces: Iterable[bytes], methods: list[bytes], *, to_end: bool, seconds: float = 15.0
 ) -> Answered:
-    """Send pieces, each as a read of its own, and return what is answered.
+    """Send pieces, so that each is read by itself, and return the responses.
 
-    `methods` are those of the requests in them: as many replies are waited for, or the end;
-    with `to_end` the end alone. TimeoutError where neither comes.
+    `methods` are those of the requests in the pieces. Waits for a response to each, or for the end
+    of the connection; with `to_end` only for the end. Raises TimeoutError if neither comes.
     """
     data, ended = b"", False
     async with RawClient.connect(port) as client, asyncio.timeout(seconds):
@@ -150,21 +150,21 @@ async def converse(
                 more = b""
             ended = not more
             data += more
-        # What nobody should have sent on would be on its way.
+        # Bytes that the gate should not have passed on may still be on their way.
         await _turns()
     return Answered(_responses(data, methods), ended=ended)
 
 
 async def _turns() -> None:
-    """Let this loop, which is the gate's too, read what is there."""
+    """Let this loop, which is also the gate's, read the bytes that have arrived."""
     for _ in range(3):
         await asyncio.sleep(0)
 
 
 def _responses(data: bytes, methods: list[bytes]) -> list[Response]:
-    """Return the whole replies in what came. Raises BadError for what is none."""
+    """Return the complete responses in `data`. Raises BadError for a malformed one."""
     found = []
-    # One more than there are requests: to what is none, one reply comes.
+    # One more than there are requests: bytes that are no request get a response too.
     for method in (*methods, b"GET"):
         if not data:
             break

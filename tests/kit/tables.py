@@ -1,7 +1,7 @@
-"""A long table as one test, which says of every row that fails what it is and why.
+"""Checks a long table in one test, which reports each row that fails, and why.
 
-A test for each row is right for a few dozen: every process that shares the tests collects all of
-them, and to collect, set up and report one takes longer than to look at a row of a pure function.
+A test for each row suits a few dozen rows. Beyond that, to collect, set up and report a test takes
+longer than to check a row of a pure function.
 """
 
 from collections.abc import Callable, Iterable
@@ -13,7 +13,7 @@ _T = TypeVar("_T")
 
 
 def check_each(rows: Iterable[_T], check: Callable[[_T], None]) -> None:
-    """Check all rows; fail if one of them does, with each that does."""
+    """Check all rows; fail with all rows that fail."""
     failed: list[str] = []
     for row in rows:
         try:

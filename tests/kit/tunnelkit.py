@@ -15,12 +15,12 @@ from tailchat_gate.proxy.client import closing, server
 from tailchat_gate.proxy.exchange import tunnel, upstream_pools
 from tailchat_gate.proxy.upstream import connection as upstream_connection
 
-#: What is waited for in these tests, in place of seconds.
+#: The gate's time limits in these tests.
 CLOSE_SECONDS, LINGER_SECONDS, SWEEP_SECONDS = 0.4, 0.3, 0.05
 
 
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the gate wait less long for ends that do not answer."""
+    """Let the gate wait for a shorter time for ends that do not answer."""
     monkeypatch.setattr(tunnel, "CLOSE_SECONDS", CLOSE_SECONDS)
     monkeypatch.setattr(tunnel, "OVER_SECONDS", CLOSE_SECONDS)
     monkeypatch.setattr(tunnel, "LEFT_SECONDS", LINGER_SECONDS)
@@ -45,11 +45,11 @@ class Tunnel:
 
 
 def open_sockets() -> set[int]:
-    """Return the sockets of this process, by the number that the kernel gives each."""
+    """Return the inode numbers of this process's sockets."""
     found = set()
     for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - no more of it is needed
         try:
-            # Not readlink: each of hundreds would be looked at by what finds blocking calls.
+            # Not readlink: the hook that finds blocking calls would examine each of hundreds.
             one = os.fstat(int(name))
         except OSError:
             continue
@@ -68,9 +68,9 @@ async def opened(
     behind: bytes = b"",
     host: str = "gate.test",
 ) -> AsyncIterator[Tunnel]:
-    """Open a tunnel through a gate before `tool`, which serves one such at a time.
+    """Open a tunnel through a gate to `tool`, which serves one tunnel at a time.
 
-    `behind` is sent in one write with the request, and the head of the reply is taken.
+    The client sends `behind` in one write after the request, and reads the head of the response.
     """
     arrived: asyncio.Future[RawClient] = asyncio.get_running_loop().create_future()
     over = asyncio.Event()
@@ -100,9 +100,9 @@ async def opened(
 
 
 def _abort(end: RawClient) -> None:
-    """Close an end, with what it has left to send: nobody takes that any more."""
+    """Close an end, and drop the bytes that it has left to send: nothing reads them."""
     transport = end.writer.transport
-    # asyncio's transport cannot be aborted once it has closed behind the last that it sent.
+    # asyncio's transport cannot be aborted once it is closing and has sent its last bytes.
     if transport.get_write_buffer_size() or not transport.can_write_eof():
         transport.abort()
     else:
@@ -110,7 +110,7 @@ def _abort(end: RawClient) -> None:
 
 
 def _of_gate(gate: RunningGate) -> set[int]:
-    """Return the numbers of the sockets of all tunnels of a gate."""
+    """Return the inode numbers of the sockets of a gate's tunnels."""
     tunnels = gate.generation.process_state.upstream_pools.tunnels
     ends = [end for one in tunnels for end in (one._client, one._upstream)]
     found = [end.transport.get_extra_info("socket") for end in ends if end.transport is not None]

@@ -24,7 +24,7 @@ MASK = b"\x37\xfa\x21\x3d"
 _SWITCHED = 101
 #: A longer payload is recorded by its size and digest: no report could show it.
 _SHOWN = 200
-#: Fields of the reply that WebSockets are about.
+#: Fields of the response that a handshake is about.
 _FIELDS = (
     *("Upgrade", "Sec-WebSocket-Accept", "Sec-WebSocket-Extensions", "Sec-WebSocket-Protocol"),
     "Sec-WebSocket-Version",
@@ -53,7 +53,7 @@ class Until(NamedTuple):
 
 
 class HalfClose:
-    """Send the end of what is sent, and go on reading."""
+    """Send EOF, and go on reading."""
 
 
 #: What a client does: it writes bytes at once or in pieces, waits, or half-closes.
@@ -151,7 +151,7 @@ def _shown(payload: bytes) -> bytes:
 
 
 class WebSocketClient:
-    """A client over a raw connection, which does what it is told and keeps all that comes."""
+    """A client over a raw connection, which does the steps and records all that it receives."""
 
     def __init__(self, raw: RawClient) -> None:
         self._raw = raw

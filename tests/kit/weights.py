@@ -1,4 +1,4 @@
-"""How long the tests of each file take, by which the processes share them, as sharing has it.
+"""How long the tests of each file take; sharing.py divides the files among processes by it.
 
 `pytest --weigh` measures the files that it runs.
 """
@@ -12,25 +12,25 @@ from pathlib import Path
 import pytest
 
 _TESTS = Path(__file__).parents[1]
-#: Seconds of a file, by its path below tests/.
+#: The file of the seconds by test file, with paths below tests/.
 SECONDS = _TESTS / "data" / "seconds.json"
-#: Of a file that nobody has measured.
+#: The seconds of a file that is not yet measured.
 _UNKNOWN = 5.0
 
 
 class Weights:
-    """A plugin of the process that gets the reports: sums up how long the tests of a file took."""
+    """A plugin of the process that gets the reports: sums up how long each file's tests took."""
 
     def __init__(self) -> None:
         self._seconds = defaultdict[str, float](float)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Take a phase of a test into account."""
+        """Add the time of a test's phase."""
         path = report.nodeid.partition("::")[0]
         self._seconds[path.removeprefix("tests/")] += report.duration
 
     def pytest_sessionfinish(self) -> None:
-        """Write what was measured over what was known of the same files."""
+        """Write the measured times in place of the known times of the same files."""
         known = {name: time for name, time in _known().items() if (_TESTS / name).is_file()}
         measured = {name: round(time, 1) for name, time in self._seconds.items()}
         text = json.dumps({**known, **measured}, indent=0, sort_keys=True)
@@ -38,7 +38,7 @@ class Weights:
 
 
 def longest_first(files: Iterable[Path]) -> list[Path]:
-    """Return files in the order in which they are begun."""
+    """Return the files in the order in which a process runs them."""
     return sorted(files, key=lambda file: (-weight(file), str(file)))
 
 
