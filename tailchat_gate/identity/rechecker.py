@@ -56,7 +56,7 @@ _SIGN_IN_AGAIN: Final = RecheckRefused(_RECHECK_FAILED)
 
 
 class PatientRechecks(Rechecks, Protocol):
-    """Rechecks on which a request can wait."""
+    """Rechecks for which a request can wait."""
 
     def settled(self, record: SessionRecord) -> "asyncio.Future[None]":
         """Return a future that is done once `look` knows more; do not cancel it."""

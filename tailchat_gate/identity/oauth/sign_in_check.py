@@ -44,7 +44,7 @@ CLIENT: Final = "client-id"
 CALLBACK: Final = "redirect-uri"
 SECRET: Final = "client-secret"  # noqa: S105 - the name of a question
 _TOKEN_SECONDS: Final = 3600
-#: In problems because of which the gate refuses what Tailchat sends.
+#: The end of a problem because of which the gate refuses Tailchat's responses.
 REFUSED: Final = "so every sign-in is refused"
 #: A question beside the address, the client and its callback.
 _AUTHORIZATION: Final = "authorization"

@@ -63,9 +63,9 @@ class AiohttpBridge:
     ) -> None:
         """Answer a request with a page.
 
-        `body` is for a page that reads a small body. `target` is the target that the page sees, the
-        client's own only if the page needs it. With an `admission`, the response is cut off when
-        its session or token ends, or when the request would be refused.
+        `body` reads a small body for a page that needs it. `target` is the target that the page
+        sees, the client's own only if the page needs it. With an `admission`, the response is cut
+        off when its session or token ends, or when the request would be refused.
         """
         active_request = _BridgedRequest(self, client, head, target, answer, ended, admission)
         unread = head.fields.has_body and body is None

@@ -135,7 +135,7 @@ class ClientConnection(FlowControl):
         #: Whether it is TLS, and the Client-Cert line with the client's certificate, b"" for none.
         self.secure = False
         self.certificate = b""
-        #: The client, None until known, and if a trusted proxy names it for each request.
+        #: The client, None until it is known or if a trusted proxy names one for each request.
         self.address: ClientAddress | None = None
         #: Upstream connections that only this connection uses, None until there is one.
         self.own: OwnConnections | None = None

@@ -13,7 +13,7 @@ from tailchat_gate.proxy.client.watches import RightWatch
 from tailchat_gate.proxy.sockets import Descriptors, ReadBuffers, check_each
 from tailchat_gate.reasons import Reason
 
-#: How long an idle connection stays open that is to end: a request may be on its way.
+#: How long an idle connection that is to end stays open, because a request may be on its way.
 IDLE_SECONDS: Final = 1.0
 #: Seconds between two checks of deadlines, which is how exact timeouts are.
 SWEEP_SECONDS: Final = 0.5

@@ -34,9 +34,9 @@ _COMPLETE, _UNANSWERED, _SWITCHED = End.COMPLETE, End.UNANSWERED, End.SWITCHED
 class Exchange(Admitted):
     """The active request of a client's connection while an upstream answers it.
 
-    When it has ended, `context` holds the status and size of the relayed response, 0 if none was
-    relayed, so that the gate must still answer. `failure` is None if the whole response was
-    relayed. `switched` is the upstream connection after a protocol switch.
+    When it has ended, `context` holds the status and size of the relayed response. A status of 0
+    means that none was relayed, so the gate must still answer. `failure` is None if the whole
+    response was relayed. `switched` is the upstream connection after a protocol switch.
     """
 
     __slots__ = (

@@ -1,4 +1,4 @@
-"""The steps of an exchange that have to wait, and its end, if there is a fault in them."""
+"""Runs the steps of an exchange that have to wait, and ends it if there is a fault in them."""
 
 import asyncio
 import logging

@@ -21,7 +21,7 @@ CLOSE_SECONDS: Final = 2.0
 #: How long one peer of a WebSocket may be silent after the other has sent a close frame and EOF;
 #: without a limit, it could keep both connections open.
 LEFT_SECONDS: Final = 10.0
-#: The same as CLOSE_SECONDS after the session has ended; a frame under way must not last longer.
+#: In place of CLOSE_SECONDS if the session has ended: not even a frame under way may last longer.
 OVER_SECONDS: Final = 0.5
 #: Close codes of RFC 6455 section 7.4.1 and of its registry (1013: try again later,
 #: 3000: unauthorized, 3003: forbidden, 3008: timeout).
@@ -202,7 +202,7 @@ class Tunnel:
         return moved
 
     def session_over(self, reason: Reason) -> None:
-        """The session has ended, or the right to this: end the tunnel."""
+        """The session or the right to use the route has ended: end the tunnel."""
         if self._finished:
             return
         self.admission, self.failure = None, reason

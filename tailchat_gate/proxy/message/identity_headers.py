@@ -23,7 +23,7 @@ MAX_VALUE_BYTES: Final = 2048
 #: The most routes whose assertions are cached for one visitor.
 _MAX_ASSERTIONS: Final = 16
 _MAX_PLAIN: Final = 64
-#: Of the fields that name a visitor, in their order.
+#: The values that name a visitor, in the order of their fields.
 _VALUES: Final = ("sub", "nickname", "discriminator", "avatar", "groups")
 _LINES: Final = tuple(f"X-Tailchat-{name.capitalize()}: ".encode("ascii") for name in _VALUES)
 _NO_TEMPLATES: Final[Mapping[str, str]] = MappingProxyType({})

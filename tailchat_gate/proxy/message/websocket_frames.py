@@ -51,7 +51,7 @@ class FrameTracker:
         self.closed = self.finished = False
         #: The bytes so far of a frame whose length is not yet known.
         self._header = b""
-        #: How many bytes are missing of the frame under way, at least; 0 at a boundary.
+        #: How many bytes of the current frame are missing, at least; 0 at a boundary.
         self.missing = 0
 
     @property

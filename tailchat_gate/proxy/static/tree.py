@@ -1,4 +1,4 @@
-"""Finds and opens the file that a path below a directory names; its media type."""
+"""Finds and opens the file that a path below a directory names, and tells its media type."""
 
 import errno
 import os

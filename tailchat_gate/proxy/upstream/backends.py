@@ -108,7 +108,7 @@ SHA256 = "sha256:"
 
 #: How long an address may be silent before the next is tried in parallel (RFC 8305 section 5).
 STAGGER_SECONDS: Final = 0.25
-#: How long an address that did not answer is tried last.
+#: How long an address that did not answer is tried after all others.
 SILENT_SECONDS: Final = 60.0
 _MOST_SILENT: Final = 1024
 

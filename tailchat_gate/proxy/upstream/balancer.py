@@ -77,7 +77,7 @@ class Balancer:
     def _order(self, person: str) -> tuple[Member, ...]:
         """Return the backends in a person's order, by rendezvous (highest random weight) hashing.
 
-        A backend that goes out so only moves its own people, who return to it later.
+        So a backend that goes out moves only its own people, who return to it later.
         """
         order = self._orders.get(person)
         if order is None:

@@ -183,7 +183,7 @@ def admin_server(
 ) -> AdminServer:
     """Return the server of the admin listener.
 
-    It serves `reports` and their orders (admin_pages.py) for programs, and the admin page for
+    It serves `reports` and their orders (pages.py) for programs, and the admin page for
     people. `settings` returns those in force.
     """
     admin = AdminPages(reports)

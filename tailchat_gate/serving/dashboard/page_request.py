@@ -31,7 +31,7 @@ class PageRequest(NamedTuple):
 
 
 class PageAnswer(NamedTuple):
-    """a whole response; `outcome` is the message for the page to which it redirects."""
+    """A whole response; `outcome` is the message for the page to which it redirects."""
 
     status: int
     text: str
