@@ -222,7 +222,7 @@ class Pages:
             else policy,
             "X-Content-Type-Options": "nosniff",
             # The address of the callback contains a code, which must not reach a tool in Referer.
-            # (The sign-out page relaxes this by itself, because its POST needs an Origin.)
+            # (Pages whose forms need an Origin relax this by themselves.)
             "Referrer-Policy": "no-referrer",
             "Cache-Control": "no-store",
             "Vary": "Accept-Language, Cookie",
