@@ -316,7 +316,7 @@ async def start_rechecks(tmp_path: Path, clock: Clock) -> AsyncIterator[Callable
 
 @pytest.fixture
 async def gate(start_gate: Callable[..., Any], upstream: RawUpstream) -> RunningGate:
-    """Return a gate with one route, open to whoever is signed in, before `upstream`."""
+    """Return a gate with one route, open to everybody who is signed in, in front of `upstream`."""
     found = await start_gate(upstream.url)
     assert isinstance(found, RunningGate)
     return found

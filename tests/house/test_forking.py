@@ -18,7 +18,7 @@ from processkit import NOT_FORKED
 from workerkit import workers
 
 #: What a process sees of itself.
-_TOLD = Path(__file__).with_name("told_of_process.py")
+_FACTS = Path(__file__).with_name("process_facts.py")
 #: What a process that will run tests knows before it does, and what it starts.
 _TOLD_OF_TESTS = """
 import json, subprocess, sys
@@ -54,7 +54,7 @@ def _told(directory: Path, *program: str, **more: str) -> list[object]:
 
 
 @pytest.mark.parametrize(
-    "program", [("-W", "error", "-c", _TOLD.read_text()), (str(_TOLD),)], ids=["text", "file"]
+    "program", [("-W", "error", "-c", _FACTS.read_text()), (str(_FACTS),)], ids=["text", "file"]
 )
 def test_a_process_that_is_forked_is_as_one_that_is_started(
     tmp_path: Path, program: Sequence[str]

@@ -231,7 +231,7 @@ async def until_probed(port: int, request: bytes, status: int) -> None:
 async def test_a_kubelet_and_a_late_node_lose_no_request(
     plain: list[Manifest], tmp_path: Path
 ) -> None:
-    """After SIGTERM the probe fails at once, and whoever has not heard of it is still served."""
+    """After SIGTERM the probe fails at once, and clients that come late are still served."""
     probe = pod(plain)["containers"][0]["readinessProbe"]["httpGet"]["path"]
     request = request_bytes(probe, host="10.0.0.1", Connection="close")
     async with gate_process(tmp_path, server={"drain_delay": "5m"}) as gate:

@@ -79,7 +79,7 @@ def test_a_lock_names_no_place(lock: Path) -> None:
 
 @LOCKS
 def test_a_lock_says_how_it_is_made(lock: Path) -> None:
-    """The head of a lock file holds the command that makes it anew."""
+    """The first lines of a lock file have the command that makes the file."""
     head = lock.read_text().split("\n\n")[0].split("==")[0]
 
     assert "uv pip compile --universal" in head

@@ -225,7 +225,7 @@ def test_a_damaged_record_lets_nobody_in(intact: bool, body: str | None) -> None
 
 
 def test_a_whole_reading_of_the_store_drops_what_it_lacks(clock: Clock) -> None:
-    """As after the store was made anew from an older copy."""
+    """As after the store was restored from an older copy."""
     grants = Grants(MemoryStore(clock), clock)
     first, second = (
         Grant(ALICE.sub, route, 0, int(clock()) + 60).to_record() for route in ("wiki", "mail")

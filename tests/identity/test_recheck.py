@@ -86,7 +86,7 @@ def test_a_clock_that_was_set_back_stops_no_question() -> None:
 
 
 def test_keep_goes_on_in_an_outage_and_waits_once() -> None:
-    """Once an answer was waited for in vain requests go on, and the next question beside them."""
+    """After a wait without an answer requests go on, while the gate asks again."""
     assert verdict("keep", 205.0, 200.0) == RecheckDecision(200.0 + RETRY_SECONDS)
     assert verdict("keep", 215.0, 200.0) == RecheckDecision(215.0, asks=True)
     assert verdict("keep", 299.9, 200.0) == RecheckDecision(299.9, asks=True)

@@ -60,7 +60,7 @@ async def test_keep_goes_on(scene: Story, fault: Fault) -> None:
 
 
 async def test_keep_ends_with_the_lifetime(scene: Story) -> None:
-    """A session that is kept through an outage is not kept for ever."""
+    """A session that survives an outage does not last forever."""
     person = await sign_in(scene)
     scene.tailchat.faults.me = BROKEN
     scene.clock.now += 13 * DAY - 1

@@ -85,7 +85,7 @@ async def test_a_rename_reaches_the_tool(scene: Story) -> None:
 
 
 async def test_a_confirmation_outlives_a_restart(scene: Story, tmp_path: Path) -> None:
-    """What was learned is in the cookie: a gate that starts anew knows it and asks no sooner."""
+    """The cookie has what Tailchat said: a restarted gate knows it, and asks no sooner."""
     person = await sign_in(scene)
     scene.tailchat.store.rename(HOSHINO.sub, "Renamed")
     await recheck(person)

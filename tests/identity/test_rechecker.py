@@ -355,7 +355,7 @@ async def test_another_process_has_asked(room: Room, clock: Clock) -> None:
 async def test_an_answer_about_old_tokens_does_not_end_a_new_sign_in(
     room: Room, clock: Clock
 ) -> None:
-    """Who signs in anew while the old tokens of the session are asked about stays signed in."""
+    """A person who signs in again while the gate asks with the old tokens stays signed in."""
     hang = Hang()
     room.says(hang)
     rechecker, record = room.rechecker(), signed_in()

@@ -146,7 +146,7 @@ async def test_a_tailchat_that_hangs(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("orders", [1, 2])
 async def test_a_disk_that_hangs_in_a_reload(tmp_path: Path, orders: int) -> None:
-    """A secret file that nobody writes keeps a thread waiting for ever, and not the process."""
+    """A secret file that nobody writes keeps a thread waiting forever, but not the process."""
     secret = tmp_path / "secret"
     await asyncio.to_thread(secret.write_text, "an-app-secret-of-the-test\n")
     secret.chmod(0o600)

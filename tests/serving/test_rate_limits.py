@@ -120,7 +120,7 @@ async def test_a_machine_is_limited_by_its_token(start_gate: Start, upstream: Ra
 async def test_a_tool_is_limited_for_all_and_for_each_client(
     start_gate: Start, upstream: RawUpstream
 ) -> None:
-    """`rate` counts what the tool gets, `rate_per_client` whoever sends it; refusals count not."""
+    """`rate` counts the tool's requests, `rate_per_client` each client's; refusals do not count."""
     gate = await start_gate(
         upstream.url,
         server={"trusted_proxies": ["127.0.0.1"]},

@@ -39,7 +39,7 @@ OTHER_SECRET = "w7Tn3LqYv9HsKd2RmXc5JzBf8GpVe4UaNi6QoWtE"
 
 @pytest.fixture
 async def gate(tmp_path: Path, upstream: RawUpstream, clock: Clock) -> AsyncIterator[FileGate]:
-    """Return a gate before a file, with one route for whoever is signed in."""
+    """Return a gate that serves a file with one route, for everybody who is signed in."""
     async with file_gate(tmp_path, upstream.url, clock) as found:
         yield found
 
@@ -483,7 +483,7 @@ async def test_a_websocket_goes_on_and_still_ends_with_its_session(
 async def test_another_certificate_in_the_same_file_takes_effect(
     tmp_path: Path, clock: Clock
 ) -> None:
-    """tls_ca is read anew: a tool that it vouched for is refused when it no longer does."""
+    """tls_ca is read again: a tool whose authority is no longer in it is refused."""
     right, wrong = [
         await asyncio.to_thread(Authority.create, tmp_path, name) for name in ("right", "wrong")
     ]
@@ -755,7 +755,7 @@ async def test_what_is_ready_before_the_gate_is_open_waits_for_it() -> None:
 
 
 async def test_what_is_ready_for_a_gate_that_never_opens_is_refused() -> None:
-    """A gate that cannot be started does not wait for it for ever."""
+    """A reload does not wait forever for a gate that never opens."""
     first = await asyncio.to_thread(build, make_settings())
     server = GateServer(first)
     swapping = asyncio.create_task(server.swap(first))

@@ -1,4 +1,4 @@
-"""The configuration loaded anew in a real process: by the command, a signal, a changed file."""
+"""A real process reloads its configuration: by the command, a signal, a changed file."""
 
 import asyncio
 import os

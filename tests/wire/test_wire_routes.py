@@ -408,7 +408,7 @@ async def test_a_silent_websocket_ends(start_gate: Start, upstream: RawUpstream)
 
 
 async def test_a_route_that_the_gate_answers_itself(start_gate: Start) -> None:
-    """static: answers with its status for whoever may enter, and with a sign-in for others."""
+    """static: answers people who may enter with its status, and others with a sign-in."""
     gate = await start_gate("static:204")
 
     assert (await ask(gate.port, request_bytes())).status == 401
@@ -421,7 +421,7 @@ async def test_a_route_that_the_gate_answers_itself(start_gate: Start) -> None:
 
 @pytest.mark.both_loops
 async def test_a_route_of_files(start_gate: Start, tmp_path: Path) -> None:
-    """file: serves a directory under the route's path to whoever may enter, and nothing above."""
+    """file: serves people who may enter a directory under the route's path, and nothing above."""
     folder = tmp_path / "docs"
     await asyncio.to_thread((folder / "sub").mkdir, parents=True)
     await asyncio.to_thread((folder / "index.html").write_text, "<p>start")

@@ -203,7 +203,7 @@ def test_explain_knows_of_locks(run: Run, path: Path) -> None:
 
 
 def test_a_damaged_store_is_a_warning(run: Run, path: Path) -> None:
-    """Whoever looks at the locks hears of it; whoever locks somebody out has it mended."""
+    """`locks` warns of the damage, and the next `lock` repairs the store."""
     run("lock", "sub:660000000000000000000001")
     (path / NAME).write_bytes(b"nonsense\n" * 1000)
     listed = run("locks")

@@ -238,7 +238,7 @@ def test_a_key_that_everybody_can_read_is_told(tmp_path: Path, smallest: Path) -
 def test_audiences_that_may_not_be_meant_are_told(
     tmp_path: Path, smallest: Path, first: str, second: str, warning: str
 ) -> None:
-    """Two tools with one audience could use what the other got, and one without any is in vain."""
+    """Tools with one audience could use each other's assertions; without any it does nothing."""
     path = write(tmp_path / "key.pem", pem(P256))
     if "upstream" not in second:
         second += ', upstream = "http://b"'

@@ -103,7 +103,7 @@ def test_authorization_parameters() -> None:
 
 
 def test_prompt() -> None:
-    """A wish to sign in anew is asked of Tailchat and known again at the callback."""
+    """A wish for a new sign-in is sent to Tailchat, and the callback knows it."""
     login = start(prompt="login")
 
     assert dict(login.params)["prompt"] == "login"

@@ -185,7 +185,7 @@ async def test_strangers_do_not_keep_rechecks_from_tailchat(tmp_path: Path, cloc
 async def test_a_login_that_was_busy_may_come_again(
     scene: Story, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who waited in vain comes back with the same code, which was never sent."""
+    """A visitor who got no turn comes back with the same code, which was never sent."""
     async with scene.visitor() as visitor:
         callback = await until_callback(visitor, scene, "/mine")
         monkeypatch.setattr(module, "WAITING_OF_ONE", 0)

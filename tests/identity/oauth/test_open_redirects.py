@@ -84,7 +84,7 @@ ALL = tuple(dict.fromkeys((*LINES, *MORE)))
 
 @dataclass
 class Browser:
-    """A client that asks one thing after another and connects anew where the gate hung up."""
+    """A client that sends one request after another, and connects again if the gate has closed."""
 
     port: int
     asked: int = 0

@@ -163,7 +163,7 @@ def test_what_is_no_entry_says_nothing(body: str) -> None:
 
 
 def test_only_a_lock_can_be_open_ended() -> None:
-    """An ended session without an end would be kept for ever, so there is none."""
+    """An ended session without an expiry is refused: it would be stored forever."""
     fields = {**_fields(EndedSession("s", "66a", NOW, NOW)), "until": None}
 
     assert _read(fields) is None

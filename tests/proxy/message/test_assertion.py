@@ -1,4 +1,4 @@
-"""The signed identity without a socket: what is signed, by which key, and when anew."""
+"""The signed identity without a socket: what is signed, by which key, and when again."""
 
 import hashlib
 import json

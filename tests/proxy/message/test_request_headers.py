@@ -434,7 +434,7 @@ def test_head() -> None:
 
 
 def test_upgrade() -> None:
-    """An upgrade is asked for anew behind everything else, by its lower-case name."""
+    """The gate writes an upgrade itself, after all other fields, by its lower-case name."""
     fields = [(b"Connection", b"keep-alive, Upgrade"), (b"Upgrade", b"WebSocket")]
 
     assert head(fields=fields, identity=b"X-Tailchat-Sub: s\r\n").endswith(

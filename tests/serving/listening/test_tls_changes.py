@@ -121,7 +121,7 @@ async def test_a_request_under_way_is_the_last(
 async def test_a_websocket_ends_in_time(
     gate: FileGate, clients: Clients, upstream: RawUpstream
 ) -> None:
-    """What goes on for ever ends after shutdown_timeout."""
+    """A WebSocket, which may have no end, ends after shutdown_timeout."""
 
     async def switch(_: object, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(SWITCH)

@@ -71,7 +71,7 @@ def _is_free(port: int) -> bool:
 
 
 def _lives(pid: int) -> bool:
-    """Whether a process runs; one that has ended may wait for whoever started it."""
+    """Whether a process runs; one that has ended may still wait for its parent."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:
