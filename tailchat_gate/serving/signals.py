@@ -1,10 +1,12 @@
 """Receives signals in a separate thread, so that a stop works even if the event loop is blocked."""
 
 import logging
+import math
 import os
 import signal
 from collections.abc import Callable
 from threading import Lock, Thread, Timer
+from time import monotonic
 from typing import Final
 
 from tailchat_gate.observe.log import LOGGER_NAME, close_logging
@@ -16,8 +18,8 @@ EXIT_HUNG: Final = 3
 GRACE_SECONDS: Final = 8.0
 #: Seconds for closing open connections after a second stop signal.
 HURRY_SECONDS: Final = 2.0
-#: Seconds for the remaining work after that; threads that wait for a disk or a DNS name are
-#: abandoned.
+#: Seconds for the remaining work after everything is closed, within those of the whole shutdown;
+#: threads that wait for a disk or a DNS name are abandoned.
 LEAVE_SECONDS: Final = 3.0
 _LOG_SECONDS: Final = 0.5
 
@@ -51,6 +53,8 @@ class Signals:
         self._waiting: list[int] = []
         self._orders = 0
         self._timer: Timer | None = None
+        #: When the process is killed, on the monotonic clock.
+        self._end_at = math.inf
         #: The exit code if the process has to be killed.
         self.code = EXIT_HUNG
 
@@ -80,7 +84,7 @@ class Signals:
     def ended(self) -> None:
         """Record that the gate has closed everything; threads that hang now are abandoned."""
         self.code = 0
-        self._end_in(self._leave)
+        self._end_in(min(self._leave, max(0.0, self._end_at - monotonic())))
 
     def _run(self) -> None:
         while True:
@@ -113,6 +117,7 @@ class Signals:
     def _end_in(self, seconds: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        self._end_at = monotonic() + seconds
         self._timer = Timer(seconds, self._cut_off)
         self._timer.daemon = True
         self._timer.start()
