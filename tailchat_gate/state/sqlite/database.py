@@ -137,7 +137,7 @@ class Database:
             migrate(connection)
             # A write that changes nothing: it creates the log, whose identity can then be
             # compared, and shows at once whether the database can be written.
-            self._begin(connection)
+            self._wait_to_run(connection, "BEGIN IMMEDIATE")
             connection.execute(f"PRAGMA user_version = {VERSION}")
             connection.execute("COMMIT")
         except BaseException:
@@ -205,7 +205,7 @@ class Database:
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Enclose writes in one transaction, which is durable afterwards, and in the right file."""
         connection = self.connection
-        self._begin(connection)
+        self._wait_to_run(connection, "BEGIN IMMEDIATE")
         try:
             _check_version(connection)
             yield connection
@@ -219,12 +219,12 @@ class Database:
         # SQLite continues to write, without an error, into a file that was deleted.
         self.check_identity()
 
-    def _begin(self, connection: sqlite3.Connection) -> None:
-        """Begin a transaction that writes, waiting briefly for other processes."""
+    def _wait_to_run(self, connection: sqlite3.Connection, script: str) -> None:
+        """Run what takes the lock of writers, waiting briefly for other processes."""
         end = time.monotonic() + self._busy
         connection.execute("PRAGMA busy_timeout = 0")
         try:
-            while not _began(connection, last=time.monotonic() >= end):
+            while not _ran(connection, script, last=time.monotonic() >= end):
                 time.sleep(_TRY_SECONDS)
         finally:
             connection.execute(f"PRAGMA busy_timeout = {int(self._busy * 1000)}")
@@ -274,7 +274,7 @@ class Database:
                 (now,),
             )
         # As a script, because execute() runs only its first step, which frees one page.
-        self.connection.executescript(f"PRAGMA incremental_vacuum({_FREED_PAGES})")
+        self._wait_to_run(self.connection, f"PRAGMA incremental_vacuum({_FREED_PAGES})")
         swept = self.connection.total_changes > before
         # The log still has the old pages with the deleted data.
         mode = "TRUNCATE" if swept else "PASSIVE"
@@ -307,10 +307,13 @@ class Database:
         return [row[1] for row in rows if row is not None], outcomes
 
 
-def _began(connection: sqlite3.Connection, *, last: bool) -> bool:
-    """Begin to write; return whether that was possible, or raise sqlite3.Error if it is `last`."""
+def _ran(connection: sqlite3.Connection, script: str, *, last: bool) -> bool:
+    """Run a script unless another process writes, and return whether it ran.
+
+    Raises sqlite3.Error if this was the `last` attempt.
+    """
     try:
-        connection.execute("BEGIN IMMEDIATE")
+        connection.executescript(script)
     except sqlite3.OperationalError as error:
         if last or error.sqlite_errorcode & _PRIMARY_CODE != sqlite3.SQLITE_BUSY:
             raise

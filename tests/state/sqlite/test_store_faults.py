@@ -506,6 +506,33 @@ async def test_a_short_gap_between_the_writes_of_others_is_enough(
     assert max(pauses) < 0.01
 
 
+def test_a_sweep_needs_no_long_gap_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To free the space of what expired is a second write, which looks as often for its turn."""
+    files, clock, pauses = Files(tmp_path), Clock(), list[float]()
+    files.prepare()
+    swept = Database(files, clock, {}, busy=5)
+    swept.open()
+    swept.write([Record("note", "a", "{}", until=int(START) + 1)])
+    clock.now = START + EXPIRY_MARGIN + 2
+    with closing(sqlite3.connect(tmp_path / NAME, isolation_level=None)) as other:
+
+        def lock(statement: str) -> None:
+            if statement.startswith("PRAGMA incremental_vacuum") and not pauses:
+                other.execute("BEGIN IMMEDIATE")
+
+        def pause(seconds: float) -> None:
+            pauses.append(seconds)
+            if len(pauses) == 100:
+                other.execute("ROLLBACK")
+
+        swept.connection.set_trace_callback(lock)
+        monkeypatch.setattr(database, "time", SimpleNamespace(sleep=pause, monotonic=lambda: 0.0))
+        assert swept.sweep()
+    swept.close()
+
+    assert len(pauses) == 100
+
+
 async def test_a_start_while_the_database_is_locked(tmp_path: Path) -> None:
     """Everything that was known is in force at once."""
     async with running(tmp_path) as process:
