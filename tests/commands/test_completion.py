@@ -95,13 +95,13 @@ class Starter(StreamRequestHandler):
     """Runs the gate with the arguments and the environment that PROGRAM sends."""
 
     def handle(self) -> None:
-        """Read them up to an empty one, and answer with the output."""
+        """Read them up to an empty one, and answer with the output, and with any complaint."""
         words = (word.decode() for word in iter(self._word, b""))
         arguments = [next(words) for _ in range(int(next(words)))]
         variables = dict(word.split("=", 1) for word in words)
         gate = [sys.executable, "-m", "tailchat_gate", *arguments]
-        done = subprocess.run(gate, env=variables, stdout=subprocess.PIPE, check=True)
-        self.wfile.write(done.stdout)
+        done = subprocess.run(gate, env=variables, capture_output=True, check=False)
+        self.wfile.write(done.stdout + done.stderr)
 
     def _word(self) -> bytes:
         return b"".join(iter(lambda: self.rfile.read(1).rstrip(b"\0"), b""))
