@@ -18,7 +18,7 @@ import click
 from aiohttp import web
 
 from tailchat_gate.commands.common import program, toml
-from tailchat_gate.config.load import Source, load
+from tailchat_gate.config.load import Source
 from tailchat_gate.config.values.url import is_loopback
 from tailchat_gate.demo.store import App
 from tailchat_gate.demo.tailchat import StandInTailchat
@@ -194,7 +194,8 @@ async def _run(
     apps: Mapping[socket.socket, web.Application],
     greeting: str,
 ) -> None:
-    loaded, source = load(places.config, {}), Source(places.config, {})
+    source = Source(places.config, {})
+    loaded = source.read()
     generation = build(loaded.settings, sources=loaded.sources)
     (address,) = loaded.settings.server.listen
     around = no_surroundings()
