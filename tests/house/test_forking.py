@@ -30,8 +30,8 @@ print(json.dumps(told))
 """
 
 
-def _told(directory: Path, *program: str, **more: str) -> list[object]:
-    """Return what a process with a pipe among its descriptors tells."""
+def _told(directory: Path, *program: str, forked: bool, **more: str) -> list[object]:
+    """Return what a process with a pipe among its descriptors tells, which has to be `forked`."""
     reads, writes = os.pipe()
     passed = fcntl.fcntl(reads, fcntl.F_DUPFD, 300)
     mask = os.umask(0o027)
@@ -48,7 +48,8 @@ def _told(directory: Path, *program: str, **more: str) -> list[object]:
         os.umask(mask)
         for descriptor in (reads, writes, passed):
             os.close(descriptor)
-    *found, numbers = json.loads(done.stdout)
+    *found, numbers, command = json.loads(done.stdout)
+    assert ("fork_server.py" in command) is forked
     # One that may start others has the way to its server as well.
     return [*found, [number for number in numbers if number != HIGH]]
 
@@ -60,8 +61,8 @@ def test_a_process_that_is_forked_is_as_one_that_is_started(
     tmp_path: Path, program: Sequence[str]
 ) -> None:
     """It has the arguments, environment, directory, descriptors and parent that it would have."""
-    forked = _told(tmp_path, *program)
-    started = _told(tmp_path, *program, **NOT_FORKED)
+    forked = _told(tmp_path, *program, forked=True)
+    started = _told(tmp_path, *program, forked=False, **NOT_FORKED)
 
     assert forked == started
 
