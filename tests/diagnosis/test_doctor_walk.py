@@ -20,7 +20,7 @@ import pytest
 from aiohttp import web
 from clikit import invoke, run
 from doctorkit import Diagnosis, diagnose, tailchat_front, write_config
-from gatekit import SECRET, make_settings
+from gatekit import SECRET, ask, make_settings, request_bytes
 from netkit import run_in_network
 from openid_provider_process import openid_provider
 from processkit import GateProcess, gate_process
@@ -92,6 +92,15 @@ async def _admin_answers(gate: GateProcess) -> None:
         await asyncio.sleep(0.02)
 
 
+async def _knows_its_groups(gate: GateProcess) -> None:
+    """Return once the gate has no fault: at first it does not know who is in a group."""
+    ready = request_bytes("/readyz", host="localhost", Connection="close")
+    while True:
+        if (await ask(gate.admin_port, ready)).body == b"ready\n":
+            return
+        await asyncio.sleep(0.02)
+
+
 async def examine(folder: Path, *, apart: bool = False, **given: Any) -> Diagnosis:  # noqa: ANN401 - as in the file
     """Run `doctor` on a file."""
     return await diagnose(await asyncio.to_thread(write_config, folder, **given), apart=apart)
@@ -141,6 +150,7 @@ async def test_a_good_set_up(authority: Authority, tmp_path: Path) -> None:
             )
         )
         await _admin_answers(gate)
+        await _knows_its_groups(gate)
         found = await diagnose(tmp_path / "config.toml", apart=True)
         code, out, _ = await run("doctor", "--config", str(tmp_path / "config.toml"))
 
