@@ -177,14 +177,11 @@ class Questions:
         self._open[kind] += 1
         self.channel.send({"want": number, "kind": kind, **given})
         try:
-            async with asyncio.timeout(within):
-                return await waiting
-        except TimeoutError:
-            # An answer may have come in the same turn of the event loop.
-            return None if waiting.cancelled() else waiting.result()
+            await asyncio.wait((waiting,), timeout=within)
         finally:
             self._open[kind] -= 1
             del self._waiting[number]
+        return waiting.result() if waiting.done() else None
 
     def hear(self, message: Message) -> None:
         """Take the answer in a message."""

@@ -95,16 +95,15 @@ class Spawned:
         self._answers[number] = answer
         self.channel.send({"id": number, "ask": what, **given})
         try:
-            async with asyncio.timeout(within):
-                members = await answer
-        except TimeoutError:
-            if answer.cancelled():
-                self._late[number] = what
-                raise WorkerSilentError from None
-            # It came in the same turn of a busy event loop; no later one would end the silence.
-            members = answer.result()
+            # Not asyncio.timeout, which drops an answer that came in the same turn of a busy event
+            # loop: no later one would end the silence.
+            await asyncio.wait((answer,), timeout=within)
         finally:
             del self._answers[number]
+        if not answer.done():
+            self._late[number] = what
+            raise WorkerSilentError
+        members = answer.result()
         if "failed" in members:  # inside the worker, which has logged why
             raise WorkerSilentError
         return members
