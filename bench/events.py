@@ -26,7 +26,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 from aiohttp import web
@@ -166,18 +165,15 @@ class Gate(Part):
             self.process = None
         await _until(lambda: not _lives(self.pid))
 
-    def _workers(self) -> list[dict[str, Any]]:
+    def workers(self) -> dict[int, str]:
+        """The processes of its workers, 0 for none, and what is wrong with each, "" for nothing."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/status", timeout=20) as answer:
-            found: list[dict[str, Any]] = json.load(answer)["workers"]
-            return found
+            return {one["pid"] or 0: one["problem"] for one in json.load(answer)["workers"]}
 
-    def workers(self) -> list[int]:
-        """The processes of its workers."""
-        return [one["pid"] for one in self._workers() if one["pid"] is not None]
-
-    def is_whole(self) -> bool:
-        """Whether each of its workers serves."""
-        return not any(one["problem"] for one in self._workers())
+    def is_whole(self, *, without: int) -> bool:
+        """Whether each of its workers serves, and none of them is the process `without`."""
+        workers = self.workers()
+        return without not in workers and not any(workers.values())
 
     def kill(self) -> None:
         """End all of its processes without a word to anybody."""
@@ -488,9 +484,9 @@ async def _stop_tailchat(at: Scene) -> None:
 
 async def _kill_worker(at: Scene) -> None:
     gate = at.gates[0]
-    before = gate.workers()
-    os.kill(before[0], signal.SIGKILL)
-    await _until(lambda: before[0] not in gate.workers() and gate.is_whole())
+    killed = next(iter(gate.workers()))
+    os.kill(killed, signal.SIGKILL)
+    await _until(lambda: gate.is_whole(without=killed))
 
 
 async def _kill_gate(at: Scene) -> None:

@@ -91,17 +91,18 @@ def pytest_configure(config: pytest.Config) -> None:
 
     And let pictures be kept, or runs of recipes be written on their pages, if asked to.
     """
+    option, register = config.option, config.pluginmanager.register
     if not hasattr(config, "workerinput"):
-        config.pluginmanager.register(sharing.Sharing())
+        register(sharing.Sharing())
+        if option.weigh:
+            register(weights.Weights())
+        if option.write_recipes:
+            register(LastRuns(option.recipes_cache))
     elif not reports.are_all_read(config):
-        config.pluginmanager.register(reports.FewReports())
-    if config.option.weigh and not hasattr(config, "workerinput"):
-        config.pluginmanager.register(weights.Weights())
-    if config.option.write_recipes and not hasattr(config, "workerinput"):
-        config.pluginmanager.register(LastRuns(config.option.recipes_cache))
-    if config.option.screenshots:
+        register(reports.FewReports())
+    if option.screenshots:
         keep_screenshots()
-    if config.option.compiled and (found := compiled.interpreted()):
+    if option.compiled and (found := compiled.interpreted()):
         raise pytest.UsageError(f"not compiled: {', '.join(found)}")
 
 
