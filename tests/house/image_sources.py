@@ -105,7 +105,7 @@ def _kept(name: str, what: str, make: Callable[[Path], object], place: Path) -> 
     with suppress(OSError):
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache) as beside:
-            # Whole or not at all, whoever else makes one.
+            # Another run must not find half of it.
             shutil.copy(made, beside)
             (Path(beside) / made.name).replace(kept)
     return made
