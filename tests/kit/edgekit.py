@@ -315,7 +315,8 @@ class Fronts:
         found = self._started.get((name, catch_all))
         if found is None:
             directory = self._directory / f"{name}-{catch_all}"
-            await asyncio.to_thread(directory.mkdir)
+            # It is there if the proxy did not start for an earlier test.
+            await asyncio.to_thread(directory.mkdir, exist_ok=True)
             started = edge(name, directory, Clock(), catch_all=catch_all)
             found = self._started[name, catch_all] = await self._stack.enter_async_context(started)
         found.scene.tool.requests.clear()
