@@ -20,6 +20,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
+from edgekit import program
 from parts import LEAN_GO, missing
 
 ROOT: Final = Path(__file__).parents[2]
@@ -28,7 +29,6 @@ _RELEASES: Final = MappingProxyType({"python:3.13-slim": "trixie"})
 _PACKAGES: Final = "python3,python3-pip,python-is-python3,ca-certificates"
 #: What Debian's slim images are without; every file is copied three times.
 _LEFT_OUT: Final = ("/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/man/*")
-_PLACES: Final = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin"))
 #: What pip may have to know to reach the package index from here.
 _PIP_KEYS: Final = ("index-url", "extra-index-url", "trusted-host", "proxy", "timeout", "retries")
 _CERTIFICATES: Final = "/etc/pip-certificates.pem"
@@ -37,14 +37,6 @@ _LOCKS: Final = ("requirements-build.lock", "requirements.lock")
 _WHEELS: Final = "/etc/pip-wheels"
 #: Seconds for which a base and wheels are kept.
 _WEEK: Final = 7 * 86_400
-
-
-def find_program(name: str) -> str:
-    """Return the path of a program; skip the test where there is none."""
-    found = shutil.which(name, path=_PLACES)
-    if found is None:
-        missing(name)
-    return found
 
 
 def run(*command: str | Path, **more: Any) -> str:  # noqa: ANN401 - as in subprocess.run
@@ -59,7 +51,7 @@ def run(*command: str | Path, **more: Any) -> str:  # noqa: ANN401 - as in subpr
 
 def _mirror() -> str:
     """Return the address of the mirror of Debian that apt uses here."""
-    told = run(find_program("apt-get"), "indextargets", "--format", "$(LABEL) $(REPO_URI)")
+    told = run(program("apt-get"), "indextargets", "--format", "$(LABEL) $(REPO_URI)")
     found = re.search(r"^Debian (http\S+)$", told, re.MULTILINE)
     if found is None:
         missing("a mirror of Debian among apt's sources")
@@ -84,9 +76,8 @@ class Buildah:
     """Buildah with a store of its own."""
 
     def __init__(self, place: Path) -> None:
-        program = find_program("buildah")
         store = ("--root", place / "store", "--runroot", place / "run")
-        self._command = (program, *store, "--storage-driver", "vfs")
+        self._command = (program("buildah"), *store, "--storage-driver", "vfs")
 
     def __call__(self, *arguments: str | Path, **more: Any) -> str:  # noqa: ANN401 - as in run
         """Run one of its commands; return what it prints."""
@@ -115,7 +106,7 @@ def _make_debian(release: str, made: Path) -> None:
     """Make an archive of a small Debian with its Python."""
     # What it mounts is gone when it ends, whatever the end.
     run(
-        *(find_program("unshare"), "--mount", find_program("mmdebstrap"), "--variant=essential"),
+        *(program("unshare"), "--mount", program("mmdebstrap"), "--variant=essential"),
         *(f"--dpkgopt=path-exclude={path}" for path in _LEFT_OUT),
         *("--quiet", f"--include={_PACKAGES}", release, made, _mirror()),
         env={**os.environ, "TMPDIR": str(made.parent)},

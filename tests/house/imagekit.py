@@ -16,7 +16,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from image_sources import ROOT, Buildah, find_program, make_base, wheel_mounts
+from edgekit import program
+from image_sources import ROOT, Buildah, make_base, wheel_mounts
 from parts import missing
 
 #: Bytes: twice what a build takes.
@@ -68,7 +69,7 @@ def built_image(directory: Path) -> Iterator[Image]:
     if os.geteuid() != 0:
         missing("root, which the build of an image needs,")
     for name in ("runc", "mmdebstrap"):
-        find_program(name)
+        program(name)
     place = Path(tempfile.mkdtemp(prefix="tailchat-gate-image-", dir=_roomy(directory)))
     buildah = Buildah(place)
     # What the image runs on; the stage before it starts from the same, if nothing else is asked.
@@ -198,7 +199,7 @@ async def container(
 
     await asyncio.to_thread(prepare)
     name = f"tailchat-gate-{os.getpid()}-{next(_numbers)}"
-    runc = (find_program("runc"), "--root", str(image.place / "runc"))
+    runc = (program("runc"), "--root", str(image.place / "runc"))
     log = directory / "container.log"
     with log.open("wb") as out:
         process = await asyncio.create_subprocess_exec(
