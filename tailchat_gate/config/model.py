@@ -133,7 +133,7 @@ TABLES: Final[Mapping[str, type[Section]]] = MappingProxyType(_tables())
 
 
 #: Settings that a process reads only at its start.
-_READ_AT_START: Final = (
+READ_AT_START: Final = (
     ("server", "workers"),
     ("server", "proxy_protocol"),
     ("state", "path"),
@@ -159,7 +159,7 @@ def changes(old: Settings, new: Settings) -> tuple[str, ...]:
 def restart_problems(old: Settings, new: Settings) -> tuple[Problem, ...]:
     """Return a problem for each difference that needs a restart."""
     problems: list[Problem] = []
-    for section, key in _READ_AT_START:
+    for section, key in READ_AT_START:
         before = getattr(getattr(old, section), key)
         if getattr(getattr(new, section), key) != before:
             wanted = f"{_shown(before)}, the value in force; another one needs a restart"

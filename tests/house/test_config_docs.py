@@ -15,7 +15,7 @@ from tables import check_each
 
 from tailchat_gate.config.keys import SECRET_FORMS, Key, all_keys, file_schema, schema_text
 from tailchat_gate.config.load import load
-from tailchat_gate.config.model import Settings
+from tailchat_gate.config.model import READ_AT_START, Settings
 from tailchat_gate.config.values.quantities import read_duration
 
 ROOT = Path(__file__).parents[2]
@@ -310,6 +310,16 @@ def _tells_the_truth(name: str) -> None:
         written = facts["Default"].strip("`")
         assert same(key, tomllib.loads(f"default = {written}")["default"])
     assert re.search(r"^[A-Z].+\.$", text.split("Environment", 1)[1], flags=re.MULTILINE)
+
+
+def test_the_docs_name_what_a_reload_refuses() -> None:
+    """The sections of the keys that need a restart say so, and no others do."""
+    forms = [[path, *SECRET_FORMS.get(path, ())] for path in READ_AT_START]
+    refused = {f"{path[0]}.{key}" for path, *others in forms for key in (path[1], *others)}
+
+    said = {name for name, text in sections() if text.rstrip().endswith(": a reload refuses it.")}
+
+    assert said == refused
 
 
 def test_the_files_in_the_docs_load(tmp_path: Path) -> None:
