@@ -34,6 +34,7 @@ class DoctorRun:
         self._clock = clock
         self._task: asyncio.Task[None] | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._closed = False
         #: The Unix second of the last result, 0 for none yet.
         self.at = 0.0
         self.findings: list[dict[str, str]] = []
@@ -52,7 +53,8 @@ class DoctorRun:
             self._task = asyncio.get_running_loop().create_task(self._run(str(self._source.path)))
 
     def close(self) -> None:
-        """Kill a run that is under way."""
+        """Kill a run that is under way, also if its process is only about to start."""
+        self._closed = True
         if self._task is not None:
             self._task.cancel()
         if self._process is not None:
@@ -87,6 +89,8 @@ class DoctorRun:
             command, stdin=quiet, stdout=subprocess.PIPE, stderr=quiet
         ) as process:
             self._process = process
+            if self._closed:
+                process.kill()
             try:
                 return process.communicate(timeout=SECONDS)[0]
             finally:
