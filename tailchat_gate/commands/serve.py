@@ -157,7 +157,13 @@ def _address(_context: click.Context, _option: click.Parameter, value: str) -> s
 
 
 @click.command()
-@click.option("--port", default=4180, show_default=True, help="Port of the gate; 0 for any.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65_535),
+    default=4180,
+    show_default=True,
+    help="Port of the gate; 0 for any.",
+)
 @click.option(
     "--upstream",
     metavar="URL",

@@ -233,10 +233,11 @@ async def test_a_tool_of_the_admins_is_not_put_behind_public_passwords() -> None
     [
         ("--upstream", "http://127.0.0.1:3000/path", "without a path"),
         ("--host", "gate.example.com", "an IP address"),
+        ("--port", "65536", "0<=x<=65535"),
     ],
 )
 def test_the_demo_takes_what_can_be_an_address(option: str, value: str, told: str) -> None:
-    """What is no upstream of a route, and no address, ends the demo with 2 and is explained."""
+    """What is no upstream of a route, address or port ends the demo with 2 and is explained."""
     code, _, err = invoke("demo", option, value)
 
     assert code == 2
