@@ -122,9 +122,9 @@ class GateServer:
             self.in_force.service, self._process_state.live, self._process_state.descriptors
         )
         self._server.trust.change(clients_of(self.in_force.tls), settings.server.shutdown_timeout)
-        self._process_state.locks.start(self._server.hear_of_sessions)
-        self._process_state.grants.start(self._server.hear_of_rights)
-        self._process_state.tailchat.group_watch.start(self._server.hear_of_rights)
+        self._process_state.locks.start(self._server.sessions_changed)
+        self._process_state.grants.start(self._server.rights_changed)
+        self._process_state.tailchat.group_watch.start(self._server.rights_changed)
         await self._process_state.tailchat.group_watch.published()
         self._process_state.store.start()
         if not self._is_worker:

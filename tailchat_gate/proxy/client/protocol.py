@@ -104,13 +104,13 @@ class ClientProtocol(ClientConnection):
         if self._taker is None and not self._kept and self._lingering is None:
             self._take(data)
         else:
-            self._take_behind(data)
+            self._take_other(data)
         if nbytes >= READ_BYTES and self._sink is not None:
             self._buffer = self.buffers.fitting(self._sink.upstream_transport)
         else:
             self._buffer = self.buffers.small
 
-    def _take_behind(self, data: bytes) -> None:
+    def _take_other(self, data: bytes) -> None:
         """Handle bytes of a tunnel, of a closing connection, or after buffered ones."""
         if self._taker is not None:
             self._taker.from_client(data)
@@ -210,7 +210,7 @@ class ClientProtocol(ClientConnection):
         if self._active_request is not None:
             self._active_request.close_after()
 
-    def hear_of_change(self, now: float) -> None:
+    def configuration_changed(self, now: float) -> None:
         """Adapt to another configuration, which is now in force; `now` is the loop's time."""
         self.address = None
         self.idle_at_most(self._service.timeouts.keepalive, now)

@@ -163,8 +163,8 @@ class ClientServer:
         self._set_limit(service)
         now = self.time()
         for connection in self.connections:
-            connection.hear_of_change(now)
-        self.hear_of_rights()
+            connection.configuration_changed(now)
+        self.rights_changed()
 
     def _set_limit(self, service: Service) -> None:
         self._client_connections = service.client_connections or self.descriptors.client_connections
@@ -201,12 +201,12 @@ class ClientServer:
             ]
         )
 
-    def hear_of_sessions(self) -> None:
+    def sessions_changed(self) -> None:
         """Check soon whether sessions have ended, once for all changes until then."""
         if self._prompt is None:
             self._prompt = self._loop.call_later(PROMPT_SECONDS, self._check_sessions)
 
-    def hear_of_rights(self) -> None:
+    def rights_changed(self) -> None:
         """Judge the requests under way again: a person may have lost a right."""
         self._rights.changed()
 
