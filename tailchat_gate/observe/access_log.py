@@ -39,13 +39,13 @@ def original_request(context: RequestContext) -> str:
     return quoted(f"{method}{original.host.name}{original.target.path}")
 
 
-def upstream(context: RequestContext) -> str:
-    """Return the members of a JSON line about the upstream, "" without one."""
-    if not context.upstream:
-        return ""
+def _upstream_times(context: RequestContext) -> str:
+    """Return the members with the times of the upstream, "" without any."""
     connect = f'"connect_ms":{_connect(context)},' if context.connect_seconds else ""
-    first = f'"first_byte_ms":{_first_byte(context)},' if context.first_byte_at else ""
-    return f'"upstream":{encode_basestring_ascii(context.upstream)},{connect}{first}'
+    if not context.first_byte_at:
+        return connect
+    began = context.upstream_at or context.started
+    return f'{connect}"first_byte_ms":{(context.first_byte_at - began) * 1000:.2f},'
 
 
 def _connect(context: RequestContext) -> str:
@@ -193,7 +193,8 @@ class AccessLog:
         head = context.head
         fields = head.fields
         agent = fields.agent
-        before, after, program = (self._texts if len(agent) <= _LONGEST_KEPT_TEXT else _texts)(
+        texts = self._texts if len(agent) <= _LONGEST_KEPT_TEXT else _texts
+        before, after, upstream, program = texts(
             context.client_address.address,
             head.method,
             fields.host.name,
@@ -203,15 +204,17 @@ class AccessLog:
             context.route,
             context.sub,
             context.token,
+            context.upstream,
             agent,
         )
         path = encode_basestring_ascii(head.target.path[:MAX_TEXT])
         trace = "" if context.trace is None else f'"trace_id":"{context.trace.trace_id}",'
         original = "" if context.original is None else f',"asked":{original_request(context)}'
+        times = _upstream_times(context) if upstream else ""
         self._add(
             f'{{"time":"{self._stamp}","id":"{context.request_id}",{before}"path":{path},{after}'
             f'"bytes":{context.sent_bytes},"ms":{context.seconds * 1000:.2f},'
-            f'{upstream(context)}{trace}"agent":{program}{original}}}\n'
+            f'{upstream}{times}{trace}"agent":{program}{original}}}\n'
         )
 
     def _add(self, line: str) -> None:
@@ -261,13 +264,15 @@ def _texts(  # noqa: PLR0913, PLR0917 - the key of a cache
     route: str,
     sub: str,
     token: str,
+    upstream: str,
     agent: str,
-) -> tuple[str, str, str]:
-    """Return the members before the path, those after it, and the text of the agent."""
+) -> tuple[str, str, str, str]:
+    """Return the members before the path, those after it, the upstream, and the agent's text."""
     who = f'"route":{quoted(route)},"sub":{quoted(sub)},"token":{quoted(token)},'
     limited = f'"limit":"{limit}",' if limit else ""
     return (
         f'"client":{quoted(client)},"method":{quoted(method)},"host":{quoted(host)},',
         f'"status":{status},"reason":"{reason}",{limited}{who}',
+        f'"upstream":{quoted(upstream)},' if upstream else "",
         quoted(agent),
     )
