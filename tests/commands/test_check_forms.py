@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from clikit import GATE, environ, invoke
 from gatekit import SECRET
+from terminals import all_of
 
 BAD = f"""\
 [server]
@@ -178,22 +179,14 @@ def _on_a_terminal(variables: Mapping[str, str]) -> str:
     ours, its = pty.openpty()
     try:
         command = [sys.executable, "-m", "tailchat_gate", "check", "-c", "gate.toml"]
-        subprocess.run(command, env={**environ(), **variables}, stdout=its, stderr=its, check=False)
-        os.set_blocking(ours, False)
-        found = b""
-        while part := _read(ours):
-            found += part
-        return found.decode()
+        try:
+            environment = {**environ(), **variables}
+            subprocess.run(command, env=environment, stdout=its, stderr=its, check=False)
+        finally:
+            os.close(its)
+        return all_of(ours).decode()
     finally:
         os.close(ours)
-        os.close(its)
-
-
-def _read(descriptor: int) -> bytes:
-    try:
-        return os.read(descriptor, 65536)
-    except BlockingIOError:
-        return b""
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,10 @@ The program that they find has its processes started here, where those of the ga
 """
 
 import os
-import select
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from socketserver import StreamRequestHandler, ThreadingTCPServer
@@ -18,6 +16,7 @@ from threading import Thread
 import pytest
 from clikit import environ
 from parts import missing
+from terminals import all_of
 
 BASH = shutil.which("bash") or "/bin/bash"
 #: Seconds for a shell to say something; only a fault takes so long.
@@ -238,7 +237,7 @@ def test_zsh_completes(folder: Path) -> None:
     ) as process:
         os.close(its)
         try:
-            shown = _all_of(ours)
+            shown = all_of(ours)
             process.wait(PATIENCE)
         finally:
             process.kill()
@@ -249,12 +248,3 @@ def test_zsh_completes(folder: Path) -> None:
     for (line, wanted), (buffer, *offered) in zip(completed.items(), found, strict=True):
         assert buffer == wanted[0], (line, shown)
         assert len(wanted) == 1 or tuple(offered) == wanted[1:], line
-
-
-def _all_of(terminal: int) -> bytes:
-    """Read what is written to a terminal until its last program ends."""
-    shown = b""
-    with suppress(OSError):  # the end of the terminal
-        while select.select([terminal], [], [], PATIENCE)[0]:
-            shown += os.read(terminal, 4096)
-    return shown

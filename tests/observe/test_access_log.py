@@ -13,6 +13,7 @@ import pytest
 from gatekit import START, Clock, until
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from terminals import all_of
 
 from tailchat_gate.observe import access_log, sink
 from tailchat_gate.observe.access_log import FLUSH_SECONDS, AccessLog
@@ -198,10 +199,10 @@ async def test_a_terminal_gets_text_in_colour(environ: dict[str, str], colour: b
         log.choose(("status", "path"))
         log.write(make_context())
         await log.close()
-        line = await asyncio.to_thread(os.read, master, 4096)
     finally:
-        os.close(master)
         os.close(slave)
+    line = await asyncio.to_thread(all_of, master)
+    os.close(master)
 
     status = b"\x1b[32m200\x1b[0m" if colour else b"200"
     assert line == b"status=" + status + b" path=/a\r\n"

@@ -7,6 +7,7 @@ import os
 import pty
 
 import pytest
+from terminals import all_of
 
 from tailchat_gate.observe.log import TextFormatter, close_logging, set_up_logging
 from tailchat_gate.observe.text_lines import in_colour, is_text
@@ -69,10 +70,10 @@ async def test_the_gates_own_log_on_a_terminal() -> None:
         await asyncio.to_thread(set_up_logging, "info", descriptor=slave, form="auto")
         logging.getLogger("tailchat_gate").warning("look here")
         await asyncio.to_thread(close_logging)
-        line = await asyncio.to_thread(os.read, master, 4096)
     finally:
-        os.close(master)
         os.close(slave)
+    line = await asyncio.to_thread(all_of, master)
+    os.close(master)
 
     assert line.endswith(b" \x1b[33mwarning\x1b[0m look here\r\n")
     assert io.BytesIO(line).readline() == line
