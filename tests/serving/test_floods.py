@@ -81,7 +81,7 @@ def _texts() -> object:
     log = AccessLog(1, lambda: 0.0)
     for number in range(500):
         agent = f"{number}" + "a" * 512
-        log._texts("192.0.2.1", "GET", "a", 200, "public", "", "a", "", "", agent)
+        log._texts("192.0.2.1", "GET", "a", 200, "public", "", "a", "", "", "", agent)
     return log
 
 
