@@ -11,9 +11,9 @@ import time
 
 from tailchat_gate.identity.oauth.responses import Profile
 from tailchat_gate.identity.seal import KeyRing
-from tailchat_gate.identity.sessions.cookies import CookieNames
+from tailchat_gate.identity.sessions.cookie_fields import CookieNames
 from tailchat_gate.identity.sessions.record import SessionRecord
-from tailchat_gate.identity.sessions.session import Lifetimes, SessionCookie
+from tailchat_gate.identity.sessions.session_cookie import Lifetimes, SessionCookie
 
 PEOPLE = 20_000
 """How many people the stand-in Tailchat has."""

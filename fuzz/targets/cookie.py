@@ -3,7 +3,7 @@
 from fuzz.cutting import steered
 from fuzz.reference.rewriting import TAILCHATS, is_of_a_gate, visible_cookies
 from fuzz.target import Target
-from tailchat_gate.identity.sessions.cookies import (
+from tailchat_gate.identity.sessions.cookie_fields import (
     MAX_LOGINS,
     MAX_VALUES,
     CookieNames,
@@ -82,7 +82,7 @@ def _logins(field: bytes, prefix: str) -> list[tuple[bytes, str]]:
 
 TARGET = Target(
     check,
-    parsers=("identity.sessions.cookies", "identity.oauth.login_state"),
+    parsers=("identity.sessions.cookie_fields", "identity.oauth.login_state"),
     seeds=(
         b"\0a=b; __Host-tailchat_gate=x; c=d",
         b"\1tailchat_gate=x;tailchat_gate=y; tailchat_gate_login_ab-_01=z",

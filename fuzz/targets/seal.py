@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from fuzz.cutting import steered
 from fuzz.target import Target
 from tailchat_gate.identity.seal import KeyRing
-from tailchat_gate.identity.sessions.cookies import CookieNames
+from tailchat_gate.identity.sessions.cookie_fields import CookieNames
 from tailchat_gate.identity.sessions.record import SessionRecord
-from tailchat_gate.identity.sessions.session import Lifetimes, SessionCookie
+from tailchat_gate.identity.sessions.session_cookie import Lifetimes, SessionCookie
 from tailchat_gate.identity.sessions.ticket import Ticket
 
 _FIRST, _SECOND = b"fuzzing-secret-number-one-is-32-b", b"fuzzing-secret-number-two-is-32-b"
@@ -83,7 +83,7 @@ TARGET = Target(
     check,
     parsers=(
         "identity.seal",
-        *(f"identity.sessions.{module}" for module in ("record", "session", "ticket")),
+        *(f"identity.sessions.{module}" for module in ("record", "session_cookie", "ticket")),
     ),
     seeds=(
         *(b"\0\0\0" + token.encode() for token in _TOKENS),

@@ -6,7 +6,7 @@ from fuzz.reference import rewriting
 from fuzz.reference.syntax import BadError, field_lines, values
 from fuzz.target import Target
 from tailchat_gate.config.model import RouteSettings
-from tailchat_gate.identity.sessions.cookies import CookieNames, CookieReader
+from tailchat_gate.identity.sessions.cookie_fields import CookieNames, CookieReader
 from tailchat_gate.proxy.message.request_headers import RequestHeaders
 from tailchat_gate.reasons import RefusedError
 from tailchat_gate.request.client import ClientAddress

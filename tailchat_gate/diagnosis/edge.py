@@ -29,7 +29,7 @@ from tailchat_gate.identity.oauth.back_channel import UNKNOWN_NAME
 from tailchat_gate.identity.oauth.login import short_text
 from tailchat_gate.identity.oauth.login_state import KEY_PURPOSE, open_state
 from tailchat_gate.identity.seal import KeyRing
-from tailchat_gate.identity.sessions.cookies import CookieNames
+from tailchat_gate.identity.sessions.cookie_fields import CookieNames
 from tailchat_gate.observe.threads import in_thread
 from tailchat_gate.proxy.upstream.resolver import Names, NamesResolver
 from tailchat_gate.syntax import OWN_AGENT, base64url

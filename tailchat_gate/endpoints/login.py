@@ -24,7 +24,7 @@ from tailchat_gate.identity.oauth.shared_redemptions import Codec
 from tailchat_gate.identity.oauth.sign_in_watch import SignInWatch
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.identity.sessions.record import SessionRecord
-from tailchat_gate.identity.sessions.session import SessionTooLargeError
+from tailchat_gate.identity.sessions.session_cookie import SessionTooLargeError
 from tailchat_gate.identity.sites import (
     HandoffToken,
     Sites,

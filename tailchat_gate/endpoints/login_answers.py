@@ -22,7 +22,7 @@ from tailchat_gate.identity.oauth.return_targets import ReturnTargets
 from tailchat_gate.identity.oauth.shared_redemptions import Codec
 from tailchat_gate.identity.oauth.sign_in_check import Finding
 from tailchat_gate.identity.seal import KeyRing
-from tailchat_gate.identity.sessions.cookies import set_cookie
+from tailchat_gate.identity.sessions.cookie_fields import set_cookie
 from tailchat_gate.identity.sessions.record import SessionRecord
 from tailchat_gate.identity.sites import Sites, read_handoff_target
 from tailchat_gate.observe.audit import Audit

@@ -6,9 +6,9 @@ from typing import Final, NamedTuple
 from tailchat_gate.bounded import BoundedCache
 from tailchat_gate.identity.recheck import NoRecheck, Rechecks, UndecidedError
 from tailchat_gate.identity.revocation.state import Rejection, RevocationState
-from tailchat_gate.identity.sessions.cookies import CookieReader
+from tailchat_gate.identity.sessions.cookie_fields import CookieReader
 from tailchat_gate.identity.sessions.record import SessionRecord
-from tailchat_gate.identity.sessions.session import SessionCookie, SessionTooLargeError
+from tailchat_gate.identity.sessions.session_cookie import SessionCookie, SessionTooLargeError
 from tailchat_gate.identity.sessions.ticket import Ticket
 from tailchat_gate.reasons import BLOCKED, Reason
 from tailchat_gate.request.fields import FieldSection

@@ -12,9 +12,9 @@ from tailchat_gate.identity.authenticator import Authenticator, SessionCache
 from tailchat_gate.identity.rechecker import PatientRechecks
 from tailchat_gate.identity.revocation.state import RevocationState
 from tailchat_gate.identity.seal import KeyRing
-from tailchat_gate.identity.sessions.cookies import CookieNames, CookieReader
+from tailchat_gate.identity.sessions.cookie_fields import CookieNames, CookieReader
 from tailchat_gate.identity.sessions.record import SessionRecord
-from tailchat_gate.identity.sessions.session import Lifetimes, SessionCookie
+from tailchat_gate.identity.sessions.session_cookie import Lifetimes, SessionCookie
 from tailchat_gate.identity.sessions.stored import SessionVault, StoredSession
 from tailchat_gate.identity.sessions.ticket import Ticket
 from tailchat_gate.identity.sites import Sites

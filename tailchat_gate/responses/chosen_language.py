@@ -7,7 +7,7 @@ from typing import Final
 from aiohttp import web
 
 from tailchat_gate.identity.oauth.login import safe_return_to
-from tailchat_gate.identity.sessions.cookies import set_cookie
+from tailchat_gate.identity.sessions.cookie_fields import set_cookie
 from tailchat_gate.pages.language import LANGUAGES
 from tailchat_gate.request.context import RequestContext
 from tailchat_gate.request.target import query_pairs

@@ -25,7 +25,7 @@ from tailchat_gate.identity.grants import GrantState
 from tailchat_gate.identity.machine_tokens import Machine
 from tailchat_gate.identity.oauth.responses import Profile
 from tailchat_gate.identity.revocation.state import Lock, RevocationState
-from tailchat_gate.identity.sessions.cookies import CookieReader
+from tailchat_gate.identity.sessions.cookie_fields import CookieReader
 from tailchat_gate.identity.sessions.record import SessionRecord
 from tailchat_gate.identity.sites import Sites
 from tailchat_gate.people.groups.memberships import Members

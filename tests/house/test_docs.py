@@ -13,7 +13,7 @@ from tailchat_gate.cli import main
 from tailchat_gate.config.certificates import CertificateFacts
 from tailchat_gate.config.load import load
 from tailchat_gate.identity.oauth.responses import Profile
-from tailchat_gate.identity.sessions.cookies import CookieNames, CookieReader
+from tailchat_gate.identity.sessions.cookie_fields import CookieNames, CookieReader
 from tailchat_gate.identity.sessions.record import SessionRecord
 from tailchat_gate.observe.metrics import ProcessMetrics
 from tailchat_gate.proxy.message.assertion import HEADER

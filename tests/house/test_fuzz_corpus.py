@@ -21,7 +21,7 @@ from tailchat_gate.identity import seal
 from tailchat_gate.identity.oauth import id_token, login, responses
 from tailchat_gate.identity.revocation import records
 from tailchat_gate.identity.revocation.state import SignedOut
-from tailchat_gate.identity.sessions.cookies import CookieReader
+from tailchat_gate.identity.sessions.cookie_fields import CookieReader
 from tailchat_gate.pages import language
 from tailchat_gate.proxy.message import (
     field_rules,
@@ -57,7 +57,7 @@ NO_PARSERS = {
     "pages.environment": "it makes what writes",
     "pages.plots": "it writes",
     "pages.render": "it writes",
-    "identity.authenticator": "it looks up what identity.sessions.cookies and identity.seal read",
+    "identity.authenticator": "it looks up what cookie_fields and identity.seal read",
     "identity.sessions.browser_name": "it looks for marks in a text that it cuts",
     "identity.oauth.return_targets": "a memory, of what identity.oauth.login judges",
     "identity.recheck": "it decides by what others read",

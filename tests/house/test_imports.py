@@ -136,7 +136,7 @@ PURE = (
     "bounded",
     "reasons",
     "syntax",
-    "identity.sessions.cookies",
+    "identity.sessions.cookie_fields",
     "identity.oauth.login",
     "identity.authenticator",
     "identity.oauth.login_state",

@@ -26,7 +26,7 @@ from tailchat_gate.identity.oauth.id_token import json_object
 from tailchat_gate.identity.oauth.login import safe_return_to
 from tailchat_gate.identity.oauth.responses import profile_from_userinfo
 from tailchat_gate.identity.revocation.records import REVOCATION, read_record
-from tailchat_gate.identity.sessions.cookies import CookieNames, CookieReader
+from tailchat_gate.identity.sessions.cookie_fields import CookieNames, CookieReader
 from tailchat_gate.pages.language import choose_language
 from tailchat_gate.proxy.message.response_fields import ResponseRewriter
 from tailchat_gate.proxy.message.websocket_frames import FrameTracker
@@ -55,7 +55,7 @@ PATTERNS: Final = {
     "request.intent:_CHOSEN": "search",
     "request.field_names:_ODD": "findall",
     "request.field_names:_PLAIN": "fullmatch",
-    "identity.sessions.cookies:_GATES": "fullmatch",
+    "identity.sessions.cookie_fields:_GATES": "fullmatch",
     "identity.sites:_ORIGIN": "fullmatch",
     "identity.sites:_PORT": "search",
     "identity.oauth.login:_ASTRAY": "search",
@@ -152,7 +152,7 @@ PATTERNS: Final = {
 BEHIND: Final = {"request.fields:_FIELD": "request.fields:_LINES takes whole lines alone"}
 #: Modules that compile a pattern out of settings, with the reader that runs it.
 COMPILED_LATER: Final = {
-    "identity.sessions.cookies": "cookies",
+    "identity.sessions.cookie_fields": "cookies",
     "request.shapes": "plain section",
 }
 #: Where no stranger's bytes are read, and why.

@@ -10,9 +10,9 @@ from tailchat_gate.identity.authenticator import Authenticator, SessionCache, Vi
 from tailchat_gate.identity.recheck import RecheckRefused, RecheckResult, Rechecks, UndecidedError
 from tailchat_gate.identity.revocation.state import Rejection, RevocationState
 from tailchat_gate.identity.seal import KeyRing
-from tailchat_gate.identity.sessions.cookies import CookieNames
+from tailchat_gate.identity.sessions.cookie_fields import CookieNames
 from tailchat_gate.identity.sessions.record import SessionRecord
-from tailchat_gate.identity.sessions.session import Lifetimes, SessionCookie
+from tailchat_gate.identity.sessions.session_cookie import Lifetimes, SessionCookie
 from tailchat_gate.reasons import Reason
 from tailchat_gate.request.fields import FieldSection
 

@@ -23,9 +23,9 @@ from recheckkit import unasked
 from tailchat_gate.identity.host_sessions import CAPACITY, HostSessions
 from tailchat_gate.identity.oauth.login import safe_return_to
 from tailchat_gate.identity.revocation.state import Lock, RevocationState
-from tailchat_gate.identity.sessions.cookies import CookieNames
+from tailchat_gate.identity.sessions.cookie_fields import CookieNames
 from tailchat_gate.identity.sessions.record import SessionRecord
-from tailchat_gate.identity.sessions.session import Lifetimes
+from tailchat_gate.identity.sessions.session_cookie import Lifetimes
 from tailchat_gate.identity.sites import Sites
 
 Start = Callable[..., Any]

@@ -19,9 +19,9 @@ from tailchat_gate.config.model import Settings
 from tailchat_gate.config.tables.server import PUBLIC_ADDRESSES
 from tailchat_gate.identity.oauth.responses import Profile
 from tailchat_gate.identity.seal import KeyRing
-from tailchat_gate.identity.sessions.cookies import CookieNames
+from tailchat_gate.identity.sessions.cookie_fields import CookieNames
 from tailchat_gate.identity.sessions.record import SessionRecord
-from tailchat_gate.identity.sessions.session import Lifetimes, SessionCookie
+from tailchat_gate.identity.sessions.session_cookie import Lifetimes, SessionCookie
 from tailchat_gate.serving.generations import Generation
 from tailchat_gate.serving.process_state import ProcessState, spans_of
 from tailchat_gate.serving.server import GateServer

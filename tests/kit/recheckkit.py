@@ -21,9 +21,9 @@ from tailchat_gate.identity.oauth.client import TailchatClient
 from tailchat_gate.identity.recheck import RecheckTerms
 from tailchat_gate.identity.rechecker import Rechecker
 from tailchat_gate.identity.seal import KeyRing
-from tailchat_gate.identity.sessions.cookies import CookieNames
+from tailchat_gate.identity.sessions.cookie_fields import CookieNames
 from tailchat_gate.identity.sessions.record import SessionRecord
-from tailchat_gate.identity.sessions.session import Lifetimes, SessionCookie
+from tailchat_gate.identity.sessions.session_cookie import Lifetimes, SessionCookie
 from tailchat_gate.identity.sessions.stored import SessionVault, StoredSessions
 from tailchat_gate.identity.sign_ins import SignIns
 from tailchat_gate.identity.token_refresh import RefreshTokens

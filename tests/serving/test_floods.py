@@ -17,10 +17,10 @@ from tailchat_gate.identity import authenticator
 from tailchat_gate.identity.authenticator import Authenticator, SessionCache, Visitor
 from tailchat_gate.identity.revocation.state import RevocationState
 from tailchat_gate.identity.seal import KeyRing
-from tailchat_gate.identity.sessions import cookies
-from tailchat_gate.identity.sessions.cookies import CookieNames, CookieReader
+from tailchat_gate.identity.sessions import cookie_fields
+from tailchat_gate.identity.sessions.cookie_fields import CookieNames, CookieReader
 from tailchat_gate.identity.sessions.record import SessionRecord
-from tailchat_gate.identity.sessions.session import Lifetimes, SessionCookie
+from tailchat_gate.identity.sessions.session_cookie import Lifetimes, SessionCookie
 from tailchat_gate.observe import access_log
 from tailchat_gate.observe.access_log import AccessLog
 from tailchat_gate.request import client, head, sections
@@ -129,7 +129,7 @@ BOUNDS: Final[tuple[tuple[ModuleType, str, int], ...]] = (
     *((client, name, 16) for name in ("_MAX_CACHED_CHAINS", "_MAX_CACHED_PEERS")),
     (host_table, "MAX_KEPT", 16),
     (authenticator, "MAX_BYTES", 16),
-    (cookies, "_KEPT", 16),
+    (cookie_fields, "_KEPT", 16),
 )
 #: KiB that each may take: more than is kept of it, and less than so many values would take.
 FLOODS: Final[dict[str, tuple[Callable[[], object], int]]] = {

@@ -32,9 +32,9 @@ from rediskit import redis_server
 
 from tailchat_gate.config.tables.identity import Session
 from tailchat_gate.identity.seal import KeyRing
-from tailchat_gate.identity.sessions.cookies import CookieNames
+from tailchat_gate.identity.sessions.cookie_fields import CookieNames
 from tailchat_gate.identity.sessions.record import SessionRecord
-from tailchat_gate.identity.sessions.session import Lifetimes, SessionCookie
+from tailchat_gate.identity.sessions.session_cookie import Lifetimes, SessionCookie
 from tailchat_gate.request.field_names import ORDER_HEADER
 
 ROUTES = [{"name": "tool", "allow": ["public"]}, {"name": "private", "path": "/private"}]

@@ -13,7 +13,7 @@ from tailchat_gate.access.routes import Route
 from tailchat_gate.config.model import RouteSettings
 from tailchat_gate.config.values.address import OwnAddress, upstream_address
 from tailchat_gate.identity.authenticator import Visitor
-from tailchat_gate.identity.sessions.cookies import CookieReader
+from tailchat_gate.identity.sessions.cookie_fields import CookieReader
 from tailchat_gate.proxy.client.active_request import Admission
 from tailchat_gate.proxy.client.connection import ClientConnection
 from tailchat_gate.proxy.exchange.balanced import Backends, balanced_person

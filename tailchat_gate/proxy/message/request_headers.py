@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 from tailchat_gate.access.claimed_paths import AS_SENT
 from tailchat_gate.bounded import ENTRY_BYTES, BoundedCache
 from tailchat_gate.config.model import RouteSettings
-from tailchat_gate.identity.sessions.cookies import CookieReader
+from tailchat_gate.identity.sessions.cookie_fields import CookieReader
 from tailchat_gate.proxy.message.field_rules import FieldAction, FieldRule, FieldRules, RouteRules
 from tailchat_gate.proxy.message.identity_headers import client_fields
 from tailchat_gate.request.authorization import TokenWay

@@ -10,7 +10,7 @@ from tailchat_gate.config.model import Server, Settings
 from tailchat_gate.config.tables.admin_page import takes_grants
 from tailchat_gate.config.values.identifier import PUBLIC, SIGNED_IN
 from tailchat_gate.identity.grants import GrantState
-from tailchat_gate.identity.sessions.cookies import CookieNames, CookieReader
+from tailchat_gate.identity.sessions.cookie_fields import CookieNames, CookieReader
 from tailchat_gate.pages.brand import Brand
 from tailchat_gate.people.groups.memberships import Members
 from tailchat_gate.proxy.message.request_headers import RequestHeaders

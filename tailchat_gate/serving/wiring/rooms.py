@@ -36,7 +36,7 @@ from tailchat_gate.identity.grants import GrantState
 from tailchat_gate.identity.host_sessions import HostSessions
 from tailchat_gate.identity.machine_tokens import Tokens
 from tailchat_gate.identity.oauth.return_targets import ReturnTargets
-from tailchat_gate.identity.sessions.session import Lifetimes
+from tailchat_gate.identity.sessions.session_cookie import Lifetimes
 from tailchat_gate.identity.sites import Sites
 from tailchat_gate.pages.render import Pages
 from tailchat_gate.people.groups.memberships import Members

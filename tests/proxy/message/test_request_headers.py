@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tailchat_gate.config.model import RouteSettings
-from tailchat_gate.identity.sessions.cookies import CookieNames, CookieReader
+from tailchat_gate.identity.sessions.cookie_fields import CookieNames, CookieReader
 from tailchat_gate.proxy.message.field_rules import _MAX_KNOWN_NAMES
 from tailchat_gate.proxy.message.request_headers import RequestHeaders, without
 from tailchat_gate.request.client import ClientAddress

@@ -16,9 +16,9 @@ from tables import check_each
 from tailchat_gate.identity.host_sessions import SealedSessionStorage
 from tailchat_gate.identity.oauth.responses import Profile, TokenSet
 from tailchat_gate.identity.seal import KeyRing
-from tailchat_gate.identity.sessions.cookies import CookieNames
+from tailchat_gate.identity.sessions.cookie_fields import CookieNames
 from tailchat_gate.identity.sessions.record import SessionRecord
-from tailchat_gate.identity.sessions.session import (
+from tailchat_gate.identity.sessions.session_cookie import (
     MAX_COOKIE_BYTES,
     Lifetimes,
     SessionCookie,

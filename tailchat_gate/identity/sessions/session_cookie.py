@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tailchat_gate.identity.seal import KeyRing
-from tailchat_gate.identity.sessions.cookies import CookieNames, CookieReader, set_cookie
+from tailchat_gate.identity.sessions.cookie_fields import CookieNames, CookieReader, set_cookie
 from tailchat_gate.identity.sessions.record import SessionRecord, read_record, read_values
 from tailchat_gate.identity.sessions.ticket import PARTS, Ticket, read_ticket, ticket_bytes
 from tailchat_gate.syntax import CLOCK_SKEW

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tailchat_gate.identity.sessions.cookies import (
+from tailchat_gate.identity.sessions.cookie_fields import (
     MAX_VALUES,
     CookieNames,
     CookieReader,
