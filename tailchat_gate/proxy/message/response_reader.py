@@ -82,12 +82,6 @@ class ResponseReader:
         self._chunks: ChunkedBody | None = None
         self.started = self.head_done = self.complete = self.switched = False
 
-    def _reset_framing(self) -> None:
-        self._options = _NO_OPTIONS
-        self._length: int | None = None
-        self._switches_to: bytes | None = None
-        self._chunks = None
-
     def forget(self) -> None:
         """Drop the reference to the request whose response was read."""
         self._expected = None
@@ -192,7 +186,10 @@ class ResponseReader:
 
         `raw_lines` are those of a head. A plain line only costs a lookup in `map`.
         """
-        self._reset_framing()
+        self._options = _NO_OPTIONS
+        self._length: int | None = None
+        self._switches_to: bytes | None = None
+        self._chunks = None
         known, at = self._known, 0
         passed = list(map(self._plain.get, raw_lines))
         passed[0] = status_line
