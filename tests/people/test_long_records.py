@@ -82,8 +82,10 @@ async def test_long_records_delay_no_answer_about_others(scene: Story) -> None:
     everybody = len(people)
 
     asked.clear()
-    await until(lambda: len(asked) >= 4)
-    assert asked[:4] == [everybody - 1, 1, everybody - 1, 1]
+    await until(lambda: len(asked) >= 5)
+    # The list may have been cleared between the two questions of a round.
+    rounds = asked[asked.index(everybody - 1) :][:4]
+    assert rounds == [everybody - 1, 1, everybody - 1, 1]
 
     lengthen(scene, LONG)
     mark(scene, BOB.sub, banned=True)
