@@ -147,7 +147,7 @@ async def test_larger_answer_is_read_where_the_caller_allows_it(
 async def test_call_ends_in_time(connect: Connect, stand_in: StandInTailchat) -> None:
     """A Tailchat that never answers is an outage after the time limit."""
     hang = stand_in.faults.actions[INFO] = Hang()
-    api = await connect(timeout=1.0)
+    api = await connect(timeout=2.0)
 
     found = await api.call(INFO, {"userId": BOB.sub})
 
