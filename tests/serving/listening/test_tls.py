@@ -44,13 +44,14 @@ async def run(*command: str, text: str = "") -> tuple[int, str]:
     try:
         process = await asyncio.create_subprocess_exec(
             *command,
-            stdin=subprocess.PIPE,
+            # No pipe for nothing: uvloop's raises RuntimeError where the program has ended.
+            stdin=subprocess.PIPE if text else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
     except FileNotFoundError:
         missing(command[0])
-    out, _ = await process.communicate(text.encode())
+    out, _ = await process.communicate(text.encode() if text else None)
     assert process.returncode is not None
     return process.returncode, out.decode(errors="replace")
 
