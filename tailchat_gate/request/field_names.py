@@ -75,6 +75,7 @@ CLAIMS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
             *("x-originating-ip", "proxy-client-ip", "wl-proxy-*", "http-client-ip"),
             *("http-x-forward*", "http-forwarded*", "x-host", "x-http-host-override", "x-proxy*"),
             *("x-scheme", "x-url-scheme", "front-end-https", "x-https", "https", "x-arr-ssl"),
+            "x-outside-url",
         ),
         "server": ("proxy", "x-sendfile*", "x-accel-*"),
     }

@@ -40,6 +40,7 @@ _WEBDAV: Final = frozenset(
     )
 )
 _HTML: Final = frozenset(("text/html", "application/xhtml+xml"))
+_QUALITY: Final = re.compile(r"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?")
 
 #: Fields by which browsers say that they prefetch or prerender a page.
 _LOOKS_AHEAD: Final = ("Sec-Purpose", "Purpose", "X-Purpose", "X-Moz")
@@ -97,7 +98,7 @@ def read_intent(method: str, headers: Mapping[str, str]) -> Intent:
     Only a page navigation may be redirected to a login: a redirected fetch or image fails in a way
     that its page cannot see, a frame must not show Tailchat's pages, and a POST would lose or
     repeat its body. Fetch Metadata (Sec-Fetch-*) decides if the browser sends it; otherwise Accept
-    must name HTML, so that curl and scripts (`*/*`) get a plain 401.
+    must prefer HTML, so that curl and scripts (`*/*`) get a plain 401.
     """
     if "Upgrade" in headers:
         return Intent.UPGRADE
@@ -199,17 +200,24 @@ def is_program(method: str, headers: Mapping[str, str]) -> bool:
 
 
 def wants_html(headers: Mapping[str, str]) -> bool:
-    """Whether the Accept field names an HTML type, with a quality above 0."""
+    """Whether the Accept field names an HTML type, and no other type with a higher quality.
+
+    pip, uv and feed readers name HTML too, as the last that they can read.
+    """
+    html = other = 0.0
     for entry in headers.get("Accept", "")[:1024].split(","):
         media_type, _, parameters = entry.partition(";")
-        if media_type.strip().lower() in _HTML and not _refused(parameters):
-            return True
-    return False
+        if media_type.strip().lower() in _HTML:
+            html = max(html, _quality(parameters))
+        elif "*" not in media_type:
+            other = max(other, _quality(parameters))
+    return html > 0 and html >= other
 
 
-def _refused(parameters: str) -> bool:
+def _quality(parameters: str) -> float:
+    """Return the quality in the parameters of a type (RFC 9110 section 12.4.2), 1 without one."""
     for parameter in parameters.split(";"):
         name, _, value = parameter.partition("=")
-        if name.strip().lower() == "q":
-            return value.strip() in {"0", "0.", "0.0", "0.00", "0.000"}
-    return False
+        if name.strip().lower() == "q" and _QUALITY.fullmatch(value.strip()) is not None:
+            return float(value)
+    return 1.0

@@ -148,7 +148,14 @@ def test_is_form(method: str, headers: dict[str, str], form: bool) -> None:
         ("TEXT/HTML", True),
         (" text/html ;charset=utf-8", True),
         ("application/xhtml+xml", True),
-        ("application/json, text/html;q=0.1", True),
+        ("application/json, text/html;q=0.1", False),
+        ("application/json;q=0.5, text/html;q=0.5", True),
+        ("application/json, text/html", True),
+        ("*/*, text/html;q=0.1", True),
+        ("image/*, text/html;q=0.1", True),
+        ("text/html;q=0.2;q=1, text/plain;q=0.3", False),
+        ("text/html;q=0.5, text/plain;q=2", False),
+        ("text/html;q=1.5, text/plain", True),
         ("text/html;level=1;q=0.001", True),
         ("text/html;q=1", True),
         ("text/html;q=", True),
@@ -171,8 +178,43 @@ def test_is_form(method: str, headers: dict[str, str], form: bool) -> None:
     ],
 )
 def test_wants_html(accept: str, wanted: bool) -> None:
-    """HTML is wanted where it is named with a quality above 0, near the start of the field."""
+    """HTML is wanted where no named type is better, and where it is near the start of the field."""
     assert wants_html(CIMultiDict(Accept=accept)) is wanted
+
+
+#: What programs send of their own accord.
+BROWSERS = {
+    "Chrome": CHROME_ACCEPT,
+    "Firefox": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
+    "Internet Explorer 11": "text/html, application/xhtml+xml, image/jxr, */*",
+    "Android 4": (
+        "application/xml,application/xhtml+xml,text/html;q=0.9,text/plain;q=0.8,*/*;q=0.5"
+    ),
+    "Lynx": "text/html, text/plain, text/sgml, text/css, application/xhtml+xml, */*;q=0.01",
+    "w3m": "text/html, text/*;q=0.5, image/*, application/*, audio/*",
+}
+OTHERS = {
+    "pip": (
+        "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html; q=0.1, "
+        "text/html; q=0.01"
+    ),
+    "uv": (
+        "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, "
+        "text/html;q=0.01"
+    ),
+    "SimplePie": (
+        "application/atom+xml, application/rss+xml, application/rdf+xml;q=0.9, "
+        "application/xml;q=0.8, text/xml;q=0.8, text/html;q=0.7, unknown/unknown;q=0.1"
+    ),
+}
+
+
+@pytest.mark.parametrize("client", [*BROWSERS, *OTHERS])
+def test_what_real_clients_want(client: str) -> None:
+    """Browsers prefer HTML; a program that only reads it at need gets 401, which it understands."""
+    intent = read_intent("GET", CIMultiDict(Accept={**BROWSERS, **OTHERS}[client]))
+
+    assert intent is (Intent.NAVIGATION if client in BROWSERS else Intent.CALL)
 
 
 def test_without_accept_no_html_is_wanted() -> None:
