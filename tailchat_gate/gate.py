@@ -31,6 +31,7 @@ from tailchat_gate.request.client import ClientAddress, ClientResolver
 from tailchat_gate.request.context import RequestContext, RequestIds, log_extra
 from tailchat_gate.request.fields import FieldSection
 from tailchat_gate.request.head import RequestHead
+from tailchat_gate.request.intent import is_page
 from tailchat_gate.request.trace_context import TraceContexts
 from tailchat_gate.responses.refusals import Refusals
 from tailchat_gate.responses.writer import ResponseWriter
@@ -125,6 +126,9 @@ class Gate:
         route = match.route
         if head.method in _METHODS_FOR_PROXIES and not self._may_pass_on(client, context, route):
             return
+        if head.target.path == route.folder and is_page(head.method, fields.headers):
+            self.writer.say(client, context, self.refusals.answers.with_slash(context))
+            return
         body = body_of(fields, route.settings.body_limit) if fields.has_body else None
         if route.name in self.local:
             self._serve_local(client, context, route, verdict)
@@ -199,7 +203,8 @@ class Gate:
         problem: str = "",
     ) -> None:
         """Answer with an error; a malformed request (with a `problem`) ends its connection."""
-        allowed = self._allowed(context) if reason is Reason.METHOD_REFUSED else ""
+        refused = reason is Reason.METHOD_REFUSED
+        allowed = self.authorizer.routes.allow(context.host, context.path) if refused else ""
         answer = self.refusals.failure(context, reason, problem=problem, allowed=allowed)
         self.writer.say(client, context, answer, last=bool(problem))
 
@@ -214,16 +219,10 @@ class Gate:
         hops = head.fields.values(b"max-forwards")
         if hops and not hops[0].strip(b"0"):
             # Max-Forwards is 0: the gate answers in the tool's place (RFC 9110 section 7.6.2).
-            self.writer.say(
-                client, context, self.refusals.answers.final_hop(context, self._allowed(context))
-            )
+            allowed = self.authorizer.routes.allow(context.host, context.path)
+            self.writer.say(client, context, self.refusals.answers.final_hop(context, allowed))
             return False
         return True
-
-    def _allowed(self, context: RequestContext) -> str:
-        """Return the value of Allow for the requested path (RFC 9110 section 10.2.1)."""
-        methods = self.authorizer.routes.methods(context.host, context.path)
-        return ", ".join(sorted(methods))
 
     def _serve_local(
         self, client: ClientConnection, context: RequestContext, route: Route, verdict: Verdict

@@ -19,13 +19,15 @@ class Route:
     """One tool behind the gate: what was configured, and the rule made of it.
 
     `name` is unique in a configuration. `added_fields`: header lines that every response of the
-    tool gets.
+    tool gets. `folder` is the path that the tool sees as "/", as it does that path with a slash,
+    "" for none.
     """
 
     settings: RouteSettings
     rule: Rule
     name: str
     added_fields: bytes = b""
+    folder: str = ""
 
     def upstream_target(self, raw: bytes) -> bytes:
         """Return the request target for the upstream: `raw`, its prefix replaced if configured."""

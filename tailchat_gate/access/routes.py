@@ -65,6 +65,7 @@ class RouteTable:
                 _granting(each, _rule(each, groups, everywhere, confined, members), grants),
                 each.name,
                 added + framing_field(each.embed),
+                each.path if each.upstream_path == "/" and each.path != "/" else "",
             )
             for each in routes
         )
@@ -135,9 +136,12 @@ class RouteTable:
             rule for method in table.distinguished(methods) for rule in table.touched(path, method)
         ]
 
-    def methods(self, host: str, path: str) -> frozenset[str]:
-        """Return the known methods that the places of every reading of a raw path take."""
-        return self._table(host).taken(path)
+    def allow(self, host: str, path: str) -> str:
+        """Return the value of Allow for a raw path (RFC 9110 section 10.2.1).
+
+        It has the known methods that the places of every reading of the path take.
+        """
+        return ", ".join(sorted(self._table(host).taken(path)))
 
     def _table(self, host: str) -> HostTable:
         table = self._by_host.get(host)

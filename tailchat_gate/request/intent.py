@@ -163,6 +163,11 @@ def is_frame(method: str, headers: Mapping[str, str]) -> bool:
     return method == "GET" and read_intent(method, headers) is Intent.FRAME
 
 
+def is_page(method: str, headers: Mapping[str, str]) -> bool:
+    """Whether a browser shows the response as a page, in a tab or a frame."""
+    return read_intent(method, headers) in {Intent.NAVIGATION, Intent.FRAME}
+
+
 def is_preflight(method: str, fields: FieldSection) -> bool:
     """Whether it is a CORS preflight (Fetch, section 4.8), which has no credentials and no body."""
     if method != "OPTIONS" or fields.has_body or fields.cookies or fields.upgrade:

@@ -84,6 +84,14 @@ class PlainAnswers:
         context.reason = Reason.WORKER_REFUSED
         return web.Response(body=REFUSING_SCRIPT, headers=_SCRIPT)
 
+    def with_slash(self, context: RequestContext) -> web.Response:
+        """Redirect to the requested path with a slash at its end.
+
+        A tool that sees "/" for both would get its relative links resolved against the path above.
+        """
+        target = context.target
+        return self.redirect(f"{target.path}/{target.query}", status=308)
+
     def text(self, text: str) -> web.Response:
         """Return a response in plain text that nobody may cache."""
         return web.Response(text=text, headers=NO_STORE)

@@ -249,6 +249,35 @@ async def test_the_host_that_a_tool_wants(start_gate: Start, upstream: RawUpstre
     assert upstream.requests[0].value("X-Forwarded-Host") == b"Gate.test"
 
 
+@pytest.mark.parametrize(
+    ("seen", "target", "fields", "location"),
+    [
+        ("/", "/app?a=%2F&b", {"Accept": "text/html"}, "/app/?a=%2F&b"),
+        ("/", "/app", {"Sec_Fetch_Mode": "navigate", "Sec_Fetch_Dest": "iframe"}, "/app/"),
+        ("/", "/app", {"Accept": "*/*"}, ""),
+        ("/", "/app/", {"Accept": "text/html"}, ""),
+        ("/", "/app", {"Accept": "text/html", "method": "POST"}, ""),
+        ("/w", "/app", {"Accept": "text/html"}, ""),
+    ],
+)
+async def test_a_page_at_a_bare_prefix_gets_its_slash(
+    start_gate: Start,
+    upstream: RawUpstream,
+    seen: str,
+    target: str,
+    fields: dict[str, str],
+    location: str,
+) -> None:
+    """A tool that sees "/" either way cannot send the browser to where relative links work."""
+    gate = await start_gate(upstream.url, route=_public(path="/app", upstream_path=seen))
+
+    response = await ask(gate.port, request_bytes(target, **fields))
+
+    assert (response.status, response.value("Location")) == (308 if location else 200, location)
+    assert len(upstream.requests) == (0 if location else 1)
+    assert (await gate.log())[-1]["reason"] == "public"
+
+
 async def test_replies_are_rewritten_where_asked(start_gate: Start, upstream: RawUpstream) -> None:
     """Location and cookies of the tool are rewritten on the route that asks, on no other."""
     upstream.answer = (
