@@ -25,8 +25,11 @@ _WANTED: Final = re.compile(
 _CHOSEN: Final = re.compile(
     rf"[ ;:]((?:{HOST_PREFIX})?{LANGUAGE_COOKIE}=[A-Za-z-]{{2,16}})(?=[;\r])".encode("ascii")
 )
-#: Every browser has one of these in its User-Agent.
-_BROWSER: Final = re.compile("mozilla|opera|webkit|gecko|chrom|safari|trident", re.IGNORECASE)
+#: Every browser has one of these in its User-Agent, those for text one of the second line.
+_BROWSER: Final = re.compile(
+    "mozilla|opera|webkit|gecko|chrom|safari|trident|lynx|links|w3m|dillo|netsurf|browsh|emacs",
+    re.IGNORECASE,
+)
 #: Fields that browsers add and other programs do not send.
 _OF_BROWSERS: Final = (
     *("Cookie", "Origin", "Referer", "Sec-Fetch-Dest", "Sec-Fetch-Mode", "Sec-Fetch-Site"),

@@ -33,6 +33,8 @@ _BEARER: Final = MappingProxyType(
         Reason.TOKEN_ELSEWHERE: "insufficient_scope",
     }
 )
+#: The statuses of a refusal that signing in would mend.
+_SIGNED_OUT: Final = frozenset((HTTPStatus.UNAUTHORIZED, HTTPStatus.FOUND))
 _SIGN_IN_PAGE: Final = "/sign_in"
 _ASK_LATER: Final = frozenset((Reason.GROUPS_UNKNOWN, Reason.RATE_LIMITED))
 #: Faults that may be gone when the page is requested again.
@@ -162,6 +164,10 @@ class Refusals:
             # To the tool's first page: what takes a form need not be a page.
             url = f"{self._sites.origin(context.host)}{self._prefix}{self._entry}?rd=/"
             return self.answers.problem(context, reason, retry_url=url, headers=_CHALLENGE)
+        return self._unauthorized(context, reason)
+
+    def _unauthorized(self, context: RequestContext, reason: Reason) -> web.Response:
+        """Return the response to a program without a valid session."""
         detail = {"sign_in": f"{self._sites.origin(context.host)}{self._prefix}/sign_in"}
         answer = self.answers.problem_json(context, reason, detail, _CHALLENGE)
         # 401 for every reason, because signing in helps.
@@ -202,11 +208,18 @@ class Refusals:
     def challenged(
         self, context: RequestContext, answer: web.Response, rules: Sequence[Rule]
     ) -> web.Response:
-        """Add a challenge for a password to a refusal by `rules`, if a password may help."""
-        if answer.status == HTTPStatus.UNAUTHORIZED and asks_for_password(
+        """Add a challenge for a password to a refusal by `rules`, if a password may help.
+
+        It takes the place of a redirect to the sign-in: some programs prefer HTML, as Java's
+        HttpURLConnection does, or could not use the page.
+        """
+        if answer.status not in _SIGNED_OUT or not asks_for_password(
             context.method, context.head.fields, rules
         ):
-            answer.headers["WWW-Authenticate"] = BASIC
+            return answer
+        if answer.status == HTTPStatus.FOUND:
+            answer = self._unauthorized(context, context.reason)
+        answer.headers["WWW-Authenticate"] = BASIC
         return answer
 
     def locked(

@@ -195,6 +195,25 @@ async def test_a_program_is_asked_for_a_password_where_a_token_gets_in(gate: Run
     assert bearer.value("WWW-Authenticate").startswith("Bearer ")
 
 
+@pytest.mark.parametrize(
+    ("agent", "accept"),
+    [
+        ("Java/17.0.15", "text/html, image/gif, image/jpeg, */*; q=0.2"),
+        ("uv/0.13.9", "application/vnd.pypi.simple.v1+json, text/html;q=0.01"),
+        ("FreshRSS/1.24", "text/html"),
+    ],
+)
+async def test_a_program_that_takes_pages_is_asked_too(
+    gate: RunningGate, agent: str, accept: str
+) -> None:
+    """A redirect to the sign-in would lead it nowhere; a browser for text is redirected."""
+    response = await get(gate, User_Agent=agent, Accept=accept)
+    assert (response.status, response.values("WWW-Authenticate")) == (401, [CHALLENGE])
+    assert response.value("Content-Type").startswith("application/json")
+    for browser in ("w3m/0.5.3", "Lynx/2.9.0 libwww-FM/2.14", "Mozilla/5.0 (X11)", "ELinks/0.13"):
+        assert (await get(gate, User_Agent=browser, Accept="text/html")).status == 302
+
+
 MOZILLA: Final = (
     "Mozilla/5.0 (Linux) mirall/3.15.3 (Nextcloud)",
     "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Thunderbird/140.1.0",
