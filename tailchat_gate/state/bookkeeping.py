@@ -48,6 +48,7 @@ class Batches:
 
     def __init__(self, write: Callable[[Sequence[Record]], Awaitable[None]]) -> None:
         self._write = write
+        self._current: _Batch | None = None
         self._next: _Batch | None = None
         self._writing: asyncio.Task[None] | None = None
 
@@ -62,6 +63,12 @@ class Batches:
         # A caller that stops waiting must not cancel the write for the others.
         return asyncio.shield(batch.done)
 
+    def unwritten(self) -> list[Record]:
+        """Return the records that are being written, and those that wait for that."""
+        return [
+            record for batch in (self._current, self._next) if batch for record in batch.records
+        ]
+
     async def written(self) -> None:
         """Wait until every batch has been written."""
         while self._writing is not None and not self._writing.done():
@@ -69,10 +76,12 @@ class Batches:
 
     async def _write_all(self) -> None:
         while self._next is not None:
-            batch, self._next = self._next, None
+            self._current = batch = self._next
+            self._next = None
             try:
                 await self._write(batch.records)
             finally:
+                self._current = None
                 batch.done.set_result(None)
 
 
@@ -287,6 +296,15 @@ class DatabaseStore(ABC):
     def written(self) -> Awaitable[None]:
         """Wait for the writes in progress."""
         return self._batches.written()
+
+    def _hand_out_all(self, records: Iterable[Record], *, doubtful: bool) -> None:
+        """Give the followers all records of the database, then those that it does not have yet.
+
+        A follower forgets what a database lacks; a lock or a sign-out whose write is under way must
+        stay in force.
+        """
+        self._followers.hand_out(records, complete=True, doubtful=doubtful)
+        self._followers.hand_out(self._batches.unwritten(), complete=False, doubtful=True)
 
     async def _look(self) -> None:
         while True:

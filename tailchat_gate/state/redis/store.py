@@ -79,7 +79,7 @@ class RedisStore(DatabaseStore):
                 raise StoreError(str(fault)) from None
         if read.lost:
             self._health.happened(FaultKind.DAMAGED, _DAMAGED)
-        self._followers.hand_out(_records(read), complete=True, doubtful=bool(read.lost))
+        self._hand_out_all(_records(read), doubtful=bool(read.lost))
 
     async def close(self) -> None:
         """Stop following, and write what is left."""

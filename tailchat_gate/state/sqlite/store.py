@@ -255,11 +255,11 @@ class SqliteStore(DatabaseStore):
         self._health.clear(FaultKind.UNREADABLE)
         if read is not None:
             self._upkeep.uncopied = True
-            self._followers.hand_out(
-                [record for _, record in read.rows],
-                complete=read.complete,
-                doubtful=bool(read.lost),
-            )
+            records, doubtful = [record for _, record in read.rows], bool(read.lost)
+            if read.complete:
+                self._hand_out_all(records, doubtful=doubtful)
+            else:
+                self._followers.hand_out(records, complete=False, doubtful=doubtful)
         return True
 
     async def _catch_up(self, now: float) -> None:
@@ -316,7 +316,7 @@ class SqliteStore(DatabaseStore):
     def _take_in(self, loaded: StoredState) -> None:
         for fault, problem in loaded.faults.items():
             self._health.report(fault, problem)
-        self._followers.hand_out(loaded.records, complete=True, doubtful=loaded.doubtful)
+        self._hand_out_all(loaded.records, doubtful=loaded.doubtful)
 
     async def _run(self, work: Callable[[], _T], operation: Operation = Operation.UPKEEP) -> _T:
         with self._health.timed(operation):

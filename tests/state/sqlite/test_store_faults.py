@@ -283,6 +283,23 @@ async def test_two_processes_lose_their_file(tmp_path: Path) -> None:
         assert await keys_on_disk(tmp_path) == {"a", "b", "c"}
 
 
+async def test_a_change_that_waits_is_not_forgotten_with_the_file(tmp_path: Path) -> None:
+    """The look that finds another file hands out its content; a write under way is not in it."""
+    async with running(tmp_path) as process:
+        await process.put("a")
+        await until((tmp_path / f"{NAME}.copy").exists)
+        async with process.store._using:
+            putting = asyncio.create_task(process.put("b"))
+            await asyncio.sleep(0)
+            await asyncio.to_thread((tmp_path / f"{NAME}.copy").rename, tmp_path / NAME)
+            await process.store._look_once(0.0)
+            assert "replaced" in process.counted
+            assert process.keys == {"a", "b"}
+        await putting
+
+        assert await keys_on_disk(tmp_path) == {"a", "b"}
+
+
 async def test_an_older_file_is_put_back(tmp_path: Path) -> None:
     """A backup that is restored under the gate is read, and gets what it lacks."""
     async with running(tmp_path) as process:
