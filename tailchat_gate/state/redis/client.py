@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 #: Seconds that a call may take, with connecting and one retry, while a request waits for it.
 CALL_SECONDS: Final = 1.0
-#: The same for commands, where no request waits.
+#: The same for commands and at a start, where no request waits.
 COMMAND_SECONDS: Final = 5.0
 #: The first words of error answers of a server that cannot be written now.
 _UNWRITABLE: Final = ("MISCONF", "NOREPLICAS")

@@ -11,7 +11,7 @@ from tailchat_gate.state.bookkeeping import (
     Operation,
     StoreFault,
 )
-from tailchat_gate.state.redis.client import CALL_SECONDS, RedisClient
+from tailchat_gate.state.redis.client import CALL_SECONDS, COMMAND_SECONDS, RedisClient
 from tailchat_gate.state.redis.database import RedisDatabase, RowsRead
 from tailchat_gate.state.redis.own_reservations import OwnReservation, OwnReservations
 from tailchat_gate.state.redis.servers import RedisPlace
@@ -54,6 +54,7 @@ class RedisStore(DatabaseStore):
     ) -> None:
         super().__init__(health)
         self._place = place
+        self._patience = patience
         self._client = RedisClient(place, patience=patience)
         self._database = RedisDatabase(self._client, clock, self._followers.kinds)
         self._own = OwnReservations(clock)
@@ -73,13 +74,28 @@ class RedisStore(DatabaseStore):
         await asyncio.to_thread(self._client.connect)
         async with self._using:
             try:
-                read = await self._database.read_all()
+                read = await self._read_at_start()
             except StoreFault as fault:
                 await self._client.close()
                 raise StoreError(str(fault)) from None
         if read.lost:
             self._health.happened(FaultKind.DAMAGED, _DAMAGED)
         self._hand_out_all(_records(read), doubtful=bool(read.lost))
+
+    async def _read_at_start(self) -> RowsRead:
+        """Read everything; no request waits yet, so a server that is slow is asked again.
+
+        Raises StoreFault.
+        """
+        loop = asyncio.get_running_loop()
+        end = loop.time() + COMMAND_SECONDS
+        while True:
+            began = loop.time()
+            try:
+                return await self._database.read_all()
+            except StoreFault:
+                if loop.time() - began < self._patience or loop.time() >= end:
+                    raise
 
     async def close(self) -> None:
         """Stop following, and write what is left."""

@@ -421,6 +421,16 @@ async def test_a_frozen_server_costs_one_call_a_second() -> None:
             assert await there.reserve("199") is ReservationStatus.TAKEN
 
 
+async def test_a_server_that_is_slow_at_the_start_is_asked_again() -> None:
+    """No request waits then; without an answer the gate would not start at all."""
+    async with redis_server() as server:
+        server.freeze()
+        asyncio.get_running_loop().call_later(1.0, server.thaw)
+        async with gate(server, patience=0.3) as here:
+            await here.put("a")
+            assert not here.store.faults
+
+
 async def test_a_reservation_that_was_made_without_an_answer_is_its_own() -> None:
     """A key that was reserved although its answer was late is settled under the same nonce."""
     async with redis_server() as server, gate(server, patience=0.3) as here:
