@@ -144,6 +144,7 @@ local DROPPED = {
     "x-https",
     "https",
     "x-arr-ssl",
+    "x-outside-url",
     "proxy",
     "x-sendfile*",
     "x-accel-*",

@@ -22,6 +22,9 @@ class Told(NamedTuple):
 
 def is_meant(value: bytes) -> bool:
     """Tell whether a value holds what somebody meant as a token of the gate."""
+    words = bytes(octet if octet in _TOKEN else 0x20 for octet in value).split()
+    if any(len(word) == _TOKEN_LENGTH and word.startswith(_PREFIX) for word in words):
+        return True
     lower = value.lower()
     place = lower.find(_SCHEME)
     while place >= 0:

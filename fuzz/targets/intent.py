@@ -33,22 +33,29 @@ def check(data: bytes) -> None:
     elif found is Intent.CALL and method in {"GET", "HEAD"} and "x-requested-with" not in names:
         assert "sec-fetch-mode" in names or not wants_html(headers)
     accept = headers.get("ACCEPT", "")
-    assert wants_html({"Accept": accept}) == _names_html(accept[:1024])
+    assert wants_html({"Accept": accept}) == _prefers_html(accept[:1024])
 
 
-def _names_html(accept: str) -> bool:
-    """Tell whether an element is an HTML type that is not refused with a weight of zero."""
+def _prefers_html(accept: str) -> bool:
+    """Tell whether no named type weighs more than the HTML types, which weigh something."""
+    weights: dict[bool, list[int]] = {True: [0], False: [0]}
     for element in accept.split(","):
         kind, *parameters = [part.strip() for part in element.split(";")]
-        weights = [
-            value.strip()
-            for name, mark, value in (p.partition("=") for p in parameters)
-            if name.strip().lower() == "q"
-        ]
-        refused = bool(weights) and weights[0] in {"0", "0.", "0.0", "0.00", "0.000"}
-        if kind.lower() in _HTML and not refused:
-            return True
-    return False
+        is_html = kind.lower() in _HTML
+        if is_html or "*" not in kind:
+            weights[is_html].append(_thousandths(parameters))
+    return max(weights[True]) > 0 and max(weights[True]) >= max(weights[False])
+
+
+def _thousandths(parameters: list[str]) -> int:
+    """Return the weight among the parameters of a type, a thousand for none that is in order."""
+    for name, _, value in (parameter.partition("=") for parameter in parameters):
+        if name.strip().lower() == "q":
+            whole, dot, rest = value.strip().partition(".")
+            digits = len(rest) <= 3 and set(rest) <= set("0123456789" if whole == "0" else "0")
+            if whole in {"0", "1"} and digits and (dot or not rest):
+                return 1000 if whole == "1" else int((rest + "000")[:3])
+    return 1000
 
 
 TARGET = Target(
@@ -61,6 +68,8 @@ TARGET = Target(
         b"POST\nAccept: text/html\r\n",
         b"GET\nAccept: text/html;q=0, application/xhtml+xml ; Q=0.5\r\nUpgrade: x\r\n",
         b"GET\nX-Requested-With: XMLHttpRequest\r\nAccept: text/html\r\n",
+        b"GET\nAccept: application/json, text/html;q=0.01\r\n",
+        b"GET\nAccept: text/html;q=0.5;q=1, image/*, text/plain;q=0.500\r\n",
     ),
     words=(
         *(b"Accept: ", b"text/html", b"application/xhtml+xml", b"*/*", b";q=0", b";Q=0.5", b", "),

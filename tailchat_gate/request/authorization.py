@@ -37,16 +37,21 @@ PREFIX: Final = "tg_"
 #: The field of the gate's own for a token, in lower case.
 TOKEN_FIELD: Final = b"x-tailchat-token"
 _START: Final = PREFIX.encode("ascii")
-_TOKEN: Final = _START + f"[{BASE64URL}]+".encode("ascii")
-#: Wider than the grammar, because a malformed token of the gate must not reach a tool either.
-_MEANT: Final = re.compile(rb"(?i:\bbearer)[ \t\"':=]*" + _START)
+_OCTETS: Final = BASE64URL.encode("ascii")
+_TOKEN: Final = rb"%b[%b]+" % (_START, _OCTETS)
+#: Wider than the grammar, because a malformed token of the gate must not reach a tool either, nor a
+#: whole one of another scheme or none, as cargo sends it.
+_MEANT: Final = re.compile(
+    rb"(?i:\bbearer)[ \t\"':=]*%b|(?<![%b])%b[%b]{43}(?![%b])"
+    % (_START, _OCTETS, _START, _OCTETS, _OCTETS)
+)
 _PRESENTED: Final = re.compile(rb"(?i:bearer) +(" + _TOKEN + rb")")
 _BASIC: Final = re.compile(rb"(?i:\bbasic)[ \t\"':,=]*+([A-Za-z0-9+/_-]++)")
 _PRESENTED_BASIC: Final = re.compile(rb"(?i:basic) +([A-Za-z0-9+/]+={0,2})")
 _TOKEN_ALONE: Final = re.compile(_TOKEN)
 #: A token as the user name, as git servers accept theirs. It must be whole, since a tool's user may
 #: have a name with the same start.
-_AS_USER: Final = re.compile(_START + f"[{BASE64URL}]{{43}}".encode("ascii"))
+_AS_USER: Final = re.compile(rb"%b[%b]{43}" % (_START, _OCTETS))
 #: Characters that may have been copied with a token.
 _AROUND: Final = b" \t\"'"
 _URL_SAFE: Final = bytes.maketrans(b"-_", b"+/")
@@ -110,8 +115,9 @@ def read_token(authorization: Sequence[bytes], own: Sequence[bytes]) -> Presente
 def read_bearer(values: Sequence[bytes]) -> bytes | None:
     """Return the gate's token in Authorization with the scheme Bearer, b"" if it is malformed.
 
-    Returns None for any other credentials, which are the tool's business. Does not check whether
-    the token is valid. Raises RefusedError for a token beside another Authorization field.
+    A whole token of another scheme counts as malformed. Returns None for any other credentials,
+    which are the tool's business. Does not check whether the token is valid. Raises RefusedError
+    for a token beside another Authorization field.
     """
     if not any(map(_MEANT.search, values)):
         return None

@@ -177,7 +177,7 @@ FAULTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "frames": lambda patch: patch.setattr(websocket_frames, "_MASK_SIZE", 0),
     "host": lambda patch: patch.setattr(HostPatterns, "get", _by_ending),
     "id_token": lambda patch: patch.setattr(id_token, "_unique", dict),
-    "intent": lambda patch: patch.setattr(intent, "_refused", lambda _: False),
+    "intent": lambda patch: patch.setattr(intent, "_quality", lambda _: 1.0),
     "language": lambda patch: patch.setattr(language, "_elements", lambda field: field.split(",")),
     "lock_line": lambda patch: patch.setattr(records, "Unlock", SignedOut),
     "methods": lambda patch: patch.setattr(

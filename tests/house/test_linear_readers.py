@@ -101,6 +101,7 @@ PATTERNS: Final = {
     "request.authorization:_PRESENTED": "fullmatch",
     "request.authorization:_PRESENTED_BASIC": "fullmatch",
     "request.authorization:_TOKEN_ALONE": "fullmatch",
+    "request.intent:_QUALITY": "fullmatch",
     "request.body:_SIZE": "fullmatch",
     "request.claims:_FINAL": "match",
     "request.claims:_IF_PART": "match",

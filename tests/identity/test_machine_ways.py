@@ -162,6 +162,30 @@ async def test_two_tokens_are_refused(gate: RunningGate, upstream: RawUpstream) 
     assert upstream.requests == []
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        TOKEN,
+        f"token {TOKEN}",
+        f"ApiKey {TOKEN}",
+        f'Digest username="ci", response="{TOKEN}"',
+        f"AWS4-HMAC-SHA256 Credential={TOKEN}/x",
+        f"Basic ci:{TOKEN}",
+        f'Bearer token="{TOKEN}"',
+    ],
+)
+async def test_a_whole_token_of_another_scheme_stays_here(
+    gate: RunningGate, upstream: RawUpstream, value: str
+) -> None:
+    """Cargo sends it so; not even the tool of a public route, or of a person, gets to see it."""
+    for target in ("/", "/open"):
+        refused = await get(gate, target, Authorization=value, Cookie=gate.cookie())
+        assert (refused.status, b"token-unknown" in refused.body) == (401, True)
+    assert upstream.requests == []
+    for other in (value.replace(TOKEN, TOKEN[:-1]), value.replace(TOKEN, f"x{TOKEN}")):
+        assert (await get(gate, Authorization=other, Cookie=gate.cookie())).status == 200
+
+
 async def test_other_passwords_are_the_tools(gate: RunningGate, upstream: RawUpstream) -> None:
     """Basic credentials without a token pass with their bytes, and open nothing here."""
     for value in (
