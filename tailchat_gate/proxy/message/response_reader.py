@@ -82,6 +82,14 @@ class ResponseReader:
         self._chunks: ChunkedBody | None = None
         self.started = self.head_done = self.complete = self.switched = False
 
+    # Not part of `_fields`: mypy would take `_chunks` for None to the end of it, although `_note`
+    # sets it, and the compiled form would drop the check for both framings.
+    def _reset_framing(self) -> None:
+        self._options = _NO_OPTIONS
+        self._length: int | None = None
+        self._switches_to: bytes | None = None
+        self._chunks = None
+
     def forget(self) -> None:
         """Drop the reference to the request whose response was read."""
         self._expected = None
@@ -186,10 +194,7 @@ class ResponseReader:
 
         `raw_lines` are those of a head. A plain line only costs a lookup in `map`.
         """
-        self._options = _NO_OPTIONS
-        self._length: int | None = None
-        self._switches_to: bytes | None = None
-        self._chunks = None
+        self._reset_framing()
         known, at = self._known, 0
         passed = list(map(self._plain.get, raw_lines))
         passed[0] = status_line
