@@ -59,7 +59,8 @@ class SessionRecord(NamedTuple):
         The session stores `tokens`; None if nothing will need them.
         """
         record = cls(
-            sid=secrets.token_urlsafe(16),
+            # The commands take it as an argument, which must not begin like an option.
+            sid=secrets.token_urlsafe(16).replace("-", "_"),
             sub=profile.sub,
             nickname=profile.nickname,
             discriminator=profile.discriminator,

@@ -84,6 +84,13 @@ def test_begin() -> None:
     assert RECORD.signed_in_at == RECORD.seen_at == int(START)
 
 
+def test_the_name_of_a_session_is_no_option_of_a_command() -> None:
+    """One that begins with a dash could not be given to `tailchat-gate sessions end`."""
+    begun = (SessionRecord.begin(ALICE, now=START, login="") for _ in range(2000))
+
+    assert not any(record.sid.startswith("-") for record in begun)
+
+
 @given(nickname=st.text(st.characters(codec="utf-8")), at=st.integers(0, 2**40))
 def test_record_survives_bytes(nickname: str, at: int) -> None:
     """A record comes back from its bytes unchanged, whatever the nickname is."""
