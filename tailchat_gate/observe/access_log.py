@@ -42,10 +42,8 @@ def original_request(context: RequestContext) -> str:
 def _upstream_times(context: RequestContext) -> str:
     """Return the members with the times of the upstream, "" without any."""
     connect = f'"connect_ms":{_connect(context)},' if context.connect_seconds else ""
-    if not context.first_byte_at:
-        return connect
-    began = context.upstream_at or context.started
-    return f'{connect}"first_byte_ms":{(context.first_byte_at - began) * 1000:.2f},'
+    first = f'"first_byte_ms":{_first_byte(context)},' if context.first_byte_at else ""
+    return connect + first
 
 
 def _connect(context: RequestContext) -> str:

@@ -39,11 +39,11 @@ TOKEN_FIELD: Final = b"x-tailchat-token"
 _START: Final = PREFIX.encode("ascii")
 _OCTETS: Final = BASE64URL.encode("ascii")
 _TOKEN: Final = rb"%b[%b]+" % (_START, _OCTETS)
+_WHOLE: Final = rb"%b[%b]{43}" % (_START, _OCTETS)
 #: Wider than the grammar, because a malformed token of the gate must not reach a tool either, nor a
 #: whole one of another scheme or none, as cargo sends it.
 _MEANT: Final = re.compile(
-    rb"(?i:\bbearer)[ \t\"':=]*%b|(?<![%b])%b[%b]{43}(?![%b])"
-    % (_START, _OCTETS, _START, _OCTETS, _OCTETS)
+    rb"(?i:\bbearer)[ \t\"':=]*%b|(?<![%b])%b(?![%b])" % (_START, _OCTETS, _WHOLE, _OCTETS)
 )
 _PRESENTED: Final = re.compile(rb"(?i:bearer) +(" + _TOKEN + rb")")
 _BASIC: Final = re.compile(rb"(?i:\bbasic)[ \t\"':,=]*+([A-Za-z0-9+/_-]++)")
@@ -51,7 +51,7 @@ _PRESENTED_BASIC: Final = re.compile(rb"(?i:basic) +([A-Za-z0-9+/]+={0,2})")
 _TOKEN_ALONE: Final = re.compile(_TOKEN)
 #: A token as the user name, as git servers accept theirs. It must be whole, since a tool's user may
 #: have a name with the same start.
-_AS_USER: Final = re.compile(rb"%b[%b]{43}" % (_START, _OCTETS))
+_AS_USER: Final = re.compile(_WHOLE)
 #: Characters that may have been copied with a token.
 _AROUND: Final = b" \t\"'"
 _URL_SAFE: Final = bytes.maketrans(b"-_", b"+/")

@@ -10,4 +10,5 @@ def test_a_process_that_starts_after_the_close_is_killed() -> None:
     run = DoctorRun(None, lambda: 0.0)
     run.close()
 
+    # A process that would outlast the time limit of this test.
     assert run._output([sys.executable, "-c", "import time; time.sleep(60)"]) == b""
