@@ -81,6 +81,10 @@ ROUTING_FIELDS: Final = frozenset((b"content-length", b"host", b"transfer-encodi
 # RFC 9112 section 2.2: a line ends with CRLF. A CR at the very end may be half of one.
 BARE_LINE_END_OCTETS: Final = rb"(?<!\r)\n|\r(?!\n|\Z)"
 
+# RFC 9110 section 12.4.2
+#     qvalue = ( "0" [ "." *3DIGIT ] ) / ( "1" [ "." *3"0" ] )
+QVALUE: Final = r"(?:0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)"
+
 # RFC 9110 section 15: a final status, which a route may have the gate answer with.
 OWN_STATUS: Final = "[2-5][0-9]{2}"
 

@@ -11,6 +11,8 @@ from importlib.resources import files
 from types import MappingProxyType
 from typing import Final
 
+from tailchat_gate.syntax import QVALUE
+
 #: The language for visitors whose languages the pages do not have.
 ENGLISH: Final = "en"
 _ENDING: Final = ".toml"
@@ -37,9 +39,9 @@ MAX_LENGTH: Final = 256
 # RFC 9110 sections 12.4.2 (weight) and 12.5.4, RFC 4647 section 2.1 (language-range). "*" alone
 # names no language, so lookup skips it (RFC 4647 section 3.4).
 _RANGE: Final = re.compile(
-    r"""
-    [ \t]* (?P<range> [a-z]{1,8} (?: - [a-z0-9]{1,8} )* ) [ \t]*
-    (?: ; [ \t]* q= (?P<weight> 0 (?: \. [0-9]{0,3} )? | 1 (?: \. 0{0,3} )? ) [ \t]* )?
+    rf"""
+    [ \t]* (?P<range> [a-z]{{1,8}} (?: - [a-z0-9]{{1,8}} )* ) [ \t]*
+    (?: ; [ \t]* q= (?P<weight> {QVALUE} ) [ \t]* )?
     """,
     re.VERBOSE | re.IGNORECASE | re.ASCII,
 )

@@ -13,7 +13,7 @@ from typing import Final
 
 from tailchat_gate.request.fields import FieldSection
 from tailchat_gate.request.target import query_pairs
-from tailchat_gate.syntax import HOST_PREFIX, LANGUAGE_COOKIE, READ_METHODS
+from tailchat_gate.syntax import HOST_PREFIX, LANGUAGE_COOKIE, QVALUE, READ_METHODS
 
 #: The most bytes that are searched.
 _MOST: Final = 65_536
@@ -43,7 +43,7 @@ _WEBDAV: Final = frozenset(
     )
 )
 _HTML: Final = frozenset(("text/html", "application/xhtml+xml"))
-_QUALITY: Final = re.compile(r"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?")
+_QUALITY: Final = re.compile(QVALUE)
 
 #: Fields by which browsers say that they prefetch or prerender a page.
 _LOOKS_AHEAD: Final = ("Sec-Purpose", "Purpose", "X-Purpose", "X-Moz")

@@ -43,7 +43,7 @@ ONLY: Mapping[str, frozenset[str]] = {
     "demo": frozenset(("config", "syntax")),
     "request": frozenset(("bounded", "reasons", "syntax")),
     "config": frozenset(("pages", "request", "syntax")),
-    "pages": frozenset(),
+    "pages": frozenset(("syntax",)),
     "reasons": frozenset(),
     PACKAGE: frozenset(),
     "state": frozenset(("bounded", "config", "observe", "syntax")),

@@ -59,7 +59,10 @@ def _characters(brackets: str) -> frozenset[str]:
 
 @cache
 def normal(pattern: str) -> str:
-    """Return a pattern in one spelling: classes by what they match, groups and repeats alike."""
+    """Return a pattern in one spelling: classes by what they match, groups and repeats alike.
+
+    White space is dropped, because a verbose pattern may have it anywhere.
+    """
     names: dict[frozenset[str], str] = {}
 
     def named(match: re.Match[str]) -> str:
@@ -69,7 +72,8 @@ def normal(pattern: str) -> str:
     text = _CLASS.sub(named, pattern)
     text = re.sub(r"\(\?[aimsx]+\)", "", text)
     text = re.sub(r"(?<!\\)\((?!\?)", "(?:", text)
-    return re.sub(r"(?<=[*+?}])\+", "", text).replace(r"\Z", "$")
+    text = re.sub(r"(?<=[*+?}])\+", "", text).replace(r"\Z", "$")
+    return re.sub(r"\s+", "", text)
 
 
 def _text(value: str | bytes) -> str:
@@ -222,6 +226,7 @@ def test_no_list_of_words_is_written_in_two_modules() -> None:
         (r're.compile(b"0*([0-9]{1,15})")', second_rules),
         (r'{"pattern": "^[0-9]{1,5}$|^[A-Z][A-Z0-9_-]{0,31}$"}', second_rules),
         (r'matching("sha256:[a-f0-9]{64}")', second_rules),
+        (r're.compile("q= ( 0 (\\. [0-9]{0,3} )? | 1 (\\. 0{0,3} )? )", re.X)', second_rules),
     ],
 )
 def test_a_second_spelling_is_found(source: str, finds: Callable[[ast.AST], list[str]]) -> None:
