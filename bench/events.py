@@ -40,7 +40,7 @@ from tailchat_gate.demo.users import User
 #: Seconds before each event, and how long what is stopped stays away.
 QUIET = 3.0
 AWAY = 3.0
-#: Seconds between an answer and the next request of whoever reads; whoever writes waits longer.
+#: Seconds between an answer and the next request of a reader; a writer waits longer.
 PAUSE = 0.002
 #: In which a request may fail that was in a process that was killed, and why no gate can help it.
 KILLS = frozenset(("worker killed", "gate killed", "backend killed"))
@@ -559,7 +559,7 @@ def _judge_logs(at: Scene, chosen: Sequence[str]) -> None:
 async def run(chosen: Sequence[str], quiet: float, count: int, pause: float) -> Scene:
     """Let the chosen events happen to so many gates, with `quiet` seconds before each.
 
-    `pause`: seconds between the requests of whoever reads.
+    `pause`: seconds between the requests of a reader.
     """
     with tempfile.TemporaryDirectory(prefix="gate-events-") as name:
         async with scene(Path(name), count) as at:

@@ -37,7 +37,7 @@ _LOCKED = 1000
 
 
 class Stage:
-    """All peers of a run; whoever is asked for twice is started once.
+    """All peers of a run; one that is asked for twice is started once.
 
     `load`: how many connections a load has. `threads`: how many a peer works with, 0 as it comes.
     `oauth2_proxy`: its binary, where there is one.

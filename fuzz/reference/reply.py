@@ -1,4 +1,4 @@
-"""Replies (RFC 9112 sections 4 to 7): all that answers one request, whoever sends it."""
+"""Replies (RFC 9112 sections 4 to 7): all that answers one request, from a tool or the gate."""
 
 from dataclasses import dataclass, field
 

@@ -113,7 +113,7 @@ def folded(name: bytes) -> bytes:
 
 
 def is_the_gates(name: bytes) -> bool:
-    """Tell whether a field of this name is never passed on by itself, whoever sends it."""
+    """Tell whether a field of this name is never passed on by itself."""
     seen = folded(name)
     if seen in _OWN or not _PLAIN.issuperset(name):
         return True

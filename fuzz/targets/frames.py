@@ -58,7 +58,7 @@ def _check_stops(pieces: list[bytes], ends: list[int]) -> None:
 
 
 def _check_finish(data: bytes, pieces: list[bytes], count: int, closes_at: int) -> None:
-    """The frame under way passes, one close frame behind it unless one has passed, no more."""
+    """The frame under way passes, then one close frame unless one has passed, then nothing."""
     tracker = FrameTracker()
     for piece in pieces[:count]:
         tracker.feed(piece)

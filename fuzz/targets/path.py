@@ -1,4 +1,4 @@
-"""Paths: whatever a server makes of one, whoever gets through may have that too."""
+"""Paths: a visitor who gets through may have whatever a server makes of the path."""
 
 from collections.abc import Mapping
 

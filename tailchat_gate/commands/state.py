@@ -166,7 +166,7 @@ def with_store(place: Place, work: Callable[[OpenedStore], Awaitable[T]]) -> T:
 
 
 async def _with_store(place: Place, work: Callable[[OpenedStore], Awaitable[T]]) -> T:
-    store = shared_store(place, time.time, Health(tell=_warn), patience=COMMAND_SECONDS)
+    store = shared_store(place, time.time, Health(tell=_warn), timeout=COMMAND_SECONDS)
     revocation = RevocationState(time.time)
     Revocations(revocation, store, Metrics(), time.time)
     grants, members, sessions = (

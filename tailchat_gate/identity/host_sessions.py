@@ -9,7 +9,7 @@ from aiohttp_session import AbstractStorage, Session, SessionData
 
 from tailchat_gate.bounded import BoundedCache
 from tailchat_gate.identity.authenticator import Authenticator, SessionCache
-from tailchat_gate.identity.rechecker import PatientRechecks
+from tailchat_gate.identity.rechecker import AwaitableRechecks
 from tailchat_gate.identity.revocation.state import RevocationState
 from tailchat_gate.identity.seal import KeyRing
 from tailchat_gate.identity.sessions.cookie_fields import CookieNames, CookieReader
@@ -110,7 +110,7 @@ class HostSession(SealedSessionStorage):
         cookie: SessionCookie,
         reader: CookieReader,
         revocation: RevocationState,
-        rechecker: PatientRechecks,
+        rechecker: AwaitableRechecks,
         opened: SessionCache,
         vault: SessionVault | None = None,
     ) -> None:
@@ -212,7 +212,7 @@ class HostSessions:
         lifetimes: Lifetimes,
         clock: Callable[[], float],
         revocation: RevocationState,
-        rechecker: PatientRechecks,
+        rechecker: AwaitableRechecks,
         vault: SessionVault | None = None,
     ) -> None:
         if vault is not None and not vault.holds_sessions:

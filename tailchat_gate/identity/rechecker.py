@@ -55,7 +55,7 @@ _TRY_LATER: Final = RecheckRefused(_RECHECK_FAILED, math.ceil(RETRY_SECONDS))
 _SIGN_IN_AGAIN: Final = RecheckRefused(_RECHECK_FAILED)
 
 
-class PatientRechecks(Rechecks, Protocol):
+class AwaitableRechecks(Rechecks, Protocol):
     """Rechecks for which a request can wait."""
 
     def settled(self, record: SessionRecord) -> "asyncio.Future[None]":
@@ -68,7 +68,7 @@ class PatientRechecks(Rechecks, Protocol):
 class Rechecker:
     """Asks Tailchat about sessions, and applies the answers.
 
-    `terms`: how often, and what an outage does. `patience`: the most seconds a request
+    `terms`: how often, and what an outage does. `timeout`: the most seconds a request
     waits for an answer.
     `end(record)` ends a session that Tailchat no longer confirms. `sign_ins` holds what is known,
     also across reloads; `tokens` refreshes tokens. `observe(outcome)` is called after every
@@ -83,7 +83,7 @@ class Rechecker:
         sign_ins: SignIns,
         tokens: RefreshTokens,
         end: Callable[[SessionRecord], None],
-        patience: float,
+        timeout: float,
         clock: Callable[[], float],
         observe: Callable[[str], None],
         audit: Audit,
@@ -95,7 +95,7 @@ class Rechecker:
         self._tokens = tokens
         self.vault: Final = tokens.vault
         self._end_session = end
-        self._patience = patience
+        self._timeout = timeout
         self.clock: Final = clock
         self._observe = observe
         self._audit = audit
@@ -143,7 +143,7 @@ class Rechecker:
         """
         pending = self._sign_ins.pending.get(record.sid)
         if pending is not None:
-            return pending.settled(self._patience, self.clock)
+            return pending.settled(self._timeout, self.clock)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         done.set_result(None)
         return done

@@ -40,7 +40,7 @@ class PendingRecheck:
     that a request waits for its turn, so no further request waits.
     """
 
-    __slots__ = ("_clock", "_patience", "_settled", "_timer", "is_overdue", "sign_in", "task")
+    __slots__ = ("_clock", "_settled", "_timeout", "_timer", "is_overdue", "sign_in", "task")
 
     def __init__(self, sign_in: SignIn) -> None:
         self.sign_in: Final = sign_in
@@ -49,15 +49,15 @@ class PendingRecheck:
         self._settled: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
-    def settled(self, patience: float, clock: Callable[[], float]) -> "asyncio.Future[None]":
+    def settled(self, timeout: float, clock: Callable[[], float]) -> "asyncio.Future[None]":
         """Return a future that is done with the answer, or when it takes too long.
 
-        Once the question was sent, `patience` seconds without an answer are a failure at the Unix
+        Once the question was sent, `timeout` seconds without an answer are a failure at the Unix
         second of `clock`. TURN_SECONDS in the queue are none: they say nothing about Tailchat.
         """
         if self._settled is None or self._settled.done():
             self._settled = asyncio.get_running_loop().create_future()
-            self._patience, self._clock = patience, clock
+            self._timeout, self._clock = timeout, clock
             self._limit()
         return self._settled
 
@@ -77,7 +77,7 @@ class PendingRecheck:
     def _limit(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        seconds = TURN_SECONDS if self.task is None else self._patience
+        seconds = TURN_SECONDS if self.task is None else self._timeout
         self._timer = asyncio.get_running_loop().call_later(seconds, self._give_up)
 
     def _give_up(self) -> None:

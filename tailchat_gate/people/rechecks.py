@@ -6,7 +6,7 @@ from typing import Final
 from tailchat_gate.bounded import BoundedCache
 from tailchat_gate.identity.oauth.responses import Profile
 from tailchat_gate.identity.recheck import RecheckRefused, RecheckResult
-from tailchat_gate.identity.rechecker import PatientRechecks, Rechecker
+from tailchat_gate.identity.rechecker import AwaitableRechecks, Rechecker
 from tailchat_gate.identity.sessions.record import SessionRecord
 from tailchat_gate.identity.sessions.stored import SEEN_SECONDS, SessionVault
 from tailchat_gate.identity.sessions.ticket import Ticket
@@ -33,7 +33,7 @@ class TicketRechecks:
     503, because a new sign-in would lead to the same state.
     """
 
-    def __init__(self, inner: PatientRechecks, vault: SessionVault, store: Store) -> None:
+    def __init__(self, inner: AwaitableRechecks, vault: SessionVault, store: Store) -> None:
         self.inner: Final = inner
         self._vault = vault
         self._store = store

@@ -11,7 +11,7 @@ from tailchat_gate.config.model import Settings
 from tailchat_gate.gate import Gate
 from tailchat_gate.identity.oauth.client import TailchatClient
 from tailchat_gate.identity.oauth.sign_in_watch import SignInWatch
-from tailchat_gate.identity.rechecker import PatientRechecks
+from tailchat_gate.identity.rechecker import AwaitableRechecks
 from tailchat_gate.people.groups.watch import GroupTerms
 from tailchat_gate.people.panel import Notices, Panel
 from tailchat_gate.people.registration import RegistrationCheck
@@ -120,7 +120,7 @@ class Remainder:
 
     tunnels: Collection[object]
     route_names: frozenset[str]
-    rechecker: PatientRechecks
+    rechecker: AwaitableRechecks
     tailchat: TailchatClient
     people: PeopleWatch
 

@@ -44,12 +44,12 @@ def unusable(state: State, error: StoreError) -> tuple[str, str]:
 
 
 def shared_store(
-    place: Place, clock: Callable[[], float], health: Health, *, patience: float = CALL_SECONDS
+    place: Place, clock: Callable[[], float], health: Health, *, timeout: float = CALL_SECONDS
 ) -> SqliteStore | RedisStore:
     """Return the store of a place; it is not open yet.
 
-    `patience`: how many seconds a server may take for one call.
+    `timeout`: how many seconds a server may take for one call.
     """
     if isinstance(place, RedisPlace):
-        return RedisStore(place, clock, health, patience=patience)
+        return RedisStore(place, clock, health, timeout=timeout)
     return SqliteStore(place, clock, health)

@@ -12,28 +12,28 @@ LOOK_SECONDS: Final = 0.25
 class SharedKeys(NamedTuple):
     """The single-use keys of one kind, at most `room` of them.
 
-    `patience`: the seconds after which a process that has reserved a key, and stored no outcome,
+    `timeout`: the seconds after which a process that has reserved a key, and stored no outcome,
     is given up. `clock` returns Unix seconds.
     """
 
     store: Store
     kind: str
     room: int
-    patience: float
+    timeout: float
     clock: Callable[[], float]
 
     async def reserve(self, key: str, until: float) -> Reservation:
         """Reserve a key as `Store.reserve` does; if it is TAKEN, wait for its outcome.
 
-        The wait ends `patience` seconds after the other process reserved the key, and in any case
+        The wait ends `timeout` seconds after the other process reserved the key, and in any case
         after as many seconds here: the clock of the other process may be ahead.
         """
         reservation = await self._reserve(key, until)
         # A number of tries, because somebody may set the clock.
-        for _ in range(int(self.patience / LOOK_SECONDS)):
+        for _ in range(int(self.timeout / LOOK_SECONDS)):
             if reservation.status is not ReservationStatus.TAKEN or reservation.outcome is not None:
                 break
-            if self.clock() - reservation.reserved_at >= self.patience:
+            if self.clock() - reservation.reserved_at >= self.timeout:
                 break
             await asyncio.sleep(LOOK_SECONDS)
             reservation = await self.store.find_reservation(self.kind, key)

@@ -144,7 +144,7 @@ async def test_a_tool_cannot_take_a_sign_in_by_a_worker(
 
 @in_browser
 async def test_a_worker_from_before_is_ended(browser: Browser, stage: Stage) -> None:
-    """One that was registered without the gate takes no more sign-ins once the gate was asked."""
+    """One that was registered without the gate takes no further sign-in once the gate was asked."""
     context = await browser.new_context()
     tab = await context.new_page()
     async with served(stage.tool.app(), stage.tool_app_port):

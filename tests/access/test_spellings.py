@@ -280,7 +280,7 @@ def asked_plainly(choices: Choices) -> Asked:
     )
 
 
-def _whoever_may(table: Table, name: str, method: str, reading: str, asker: Asker) -> bool:
+def _may_enter(table: Table, name: str, method: str, reading: str, asker: Asker) -> bool:
     """Tell whether the row that a tool would take a request for lets somebody in."""
     rows, denied = table
     row = taking(around(rows, name, reading), method)
@@ -300,7 +300,7 @@ def test_no_spelling_gets_past_a_stricter_rule(request: Asked) -> None:
     taken = {read(method, named): read for read in METHOD_READERS}
     readings = {server(path): server for server in SERVERS}
     for (found, read), (reading, server) in product(taken.items(), readings.items()):
-        assert _whoever_may(table, name, found, reading, asker), (server, read, reading)
+        assert _may_enter(table, name, found, reading, asker), (server, read, reading)
 
 
 @given(chosen(asked, 24))
@@ -323,7 +323,7 @@ def test_a_plain_path_is_for_exactly_whom_its_row_lets_in(request: Asked) -> Non
     plain, host, method, table, asker = request
     name = host.lower().partition(":")[0].removesuffix(".")
 
-    wanted = _whoever_may(table, name, method, plain, asker)
+    wanted = _may_enter(table, name, method, plain, asker)
 
     assert may(MADE[table], plain, asker, method=method, host=host) == wanted
 

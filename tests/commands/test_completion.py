@@ -20,7 +20,7 @@ from terminals import all_of
 
 BASH = shutil.which("bash") or "/bin/bash"
 #: Seconds for a shell to say something; only a fault takes so long.
-PATIENCE = 60
+TIMEOUT = 60
 ID, OTHER = "660000000000000000000001", "660000000000000000000002"
 CONFIG = f"""
 [server]
@@ -238,7 +238,7 @@ def test_zsh_completes(folder: Path) -> None:
         os.close(its)
         try:
             shown = all_of(ours)
-            process.wait(PATIENCE)
+            process.wait(TIMEOUT)
         finally:
             process.kill()
             os.close(ours)

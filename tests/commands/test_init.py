@@ -25,7 +25,7 @@ TOOL = ("--tool", "http://127.0.0.1:3000")
 #: The addresses that are asked for, and no host of the tool.
 TYPED = ("https://chat.example.com", "https://gate.example.com", "http://127.0.0.1:3000", "")
 #: Seconds for a question to appear; only a fault takes so long.
-PATIENCE = 30
+TIMEOUT = 30
 
 
 def _init(folder: Path, *arguments: str, typed: Sequence[str] = ()) -> Result:
@@ -49,11 +49,11 @@ def _on_terminal(folder: Path, typed: Iterable[str]) -> tuple[int, str]:
         shown, lines = b"", iter(typed)
         try:
             with suppress(OSError):  # the end of the terminal
-                while select.select([ours], [], [], PATIENCE)[0]:
+                while select.select([ours], [], [], TIMEOUT)[0]:
                     shown += os.read(ours, 4096)
                     if shown.endswith(b": "):
                         os.write(ours, next(lines).encode())
-            process.wait(PATIENCE)
+            process.wait(TIMEOUT)
         finally:
             process.kill()
             os.close(ours)

@@ -555,7 +555,7 @@ def test_people_who_are_listed_in_vain_are_told(
     ],
 )
 def test_tools_on_the_gates_own_host_are_told(smallest: Path, routes: str, told: str) -> None:
-    """What shares the origin of the gate's pages is named to whoever checks the file."""
+    """What shares the origin of the gate's pages is named when the file is checked."""
     settings = good(smallest, ROUTE=f"[{routes}]").settings
 
     found = "".join(beside_the_gate(settings))

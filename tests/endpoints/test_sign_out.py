@@ -368,7 +368,7 @@ async def test_two_sign_ins_in_one_browser_are_one_to_sign_out_of(scene: Story) 
 async def test_a_session_of_somebody_else_gives_no_name(scene: Story, clock: Clock) -> None:
     """A session planted before the login shares nothing with the new one, no form's token either.
 
-    Whoever planted it could else sign its finder out from another site.
+    Otherwise the person who planted it could sign its finder out from another site.
     """
     planted = SessionRecord.begin(BOB, now=START, login="l")
     async with scene.visitor() as visitor:

@@ -278,7 +278,7 @@ async def test_a_callback_that_is_not_right_has_a_page(
 
 
 async def test_a_refused_callback_leaves_no_code_in_the_address(scene: Story) -> None:
-    """Whoever can read the address of a refused login finds neither its code nor its state."""
+    """The address of a refused login holds neither its code nor its state."""
     async with scene.visitor() as attacker:
         callback = await until_callback(attacker, scene)
     async with scene.visitor() as victim:
@@ -514,7 +514,7 @@ async def test_only_a_page_navigation_is_redirected(
 
 
 async def test_a_form_without_a_session_gets_a_page(scene: Story) -> None:
-    """Whoever sent it reads that it has not arrived, in their language, and can sign in."""
+    """The sender reads, in their language, that it has not arrived, and can sign in."""
     headers = {**NAVIGATION, "Accept-Language": "zh-CN"}
     async with scene.visitor() as visitor:
         page = await visitor.open(scene.url + "/x", method="POST", headers=headers, follow=False)

@@ -1,6 +1,7 @@
 """The code has one word for each thing, and it is that of the standards."""
 
 import ast
+import re
 import tokenize
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,6 +43,7 @@ REPLACED: Final = {
     "Opened": "SessionCache",
     "PageServer": "AiohttpBridge",
     "Passage": "ForwardRequest",
+    "PatientRechecks": "AwaitableRechecks",
     "Peers": "ClientConnectionLimits",
     "PeopleLooks": "PeopleRechecks",
     "ProcessInside": "SingleProcess",
@@ -81,12 +83,16 @@ REPLACED: Final = {
     "lock_place": "state_location",
     "marks_of": "file_states",
     "passage": "forward_request",
+    "patience": "timeout",
     "read_arrival": "read_handoff_target",
     "standing": "revocation",
     "traffic": "upstream_pools",
     "visit": "context",
     "who_am_i": "redirect_to_userinfo",
 }
+
+#: Words that make a reader stop, in code and docs.
+_UNPLAIN: Final = re.compile(r"\b(?:who(?:m|so)?ever|stands? by|of a kind that)\b", re.IGNORECASE)
 
 
 def names(path: Path) -> Iterator[str]:
@@ -120,3 +126,19 @@ def test_no_two_classes_have_one_name() -> None:
                     found.setdefault(node.name, []).append(module)
 
     assert {name: modules for name, modules in found.items() if len(modules) > 1} == {}
+
+
+def test_no_sentence_has_to_be_read_twice() -> None:
+    """No code and no page of the docs has a word whose sentence is hard to follow."""
+    root = ROOT.parent
+    code = [
+        path
+        for folder in ("tailchat_gate", "tests", "bench", "fuzz", "docs")
+        for path in (root / folder).rglob("*")
+        if path.suffix in {".py", ".md"} and path != Path(__file__)
+    ]
+
+    def check(path: Path) -> None:
+        assert _UNPLAIN.findall(path.read_text(encoding="utf-8")) == []
+
+    check_each([*code, *root.glob("*.md")], check)

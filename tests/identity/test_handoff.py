@@ -229,7 +229,7 @@ async def _sign_out_at(gate: RunningGate, host: str) -> Response:
 async def test_signing_out_on_a_tools_host_ends_the_public_session_too(
     two_hosts: RunningGate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One click ends both: the tool's host passes on to the public one, which asks no more."""
+    """One click ends both: the tool's host passes on to the public one, which asks nothing."""
     monkeypatch.setattr("gatekit.SessionRecord.begin", _with_one_sid(SessionRecord.begin))
     out = await _sign_out_at(two_hosts, WIKI)
     assert _deletes_session(out)

@@ -119,7 +119,7 @@ def test_a_token_beside_another_authorization_is_refused(other: bytes, place: in
 
 
 def test_a_known_token_is_a_machine(clock: Clock) -> None:
-    """Whoever presents it is the machine of that name, the same one each time."""
+    """A client that presents it is the machine of that name, the same one each time."""
     tokens = known(clock, expires="2027-06-01", routes=["wiki"])
     machine = tokens.machine_of(bearer(SECRET))
 

@@ -578,7 +578,7 @@ async def test_forward_auth_judges_machines(start_gate: Start, clock: Clock) -> 
             if status != 202:
                 assert reason.encode() in response.body
             if reason in {"token-elsewhere", "token-expired"}:
-                # Named to whoever has the token, so that it can be told to an admin.
+                # Named to the owner of the token, who can tell an admin.
                 assert name.encode() in response.body
 
 
@@ -657,7 +657,7 @@ async def test_a_machine_where_nothing_is(start_gate: Start, clock: Clock) -> No
 async def test_without_tokens_in_the_configuration(
     gate: RunningGate, upstream: RawUpstream
 ) -> None:
-    """When the last token was taken out, whoever still sends it is told, and no tool gets it."""
+    """After the last token was taken out, who still sends it is told, and no tool gets it."""
     response = await ask(
         gate.port, request_bytes("/", Authorization=bearer("ci"), Cookie=gate.cookie())
     )

@@ -152,8 +152,8 @@ async def test_a_tailchat_that_hangs_holds_nobody_for_long(
     """A request waits for an answer for so long and no longer; then the setting decides."""
     scene = await start_rechecks(outage=outage)
     person = await sign_in(scene)
-    assert rechecker_of(scene.gate)._patience == 10.0
-    rechecker_of(scene.gate)._patience = 0.05
+    assert rechecker_of(scene.gate)._timeout == 10.0
+    rechecker_of(scene.gate)._timeout = 0.05
     hang = scene.tailchat.faults.me = Hang()
     scene.clock.now += HOUR
     for _ in range(3):
@@ -328,7 +328,7 @@ async def test_waiting_for_ones_turn_is_no_outage(
     monkeypatch.setattr(rechecker, "AT_ONCE", 1)
     scene = await start_rechecks(outage="sign-in", tailchat={"timeout": "8s"})
     people = [await sign_in(scene, user) for user in (HOSHINO, BOB)]
-    monkeypatch.setattr(rechecker_of(scene.gate), "_patience", 1.5)
+    monkeypatch.setattr(rechecker_of(scene.gate), "_timeout", 1.5)
     hang = scene.tailchat.faults.me = Hang()
     scene.clock.now += 2 * INTERVAL
     first = asyncio.create_task(people[0].get())

@@ -51,7 +51,7 @@ class Room:
     sign_ins: SignIns = field(default_factory=SignIns)
     ended: list[SessionRecord] = field(default_factory=list)
     outcomes: list[str] = field(default_factory=list)
-    patience: float = 5.0
+    timeout: float = 5.0
 
     def rechecker(self) -> Rechecker:
         """Return a rechecker, one of several over the same knowledge."""
@@ -61,7 +61,7 @@ class Room:
             sign_ins=self.sign_ins,
             tokens=refresh_tokens(self.client, self.clock),
             end=self.ended.append,
-            patience=self.patience,
+            timeout=self.timeout,
             clock=self.clock,
             observe=self.outcomes.append,
             audit=Audit(self.clock),
@@ -219,9 +219,9 @@ async def test_nobody_waits_for_what_is_not_asked(room: Room) -> None:
     assert room.rechecker().settled(signed_in()).done()
 
 
-async def test_patience_begins_anew_for_whoever_comes_later(room: Room, clock: Clock) -> None:
+async def test_the_timeout_begins_anew_for_each_later_request(room: Room, clock: Clock) -> None:
     """Who gave up on a question does not make the next one give up at once."""
-    room.patience = 0.05
+    room.timeout = 0.05
     hang = Hang()
     room.says(hang)
     rechecker, record = room.rechecker(), signed_in()
@@ -273,7 +273,7 @@ async def test_the_wait_for_an_answer_begins_when_the_question_is_sent(
 ) -> None:
     """A request whose question gets its turn waits for the answer as long as any, and no longer."""
     monkeypatch.setattr(module, "AT_ONCE", 1)
-    room.patience = 0.05
+    room.timeout = 0.05
     hang = Hang()
     room.says(hang)
     rechecker = room.rechecker()

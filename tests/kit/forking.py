@@ -41,7 +41,7 @@ _SUBREAPER: Final = 36
 #: The socket of this process's own fork server, if this process was forked with one.
 _forks_already: Final[list[socket.socket]] = []
 #: How many seconds a start may take on a busy machine.
-_PATIENCE: Final = 60
+_TIMEOUT: Final = 60
 
 
 class _Forks:
@@ -58,7 +58,7 @@ class _Forks:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             for end in (ours, theirs):
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * MOST)
-            ours.settimeout(_PATIENCE)
+            ours.settimeout(_TIMEOUT)
             process = subprocess.Popen(
                 [sys.executable, "-W", "error", str(_SERVER)],
                 stdin=theirs.fileno(),
@@ -102,7 +102,7 @@ def _subreaper() -> Iterator[None]:
 
 def _await_child(pid: int) -> None:
     """Wait until a process is a child of this one."""
-    end = time.monotonic() + _PATIENCE
+    end = time.monotonic() + _TIMEOUT
     while time.monotonic() < end:
         with suppress(ChildProcessError):
             os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -211,7 +211,7 @@ def forked() -> Iterator[None]:
 
 def fork_from(asked: socket.socket) -> None:
     """Fork processes of the gate from the server at the other end of `asked`, from now on."""
-    asked.settimeout(_PATIENCE)
+    asked.settimeout(_TIMEOUT)
     start = _start_by(_Forks(ExitStack(), asked))
     _forks_already.append(asked)
     subprocess.Popen._execute_child = start  # type: ignore[attr-defined]

@@ -107,7 +107,7 @@ def unasked() -> Rechecker:
         sign_ins=SignIns(),
         tokens=refresh_tokens(client, Clock()),
         end=lambda _: None,
-        patience=1.0,
+        timeout=1.0,
         clock=Clock(),
         observe=lambda _: None,
         audit=Audit(Clock()),

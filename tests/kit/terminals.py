@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Final
 
 #: Seconds without a byte after which a terminal is read no further.
-PATIENCE: Final = 60.0
+TIMEOUT: Final = 60.0
 
 
 def all_of(terminal: int) -> bytes:
@@ -16,6 +16,6 @@ def all_of(terminal: int) -> bytes:
     """
     shown = b""
     with suppress(OSError):  # the end of the terminal
-        while select.select([terminal], [], [], PATIENCE)[0]:
+        while select.select([terminal], [], [], TIMEOUT)[0]:
             shown += os.read(terminal, 65_536)
     return shown

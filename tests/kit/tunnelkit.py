@@ -47,7 +47,7 @@ class Tunnel:
 def open_sockets() -> set[int]:
     """Return the inode numbers of this process's sockets."""
     found = set()
-    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - no more of it is needed
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - only the names are needed
         try:
             # Not readlink: the hook that finds blocking calls would examine each of hundreds.
             one = os.fstat(int(name))

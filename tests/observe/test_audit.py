@@ -76,7 +76,7 @@ async def admin(gate: RunningGate, path: str) -> Any:  # noqa: ANN401 - JSON
         return await answer.json()
 
 
-async def test_whoever_leaves_at_once_signed_out_all_the_same(
+async def test_a_client_that_leaves_at_once_is_signed_out_all_the_same(
     start_gate: Start,
     upstream: RawUpstream,
     tmp_path: Path,

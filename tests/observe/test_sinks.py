@@ -1,4 +1,4 @@
-"""Logs whose file hangs, is full or goes away: they cost lines, which are counted, and no more."""
+"""Logs whose file hangs, is full or goes away: only lines are lost, and they are counted."""
 
 import asyncio
 import json

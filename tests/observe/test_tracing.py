@@ -77,7 +77,7 @@ async def test_a_websocket_has_the_trace_too(start_gate: Start, upstream: RawUps
 
 
 async def test_a_trailer_names_no_trace(start_gate: Start, upstream: RawUpstream) -> None:
-    """What comes behind a body is dropped, whoever sends it."""
+    """A traceparent behind a body is dropped."""
     gate = await start_gate(upstream.url, server=EDGE, route=PUBLIC)
     chunked = request_bytes("/", method="PUT", **{"Transfer-Encoding": "chunked"})
     end = f"0\r\nX-Kept: 1\r\ntraceparent: {GOOD}\r\ntracestate: a=1\r\n\r\n".encode()

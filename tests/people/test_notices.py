@@ -71,7 +71,7 @@ async def scene(tmp_path: Path, clock: Clock) -> AsyncIterator[Story]:
 
 
 async def test_a_lock_is_told_in_the_panel(scene: Story, tmp_path: Path) -> None:
-    """Whoever set it, by which process; its message is for the person alone."""
+    """Any process may have set it. Its message is for the person alone."""
     lock = Lock("sub:660000000000000000000001", int(scene.clock()), None, "a private word")
     await asyncio.to_thread(StoredEntries(tmp_path, scene.clock).append, (lock,))
     await until(lambda: bool(scene.tailchat.messages.sent))

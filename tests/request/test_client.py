@@ -173,7 +173,7 @@ def test_scheme(sent: str, scheme: str) -> None:
 
 
 def test_long_chain_is_cut() -> None:
-    """Of a thousand trusted hops only the nearest are walked, and no more is sent on."""
+    """Of a thousand trusted hops only the nearest are read, and only those are sent on."""
     chain = ", ".join(f"10.0.{index // 250}.{index % 250}" for index in range(1000))
     client = make(*PRIVATE).forwarded(PEER, chain, "")
 

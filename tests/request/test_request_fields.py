@@ -195,7 +195,7 @@ async def test_a_tool_is_told_the_prefix_that_was_stripped(
 async def test_a_tool_is_told_the_address_on_request(
     start_gate: Start, upstream: RawUpstream, signed_in: bool
 ) -> None:
-    """X-Real-IP and a template with {client} hold the visitor's address, whoever it is."""
+    """X-Real-IP and a template with {client} hold the address of each visitor."""
     headers = {"X-Client": "ip={client}", "X-Own": "{sub}"}
     gate = await start_gate(
         upstream.url,

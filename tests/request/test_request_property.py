@@ -321,7 +321,7 @@ def check_arrival(ends: Ends, pieces: list[bytes], data: bytes) -> None:
 
 
 def check_no_doubt(ends: Ends, pieces: list[bytes], data: bytes) -> None:
-    """Send what may be no request; what arrives is what a plain reader reads, and no more."""
+    """Send what may be no request; what arrives is exactly what a plain reader reads."""
     sent, wrong = reference.stream(data, LIMITS)
     whole = [one for one in sent if one.complete]
     to_end = bool(wrong or (whole and not reference.stays(whole[-1])))

@@ -85,7 +85,7 @@ def _is_shared(gate: RunningGate) -> bool:
 
 
 async def test_a_limit_holds_over_two_gates(upstream: RawUpstream, tmp_path: Path) -> None:
-    """What passed at one gate counts at the other; together no more pass than at one."""
+    """What passed at one gate counts at the other; together they let pass as many as one."""
     async with redis_server() as server, _two_gates(server, upstream, tmp_path, "4/day") as gates:
         first, second = gates
         passed = [(await _get(first)).status for _ in range(3)]
@@ -137,7 +137,7 @@ async def test_without_redis_each_gate_counts_for_itself(
 
 @asynccontextmanager
 async def _store(server: RedisServer) -> AsyncIterator[RedisStore]:
-    store = RedisStore(server.place, time.time, Health(), patience=40)
+    store = RedisStore(server.place, time.time, Health(), timeout=40)
     await store.open()
     try:
         yield store

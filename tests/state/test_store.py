@@ -54,7 +54,7 @@ async def store(
             made = SqliteStore(tmp_path, clock, Health())
         elif request.param == "redis":
             server = await stack.enter_async_context(redis_server())
-            made = RedisStore(server.place, clock, Health(), patience=40)
+            made = RedisStore(server.place, clock, Health(), timeout=40)
         made.follow(Notes())
         await made.open()
         made.start()
@@ -89,7 +89,7 @@ async def test_many_at_once_are_granted_one_key_once(store: Store) -> None:
     assert reservations.count(ReservationStatus.TAKEN) == 49
 
 
-async def test_an_outcome_is_returned_to_whoever_repeats(store: Store) -> None:
+async def test_an_outcome_is_returned_to_a_repeated_call(store: Store) -> None:
     """What became of a key is returned with the next reservation of it, and by looking it up."""
     await _reserve(store, "a")
     await store.settle("login", "a", Outcome(b"sealed", START + 60))
@@ -142,7 +142,7 @@ async def test_a_write_is_durable_when_it_is_done(tmp_path: Path) -> None:
 
 
 async def test_a_write_that_nobody_waits_for_is_made(tmp_path: Path) -> None:
-    """Whoever stops waiting for a write stops nothing."""
+    """A caller that stops waiting for a write does not stop the write."""
     async with running(tmp_path) as process:
         writing = asyncio.create_task(process.put("a"))
         await asyncio.sleep(0)

@@ -22,7 +22,7 @@ from fuzz.reference.syntax import Pairs, elements
 LANES: Final = 24
 LIMITS: Final = bounds_of(make_settings())
 #: So that a conversation that waits for nothing ends soon.
-_PATIENCE: Final = (
+_TIMEOUTS: Final = (
     "client_header_timeout 1s; client_body_timeout 1s;\n"
     "keepalive_timeout 200ms; lingering_timeout 300ms; lingering_time 300ms;\n"
 )
@@ -134,7 +134,7 @@ def _nginx(directory: Path, ports: Mapping[int, int]) -> list[str]:
     (directory / "nginx.conf").write_text(
         f"daemon off; master_process off; worker_processes 1; pid {directory}/pid;\n"
         "error_log stderr crit;\nevents { worker_connections 1024; }\n"
-        f"http {{ access_log off;\n{temporary}{_PATIENCE}"
+        f"http {{ access_log off;\n{temporary}{_TIMEOUTS}"
         # As the gate does it: the visitor's Host, and one protocol on both sides.
         "proxy_http_version 1.1;\nproxy_set_header Host $http_host;\n"
         f"{servers}}}\n"

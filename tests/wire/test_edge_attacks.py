@@ -16,7 +16,7 @@ from tailchat_gate.request.field_names import fold
 
 pytestmark = in_front
 HOSHINO = user_named("hoshino")
-_PATIENCE = 10.0
+_TIMEOUT = 10.0
 
 #: Request lines and Host lines by which a proxy may find the tool and the gate another host.
 HOSTS = (
@@ -157,7 +157,7 @@ async def sent(front: Edge, line: str, host: str, fields: str = "") -> list[Rece
     async with RawClient.connect(front.port) as client:
         client.send(head.encode("latin-1"))
         try:
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(_TIMEOUT):
                 await client.response(to_head=line.startswith("HEAD"))
         except (ConnectionError, asyncio.IncompleteReadError):
             # Refused without a word.

@@ -11,7 +11,7 @@ from h2.connection import H2Connection
 from h2.events import ConnectionTerminated, ResponseReceived, StreamEnded, StreamReset
 
 pytestmark = in_front
-_PATIENCE = 10.0
+_TIMEOUT = 10.0
 WIKI, OTHER = "wiki.test", "other.test"
 
 Fields = Sequence[tuple[str, str]]
@@ -117,7 +117,7 @@ async def sent(front: Edge, fields: Fields) -> tuple[int, list[Received]]:
     client.send_headers(1, list(fields), end_stream=True)
     writer.write(client.data_to_send())
     try:
-        async with asyncio.timeout(_PATIENCE):
+        async with asyncio.timeout(_TIMEOUT):
             status = await _status(client, reader, writer)
     finally:
         writer.close()

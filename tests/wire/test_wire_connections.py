@@ -491,7 +491,7 @@ async def test_slow_heads_and_bodies_are_cut_off_wherever_they_stand(
     assert all(request.body == b"" for request in upstream.requests)
 
 
-async def test_whoever_goes_on_is_not_slow(start_gate: Start, upstream: RawUpstream) -> None:
+async def test_a_client_that_goes_on_is_not_slow(start_gate: Start, upstream: RawUpstream) -> None:
     """A body or a reply that comes byte by byte outlives the limit on silence (RFC 9110 15.5.9)."""
 
     async def answer(

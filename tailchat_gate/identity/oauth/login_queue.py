@@ -21,7 +21,7 @@ WAITING: Final = 2000
 #: The most of them from one client, which may be a whole office with one address.
 WAITING_OF_ONE: Final = 100
 #: Seconds that a login waits for its turn.
-PATIENCE: Final = 30.0
+WAITING_SECONDS: Final = 30.0
 #: Seconds after which a refused visitor may try again.
 RETRY_SECONDS: Final = 10
 
@@ -95,7 +95,7 @@ class LoginQueue:
             turn = asyncio.get_running_loop().create_future()
             line.append(turn)
             self._next()
-            await self._patiently(turn, site)
+            await self._take_turn(turn, site)
         finally:
             if not line and self._waiting.get(site) is line:
                 del self._waiting[site]
@@ -107,9 +107,9 @@ class LoginQueue:
             raise LoginBusy
         longest.pop().set_exception(LoginBusy())
 
-    async def _patiently(self, turn: "asyncio.Future[None]", site: str) -> None:
+    async def _take_turn(self, turn: "asyncio.Future[None]", site: str) -> None:
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(WAITING_SECONDS):
                 await turn
         except BaseException as error:
             if turn.done() and not turn.cancelled() and turn.exception() is None:

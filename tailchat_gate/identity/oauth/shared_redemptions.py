@@ -12,7 +12,7 @@ from tailchat_gate.state.store import Outcome, ReservationStatus, Store
 from tailchat_gate.state.waiting import SharedKeys
 
 #: Seconds to wait for another process that is redeeming the same login.
-PATIENCE: Final = 10.0
+TIMEOUT_SECONDS: Final = 10.0
 
 T = TypeVar("T")
 
@@ -51,7 +51,7 @@ class SharedRedemptions:
     """Reserves logins in a store, under their own kind; `clock` gives Unix seconds."""
 
     def __init__(self, store: Store, kind: str, room: int, clock: Callable[[], float]) -> None:
-        self._logins = SharedKeys(store, kind, room, PATIENCE, clock)
+        self._logins = SharedKeys(store, kind, room, TIMEOUT_SECONDS, clock)
         #: Tasks that release reservations.
         self._releasing: set[asyncio.Task[None]] = set()
 

@@ -71,14 +71,14 @@ class HalfClosed:
 
     shutdown(SHUT_WR) and close() send the same FIN; they only differ when the gate sends bytes,
     which a closed TCP socket answers with a reset. A closed Unix socket is noticed at once. A
-    client to which nothing is sent counts as gone after `patience` seconds.
+    client to which nothing is sent counts as gone after `timeout` seconds.
     """
 
-    __slots__ = ("_broken", "_patience", "_until")
+    __slots__ = ("_broken", "_timeout", "_until")
 
-    def __init__(self, transport: asyncio.BaseTransport, now: float, patience: float) -> None:
-        self._patience: Final = patience
-        self._until = now + patience
+    def __init__(self, transport: asyncio.BaseTransport, now: float, timeout: float) -> None:
+        self._timeout: Final = timeout
+        self._until = now + timeout
         self._broken: Final = select.poll()
         # poll always reports POLLERR and POLLHUP, which a FIN alone does not cause. The event
         # loop does not report them for a socket that it no longer reads from.
@@ -86,7 +86,7 @@ class HalfClosed:
 
     def wait(self, now: float) -> None:
         """Restart the wait: bytes were sent, or another part of the work began."""
-        self._until = now + self._patience
+        self._until = now + self._timeout
 
     def has_left(self, now: float, *, quiet: bool) -> bool:
         """Whether the client counts as gone; `quiet`: nothing was sent since the last call."""

@@ -144,12 +144,12 @@ class ClientProtocol(ClientConnection):
 
         Bytes after a request under way would pause reading, so at EOF all bytes were read.
         """
-        patience = self._service.timeouts.half_closed
+        timeout = self._service.timeouts.half_closed
         whole = self._body is None and not self._unread
-        if self._active_request is None or not whole or not patience:
+        if self._active_request is None or not whole or not timeout:
             return False
         now = self._time()
-        self._half_closed = HalfClosed(transport, now, patience)
+        self._half_closed = HalfClosed(transport, now, timeout)
         # Makes every sweep check it.
         self._deadline = now
         return True
@@ -270,11 +270,11 @@ class ClientProtocol(ClientConnection):
         if body is not None:
             # The unread bytes may be the rest of an upload whose client waits for the response.
             return body.needs_more_than(unread_bytes(transport))
-        patience = self._service.timeouts.half_closed
+        timeout = self._service.timeouts.half_closed
         if self._held_end is None:
-            self._held_end = HalfClosed(transport, now, patience)
+            self._held_end = HalfClosed(transport, now, timeout)
         quiet = active_request.quiet() and not self.full
-        return not patience or self._held_end.has_left(now, quiet=quiet)
+        return not timeout or self._held_end.has_left(now, quiet=quiet)
 
     def _end_waiting(self, now: float) -> None:
         if self._kept and not self._awaits_room:

@@ -14,8 +14,9 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 FRESH_SECONDS: Final = 5.0
 #: How long a failure is used, so that not every request starts a lookup.
 FAILED_SECONDS: Final = 1.0
-#: How long a request waits for a lookup if an earlier answer can be used.
-PATIENCE_SECONDS: Final = 0.5
+#: How long a request waits for a lookup if an earlier answer can be used (RFC 8767 section 5, the
+#: client response timer).
+RESPONSE_SECONDS: Final = 0.5
 #: How long the last good answer is used while lookups fail or hang.
 LAST_GOOD_SECONDS: Final = 3600.0
 
@@ -46,7 +47,7 @@ class _Name:
         self.good: tuple[AddressInfo, ...] = ()
         self.good_at = self.tried_at = self.asked_at = self.pending_since = float("-inf")
         self.error: OSError = socket.gaierror(socket.EAI_AGAIN, "not looked up yet")
-        #: Whether the last lookup failed, or took longer than PATIENCE_SECONDS.
+        #: Whether the last lookup failed, or took longer than RESPONSE_SECONDS.
         self.failing = False
         self.pending: asyncio.Future[None] | None = None
 
@@ -109,12 +110,12 @@ class Names:
         return frozenset(info[4][0] for info in name.good)
 
     async def _wait(self, name: _Name, now: float) -> None:
-        """Wait for a lookup, at most PATIENCE_SECONDS if an earlier answer can be used."""
+        """Wait for a lookup, at most RESPONSE_SECONDS if an earlier answer can be used."""
         pending = self._look_up(name, now) if name.pending is None else name.pending
         if not name.is_usable(now):
             await asyncio.wait((pending,))
         elif not name.failing:
-            left = name.pending_since + PATIENCE_SECONDS - now
+            left = name.pending_since + RESPONSE_SECONDS - now
             await asyncio.wait((pending,), timeout=max(left, 0.0))
             if not pending.done():
                 name.failing = True

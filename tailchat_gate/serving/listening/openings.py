@@ -25,7 +25,7 @@ from tailchat_gate.request.proxy_header import (
 from tailchat_gate.serving.listening.tls import ServerTls
 
 #: Openings that have taken this long are ended when another connection needs room.
-PATIENCE_SECONDS: Final = 1.0
+SLOW_SECONDS: Final = 1.0
 #: The most that are ended at a time. Ending one at a time would let a few silent clients slow down
 #: all others, however many `limits.handshakes` allows.
 _MOST_AT_ONCE: Final = 32
@@ -156,7 +156,7 @@ class Openings:
     async def close(self) -> None:
         """Wait a moment for the connections that are being opened, and end the rest."""
         if self._open:
-            await asyncio.wait(tuple(self._open), timeout=PATIENCE_SECONDS)
+            await asyncio.wait(tuple(self._open), timeout=SLOW_SECONDS)
         for opening in self._open.values():
             opening.end()
         if self._open:
@@ -164,7 +164,7 @@ class Openings:
 
     def _slow(self) -> Iterator[_Opening]:
         """Yield the openings that take long and have not been ended, the oldest first."""
-        since = self._loop.time() - PATIENCE_SECONDS
+        since = self._loop.time() - SLOW_SECONDS
         for opening in self._open.values():
             if opening.since > since:
                 return

@@ -125,7 +125,7 @@ def _rechecker(
         sign_ins=process_state.tailchat.sign_ins,
         tokens=_refresh_tokens(settings, process_state, tailchat),
         end=partial(process_state.locks.revoke, lifetime=session.lifetime),
-        patience=settings.tailchat.timeout,
+        timeout=settings.tailchat.timeout,
         clock=process_state.clock,
         observe=process_state.metrics.recheck,
         audit=process_state.audit,

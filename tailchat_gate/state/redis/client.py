@@ -29,9 +29,9 @@ class RedisClient:
     A script may be run twice: those that change data recognise a repetition by a mark or a nonce.
     """
 
-    def __init__(self, place: RedisPlace, *, patience: float = CALL_SECONDS) -> None:
+    def __init__(self, place: RedisPlace, *, timeout: float = CALL_SECONDS) -> None:
         self._place = place
-        self._patience = patience
+        self._timeout = timeout
         self._servers: Servers | None = None
         #: The hashes by which the server knows the scripts.
         self._hashes: dict[str, str] = {}
@@ -39,7 +39,7 @@ class RedisClient:
     def connect(self) -> None:
         """Make the client, which connects with its first call. Raises StoreError."""
         try:
-            self._servers = servers(self._place, self._patience)
+            self._servers = servers(self._place, self._timeout)
         except ImportError:
             problem = (
                 f"{self._place}: the package redis is missing: "
@@ -78,7 +78,7 @@ class RedisClient:
         problem, is_refusal = "", False
         kind = FaultKind.UNREADABLE
         try:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(self._timeout):
                 try:
                     return await self._call(servers, script, words)
                 except exceptions.TimeoutError:
@@ -90,7 +90,7 @@ class RedisClient:
                 # The server closed the connection meanwhile, as when it restarts: try once more.
                 return await self._call(servers, script, words)
         except (TimeoutError, exceptions.TimeoutError):
-            problem = f"gives no answer within {self._patience:g} s"
+            problem = f"gives no answer within {self._timeout:g} s"
         except exceptions.ResponseError as refused:
             # For these two answers the library has classes, and removes the first word.
             by_class = isinstance(refused, exceptions.OutOfMemoryError | exceptions.ReadOnlyError)

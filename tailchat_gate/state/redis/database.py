@@ -307,7 +307,7 @@ async def evicts_at(place: RedisPlace) -> str:
 
 @asynccontextmanager
 async def _opened(place: RedisPlace) -> AsyncIterator[RedisDatabase]:
-    client = RedisClient(place, patience=COMMAND_SECONDS)
+    client = RedisClient(place, timeout=COMMAND_SECONDS)
     await asyncio.to_thread(client.connect)
     try:
         yield RedisDatabase(client, time.time, {})

@@ -64,20 +64,20 @@ class Servers(Protocol):
         """Close every connection."""
 
 
-def servers(place: RedisPlace, patience: float) -> Servers:
+def servers(place: RedisPlace, timeout: float) -> Servers:
     """Return the client for a place. Raises ImportError without redis-py."""
     address = place.address
     if address.service:
-        return _Sentinels(place, patience)
-    return _Cluster(place, patience) if address.hosts else _OneServer(place, patience)
+        return _Sentinels(place, timeout)
+    return _Cluster(place, timeout) if address.hosts else _OneServer(place, timeout)
 
 
 class _OneServer:
-    def __init__(self, place: RedisPlace, patience: float) -> None:
+    def __init__(self, place: RedisPlace, timeout: float) -> None:
         from redis.asyncio import Redis  # noqa: PLC0415 - only where the store is Redis
 
         address = place.address
-        common = {**_common(place, patience), "db": address.database}
+        common = {**_common(place, timeout), "db": address.database}
         if address.path:
             self._client: Redis = Redis(unix_socket_path=address.path, **common)
         else:
@@ -106,18 +106,18 @@ class _Sentinels:
     off from the new one still answers reads.
     """
 
-    def __init__(self, place: RedisPlace, patience: float) -> None:
+    def __init__(self, place: RedisPlace, timeout: float) -> None:
         from redis.asyncio.sentinel import Sentinel  # noqa: PLC0415 - only where it is needed
 
         address = place.address
         # All are asked in turn within half of the time, because some may be dead.
-        each = patience / 2 / len(address.hosts)
+        each = timeout / 2 / len(address.hosts)
         own = _credentials(address.sentinel_user, place.sentinel_password)
         common = {**_common(place, each), "credential_provider": own}
         self._sentinels = Sentinel(  # type: ignore[no-untyped-call] # redis has no types for it
             (),
             connection_class=connection_class(place.address, place.lookup, by_sentinels=True),
-            **{**_common(place, patience), "db": address.database, **_tls(address)},
+            **{**_common(place, timeout), "db": address.database, **_tls(address)},
         )
         self._sentinels.sentinels = [_redis(place, host, common) for host in address.hosts]
         self._client: Redis = self._sentinels.master_for(address.service)
@@ -158,12 +158,12 @@ class _Cluster:
     The library's own client for a Cluster is not used, because it leaks sockets after faults.
     """
 
-    def __init__(self, place: RedisPlace, patience: float) -> None:
+    def __init__(self, place: RedisPlace, timeout: float) -> None:
         self._place = place
         self._nodes = list(place.address.hosts)
-        self._common = _common(place, patience)
+        self._common = _common(place, timeout)
         # All nodes in the URL are asked in turn within half of the time, because some may be dead.
-        each = patience / 2 / len(self._nodes)
+        each = timeout / 2 / len(self._nodes)
         self._brief = {**self._common, "socket_timeout": each, "socket_connect_timeout": each}
         self._client: Redis | None = None
         self._old: list[Redis] = []
@@ -246,7 +246,7 @@ def _text(host: bytes | None) -> str:
     return "" if host is None or host == b"?" else host.decode()
 
 
-def _common(place: RedisPlace, patience: float) -> dict[str, Any]:
+def _common(place: RedisPlace, timeout: float) -> dict[str, Any]:
     from redis.asyncio.retry import Retry  # noqa: PLC0415 - only where the store is Redis
     from redis.backoff import NoBackoff  # noqa: PLC0415 - as above
 
@@ -254,8 +254,8 @@ def _common(place: RedisPlace, patience: float) -> dict[str, Any]:
         "credential_provider": _credentials(place.address.user, place.password),
         # The retries of the library would take 14 s in all when a server is frozen.
         "retry": Retry(NoBackoff(), 0),
-        "socket_timeout": patience,
-        "socket_connect_timeout": patience,
+        "socket_timeout": timeout,
+        "socket_connect_timeout": timeout,
         "max_connections": _CONNECTIONS,
         **_driver_info(),
     }

@@ -39,7 +39,7 @@ _T = TypeVar("_T")
 class RedisStore(DatabaseStore):
     """Stores state in one Redis or Valkey server; see Store.
 
-    `clock` gives Unix seconds; `patience` is how many seconds one call may take. The store looks
+    `clock` gives Unix seconds; `timeout` is how many seconds one call may take. The store looks
     for changes as often as with a file and does not use Redis's publish and subscribe: a subscriber
     does not notice a server that hangs, so it would have to look all the same.
     """
@@ -50,12 +50,12 @@ class RedisStore(DatabaseStore):
         clock: Callable[[], float],
         health: Health,
         *,
-        patience: float = CALL_SECONDS,
+        timeout: float = CALL_SECONDS,
     ) -> None:
         super().__init__(health)
         self._place = place
-        self._patience = patience
-        self._client = RedisClient(place, patience=patience)
+        self._timeout = timeout
+        self._client = RedisClient(place, timeout=timeout)
         self._database = RedisDatabase(self._client, clock, self._followers.kinds)
         self._own = OwnReservations(clock)
         #: Whether the last call failed, and no further one is made before `_retry_at`.
@@ -94,7 +94,7 @@ class RedisStore(DatabaseStore):
             try:
                 return await self._database.read_all()
             except StoreFault:
-                if loop.time() - began < self._patience or loop.time() >= end:
+                if loop.time() - began < self._timeout or loop.time() >= end:
                     raise
 
     async def close(self) -> None:

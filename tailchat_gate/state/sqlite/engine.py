@@ -163,7 +163,7 @@ class Engine:
         damaged.
         """
         try:
-            with alone(self.files, patience=0) as mine:
+            with alone(self.files, timeout=0) as mine:
                 if mine:
                     make_copy(self.files)
         except CopyError as error:

@@ -176,11 +176,11 @@ def problem_of(connection: sqlite3.Connection) -> str:
 
 
 @contextmanager
-def alone(files: Files, *, patience: float = BUSY_SECONDS) -> Iterator[bool]:
+def alone(files: Files, *, timeout: float = BUSY_SECONDS) -> Iterator[bool]:
     """Lock out other processes that replace files; yield False if one takes too long."""
     descriptor = os.open(files.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        yield _take(descriptor, time.monotonic() + patience)
+        yield _take(descriptor, time.monotonic() + timeout)
     finally:
         os.close(descriptor)
 

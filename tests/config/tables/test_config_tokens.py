@@ -216,7 +216,7 @@ def test_every_key_file_is_looked_at(tmp_path: Path, smallest: Path) -> None:
 
 
 def test_a_key_that_everybody_can_read_is_told(tmp_path: Path, smallest: Path) -> None:
-    """Whoever can read the key can sign as the gate."""
+    """A process that can read the key can sign as the gate."""
     path = write(tmp_path / "key.pem", pem(P256))
     assert good(smallest, ASSERTION__KEY_FILES=path).warnings == ()
 

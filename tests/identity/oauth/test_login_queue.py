@@ -246,7 +246,7 @@ async def test_who_gives_up_leaves_the_line(monkeypatch: pytest.MonkeyPatch) -> 
     async with _held(login_queue, *["one"] * (OF_ONE + 3)) as tasks:
         tasks[-1].cancel()
         await until(lambda: login_queue.waiting == 2)
-        monkeypatch.setattr(module, "PATIENCE", 0.01)
+        monkeypatch.setattr(module, "WAITING_SECONDS", 0.01)
         with pytest.raises(LoginBusy):
             async with login_queue.turn("one"):
                 pass
@@ -258,7 +258,7 @@ async def test_who_gives_up_leaves_the_line(monkeypatch: pytest.MonkeyPatch) -> 
 async def test_a_turn_that_is_given_and_given_up_at_once_goes_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Whoever is cancelled in the moment of its turn passes it on."""
+    """A login that is cancelled at the moment of its turn passes it on."""
     monkeypatch.setattr(module, "OF_ONE", 1)
     login_queue = LoginQueue()
     async with _held(login_queue, "one", "one", "one") as tasks:

@@ -131,8 +131,8 @@ async def test_other_outages_have_their_cause(answer: Any, cause: str) -> None: 
         answer = close
     async with RawUpstream(answer) as tailchat:
         # Only where nothing comes the wait has to end soon: a busy machine answers late.
-        patience = 0.3 if cause == "timeout" else 60.0
-        values = _values(await _asked(tailchat.url, timeout=patience))
+        timeout = 0.3 if cause == "timeout" else 60.0
+        values = _values(await _asked(tailchat.url, timeout=timeout))
 
     assert {key for key, count in values.items() if "faults" in key and count} == {
         f"gate_tailchat_faults {cause}"

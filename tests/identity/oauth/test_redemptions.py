@@ -269,7 +269,7 @@ async def test_made_up_codes_lock_nobody_out(clock: Clock) -> None:
 
 
 async def test_what_is_harmless_makes_room(clock: Clock) -> None:
-    """Whoever redeems one after the other pushes the oldest out, and never the next one."""
+    """A client that redeems one after the other pushes the oldest out, and never the next one."""
     states: Redemptions[str] = Redemptions(clock=clock, capacity=3, harmless=True)
     for number in range(50):
         assert await states.redeem_once(f"{number}", EXPIRES, Redemption("done")) == "done"

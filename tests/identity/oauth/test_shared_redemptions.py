@@ -118,7 +118,7 @@ async def test_another_process_waits_for_a_redemption_under_way(
 
 
 async def test_after_the_window_it_was_used(make: Make, clock: Clock) -> None:
-    """Later on another process knows that the state was used, and no more."""
+    """Later on another process knows that the state was used, and nothing else."""
     await _redeem(await make(), Redemption())
     clock.now += REPLAY_WINDOW + 1
 
@@ -131,7 +131,7 @@ async def test_a_process_that_was_killed_in_between(make: Make, clock: Clock) ->
     running = Redemption(at_once=False)
     first = asyncio.create_task(_redeem(await make(), running))
     await running.begun.wait()
-    clock.now += shared_redemptions.PATIENCE
+    clock.now += shared_redemptions.TIMEOUT_SECONDS
 
     with pytest.raises(AlreadyUsed):
         await _redeem(await make(), Redemption("never"))
@@ -160,7 +160,7 @@ async def test_a_process_whose_clock_is_ahead_is_not_waited_for_longer(
     with pytest.raises(AlreadyUsed):
         await _redeem(there, Redemption("never"))
 
-    assert looks == shared_redemptions.PATIENCE / waiting.LOOK_SECONDS
+    assert looks == shared_redemptions.TIMEOUT_SECONDS / waiting.LOOK_SECONDS
     running.finish.set()
     await first
 

@@ -109,7 +109,7 @@ def test_an_unlock_lifts_a_lock(revocation: RevocationState) -> None:
 
 
 def test_an_ended_session_is_over_and_no_other(revocation: RevocationState) -> None:
-    """Whoever has the id is out, whatever else the record says; the person's others are not."""
+    """A session with the id is over, whatever else its record says; the person's others are not."""
     revocation.apply(_ended(RECORD))
 
     assert revocation.check(RECORD) is Reason.SESSION_ENDED
@@ -143,7 +143,7 @@ def test_an_earlier_sign_out_takes_nothing_back(revocation: RevocationState) -> 
 
 
 def test_a_lock_is_told_before_an_ended_session(revocation: RevocationState) -> None:
-    """Whoever is locked out reads that, also where the session is over as well."""
+    """A person who is locked out reads that, even if the session is over as well."""
     revocation.apply(_ended(RECORD))
     revocation.apply(Lock(f"sub:{SUB}", NOW))
 
@@ -243,7 +243,7 @@ ENTRIES = st.one_of(
 
 @given(st.lists(ENTRIES, max_size=12))
 def test_the_shortest_history_means_the_same(history: list[Entry]) -> None:
-    """Whoever reads the shortened history judges every living session as before."""
+    """With the shortened history every living session is judged as before."""
     clock = Clock()
     revocation, again = RevocationState(clock), RevocationState(clock)
     for entry in history:

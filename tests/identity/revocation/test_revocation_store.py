@@ -139,7 +139,7 @@ async def test_what_one_process_ends_is_over_in_all(make: Make, path: Path) -> N
 
 
 async def test_what_tailchat_revoked_is_over_in_all(make: Make, path: Path) -> None:
-    """A session that Tailchat does not stand by is over at once, and elsewhere with its reason."""
+    """A session that Tailchat does not confirm is over at once, and elsewhere with its reason."""
     here, there = await make(), await make()
     here.store.revoke(RECORD, lifetime=600)
 
@@ -195,7 +195,7 @@ async def test_a_browser_that_leaves_does_not_stop_the_writing(make: Make, path:
 
 
 async def test_what_is_over_already_is_not_written_again(make: Make, path: Path) -> None:
-    """Whoever ends one session any number of times has it written, and counted, once."""
+    """A session that is ended any number of times is written, and counted, once."""
     process = await make()
     await asyncio.gather(
         *(process.store.end_session(RECORD, lifetime=600) for _ in range(50)),

@@ -484,7 +484,7 @@ async def test_a_renewed_session_still_ends_with_its_lifetime(
 async def test_a_renewal_is_on_the_answer_to_an_upgrade(
     start_gate: Start, upstream: RawUpstream, clock: Clock
 ) -> None:
-    """A 101 carries the renewed cookie, since a page that lives on a WebSocket asks no more."""
+    """A 101 carries the renewed cookie, since a page on a WebSocket sends no further request."""
     upstream.answer = (
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
     )

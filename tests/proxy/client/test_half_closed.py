@@ -1,4 +1,4 @@
-"""A client that sends no more behind its request gets its response; one that left does not."""
+"""A client that ends its side after its request gets its response; one that left does not."""
 
 import asyncio
 from collections.abc import Callable

@@ -34,7 +34,7 @@ async def _never(
 
 @pytest.fixture
 async def silent() -> AsyncIterator[RawUpstream]:
-    """Return a tool that takes a request's head, and no more."""
+    """Return a tool that reads a request's head, and nothing after it."""
     async with RawUpstream(_never) as found:
         yield found
 

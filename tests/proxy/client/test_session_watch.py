@@ -249,7 +249,7 @@ async def test_signing_out_ends_the_websockets_of_that_session_alone(
 async def test_what_a_revoked_session_has_under_way_ends(
     start: Start, upstream: RawUpstream, begun: bool
 ) -> None:
-    """A session that Tailchat does not stand by any more ends like one that was signed out."""
+    """A session that Tailchat no longer confirms ends like one that was signed out."""
     tool = Tool(STREAM + EVENT if begun else b"")
     upstream.answer = tool.answer
     gate = await start()

@@ -568,7 +568,7 @@ async def test_a_file_that_is_cut_short_never_looks_whole(
 async def test_a_half_closed_client_gets_its_answer(
     kept: RunningGate, upstream: RawUpstream
 ) -> None:
-    """A client that sends no more behind its body is answered, and one that ends in it is not."""
+    """A client that ends its side after its body is answered; one that ends within it is not."""
     for data, statuses in ((_whole(LARGE), [200]), (_head() + _chunk(LARGE), [])):
         async with RawClient.connect(kept.port) as client:
             client.send(data)

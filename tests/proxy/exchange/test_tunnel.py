@@ -357,7 +357,7 @@ async def test_an_upgrade_is_rewritten_as_any_request(
 async def test_a_switch_is_rewritten_as_any_reply(
     start_gate: Callable[..., Any], upstream: RawUpstream, clock: Clock
 ) -> None:
-    """A renewed session rides on the 101, and the tool can no more set it there than elsewhere."""
+    """A renewed session rides on the 101, and the tool cannot set it there, as nowhere else."""
     upstream.answer = (
         b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade, X-Hop\r\nUpgrade: WebSocket\r\n"
         b"X-Hop: 1\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"

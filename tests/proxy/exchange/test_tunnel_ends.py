@@ -27,7 +27,7 @@ Act = Callable[[RawClient, bytes], Coroutine[Any, Any, None]]
 TUS = {"Connection": "Upgrade", "Upgrade": "tus"}
 SWITCH_TO_TUS = b"HTTP/1.1 101 Go\r\nConnection: Upgrade\r\nUpgrade: tus\r\n\r\n"
 OVER = close_frame(3000, "the session is over")
-_PATIENCE = 30.0
+_TIMEOUT = 30.0
 #: Bytes that an end takes before anybody reads them, about a frame of a flood.
 _HELD = 2**16
 #: Seconds between the frames of a flood.
@@ -42,7 +42,7 @@ def _hurried(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the gate wait for an answer longer than a busy machine takes to give one."""
-    monkeypatch.setattr(tunnel, "OVER_SECONDS", _PATIENCE)
+    monkeypatch.setattr(tunnel, "OVER_SECONDS", _TIMEOUT)
 
 
 # What an end does; `mask` is that of its frames.
@@ -103,7 +103,7 @@ ACTS: tuple[Act, ...] = (
 
 
 def _hold_little(end: RawClient) -> None:
-    """Have a flood meet an end that takes no more after a few frames, not after megabytes."""
+    """Have a flood meet an end that stops reading after a few frames, not after megabytes."""
     end.reader._limit = _HELD  # type: ignore[attr-defined]
     below = end.writer.get_extra_info("socket")
     below.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _HELD)
@@ -164,7 +164,7 @@ async def test_whatever_ends_a_tunnel_no_socket_stays(
         route["tls_ca"] = str(tmp_path / "authority.pem")
     tool = tls_upstream if tls else upstream
     gate = await start_gate(tool.url, route=[route])
-    async with AsyncExitStack() as stack, asyncio.timeout(_PATIENCE):
+    async with AsyncExitStack() as stack, asyncio.timeout(_TIMEOUT):
         tunnels = await _act_all(stack, gate, tool)
         await asyncio.sleep(0)
         if how == "shutdown":
@@ -186,7 +186,7 @@ def _is_end(pair: tuple[Act, ...]) -> bool:
     """Tell whether two acts are the end of a tunnel, so that nobody has anything more to say."""
     if _resets in pair or _closes_and_leaves in pair:
         return True
-    # One that has left may be one that only sends no more, unless somebody still sends to it.
+    # A client that has left looks like one that only ended its side, until something is sent to it.
     return set(pair) <= {_leaves, _half_closes} or set(pair) == {_leaves, _floods}
 
 
@@ -200,7 +200,7 @@ async def test_a_tunnel_that_has_ended_leaves_no_socket(
 ) -> None:
     """Where both ends have left, one was reset, or one closed and left, both sockets close."""
     pairs = list(itertools.product(ACTS, ACTS))
-    async with AsyncExitStack() as stack, asyncio.timeout(_PATIENCE):
+    async with AsyncExitStack() as stack, asyncio.timeout(_TIMEOUT):
         tunnels = dict(zip(pairs, await _act_all(stack, gate, upstream), strict=True))
         ended = set().union(*(tunnels[pair].sockets for pair in pairs if _is_end(pair)))
         await until(lambda: not ended & open_sockets())
@@ -216,10 +216,10 @@ async def test_a_tunnel_that_has_ended_leaves_no_socket(
 
 async def test_a_reset_is_passed_on_as_one(gate: RunningGate, upstream: RawUpstream) -> None:
     """A clean end would say that all has come, so what was reset is reset on the other side too."""
-    async with opened(gate, upstream) as found, asyncio.timeout(_PATIENCE):
+    async with opened(gate, upstream) as found, asyncio.timeout(_TIMEOUT):
         reset(found.client.writer)
         assert (await heard(found.upstream)).reset
-    async with opened(gate, upstream) as found, asyncio.timeout(_PATIENCE):
+    async with opened(gate, upstream) as found, asyncio.timeout(_TIMEOUT):
         reset(found.upstream.writer)
         assert (await heard(found.client)).reset
 
@@ -228,11 +228,11 @@ async def test_a_reset_behind_a_close_frame_destroys_nothing(
     gate: RunningGate, upstream: RawUpstream
 ) -> None:
     """Who has sent a close frame has said all; the frame arrives, and a clean end behind it."""
-    async with opened(gate, upstream) as found, asyncio.timeout(_PATIENCE):
+    async with opened(gate, upstream) as found, asyncio.timeout(_TIMEOUT):
         found.client.send(close(4001))
         reset(found.client.writer)
         assert await heard(found.upstream) == (close(4001), False)
-    async with opened(gate, upstream) as found, asyncio.timeout(_PATIENCE):
+    async with opened(gate, upstream) as found, asyncio.timeout(_TIMEOUT):
         found.upstream.send(close_frame(1011, "fault"))
         reset(found.upstream.writer)
         assert await heard(found.client) == (close_frame(1011, "fault"), False)
@@ -243,12 +243,12 @@ async def test_last_words_arrive_from_a_connection_that_breaks(
     gate: RunningGate, upstream: RawUpstream, times: int
 ) -> None:
     """A close frame is relayed even where a write finds out first that its sender is gone."""
-    async with opened(gate, upstream) as found, asyncio.timeout(_PATIENCE):
+    async with opened(gate, upstream) as found, asyncio.timeout(_TIMEOUT):
         found.client.send(frame(BINARY, b"too much"))
         found.upstream.send(close_frame(1009, "too big"))
         reset(found.upstream.writer)
         assert (await heard(found.client)).data == close_frame(1009, "too big")
-    async with opened(gate, upstream) as found, asyncio.timeout(_PATIENCE):
+    async with opened(gate, upstream) as found, asyncio.timeout(_TIMEOUT):
         found.upstream.send(frame(BINARY, b"too much", mask=b""))
         found.client.send(close(1009, "too big"))
         reset(found.client.writer)
@@ -256,8 +256,8 @@ async def test_last_words_arrive_from_a_connection_that_breaks(
 
 
 async def test_half_an_end_leaves_the_other_half(gate: RunningGate, upstream: RawUpstream) -> None:
-    """Who sends no more still receives, and the other learns of it."""
-    async with opened(gate, upstream) as found, asyncio.timeout(_PATIENCE):
+    """An end that has stopped sending still receives, and the other end learns of it."""
+    async with opened(gate, upstream) as found, asyncio.timeout(_TIMEOUT):
         for one, other in ((found.client, found.upstream), (found.upstream, found.client)):
             one.send(b"\x81\x01a")
             one.writer.write_eof()
@@ -278,7 +278,7 @@ async def test_what_comes_with_the_switch_is_relayed(
     )
     async with (
         opened(gate, upstream, switch=SWITCH + to_client, behind=to_upstream) as found,
-        asyncio.timeout(_PATIENCE),
+        asyncio.timeout(_TIMEOUT),
     ):
         assert await found.client.reader.readexactly(len(to_client)) == to_client
         assert await found.upstream.reader.readexactly(len(to_upstream)) == to_upstream
@@ -310,7 +310,7 @@ async def test_the_close_frame_comes_behind_the_frame_under_way(
         frame(BINARY, b"u" * _LARGE, fin=fin),
     )
     place = _CUTS[cut]
-    async with opened(gate, upstream) as found, asyncio.timeout(_PATIENCE):
+    async with opened(gate, upstream) as found, asyncio.timeout(_TIMEOUT):
         found.upstream.send(down[:place])
         found.client.send(up[:place])
         assert await found.client.reader.readexactly(place) == down[:place]
@@ -338,7 +338,7 @@ async def test_the_close_frame_may_come_between_fragments(
     gate: RunningGate, upstream: RawUpstream, clock: Clock, behind: bytes
 ) -> None:
     """At a boundary the close frame goes out at once, inside of a message too (5.4)."""
-    async with opened(gate, upstream) as found, asyncio.timeout(_PATIENCE):
+    async with opened(gate, upstream) as found, asyncio.timeout(_TIMEOUT):
         found.upstream.send(behind)
         _end(clock)
         expected = behind + OVER
@@ -356,7 +356,7 @@ async def test_a_client_that_goes_on_is_not_relayed(
 ) -> None:
     """What a client sends before its answer goes nowhere; the answer ends the tunnel, at once."""
     behind = frame(TEXT, "still") + frame(BINARY, b"\x88" * 300) + frame(PING) + close(3000)
-    async with opened(gate, upstream) as found, asyncio.timeout(_PATIENCE):
+    async with opened(gate, upstream) as found, asyncio.timeout(_TIMEOUT):
         _end(clock)
         assert await found.client.reader.readexactly(len(OVER)) == OVER
         size = len(behind) // pieces + 1
@@ -365,7 +365,7 @@ async def test_a_client_that_goes_on_is_not_relayed(
             found.client.send(behind[place : place + size])
             await asyncio.sleep(0)
         assert await heard(found.client) == (b"", False)
-        assert asyncio.get_running_loop().time() < began + _PATIENCE
+        assert asyncio.get_running_loop().time() < began + _TIMEOUT
         sent = await heard(found.upstream)
 
     assert sent == (_masked_over(sent.data), False)
@@ -375,7 +375,7 @@ async def test_an_end_that_does_not_answer_is_cut_off(
     gate: RunningGate, upstream: RawUpstream, clock: Clock
 ) -> None:
     """Neither a client nor an upstream can keep a tunnel open by never closing."""
-    async with opened(gate, upstream) as found, asyncio.timeout(_PATIENCE):
+    async with opened(gate, upstream) as found, asyncio.timeout(_TIMEOUT):
         began = asyncio.get_running_loop().time()
         _end(clock)
         assert await heard(found.client) == (OVER, False)
@@ -390,7 +390,7 @@ async def test_ends_that_never_fall_silent_get_the_close_frame(
     gate: RunningGate, upstream: RawUpstream, clock: Clock
 ) -> None:
     """The close frame is the last that either gets, and no reset destroys it."""
-    async with opened(gate, upstream) as found, asyncio.timeout(_PATIENCE):
+    async with opened(gate, upstream) as found, asyncio.timeout(_TIMEOUT):
         floods = [
             asyncio.create_task(_floods(found.client, b"mask")),
             asyncio.create_task(_floods(found.upstream, b"")),
@@ -411,14 +411,14 @@ async def test_who_has_closed_gets_no_second_close_frame(
     gate: RunningGate, upstream: RawUpstream, clock: Clock
 ) -> None:
     """Behind a close frame nothing may come (RFC 6455 section 5.5.1); the other side gets one."""
-    async with opened(gate, upstream) as found, asyncio.timeout(_PATIENCE):
+    async with opened(gate, upstream) as found, asyncio.timeout(_TIMEOUT):
         found.client.send(close(4000))
         assert await found.upstream.reader.readexactly(8) == close(4000)
         _end(clock)
         assert await heard(found.client) == (OVER, False)
         assert await heard(found.upstream) == (b"", False)
     clock.now -= 43_201
-    async with opened(gate, upstream) as found, asyncio.timeout(_PATIENCE):
+    async with opened(gate, upstream) as found, asyncio.timeout(_TIMEOUT):
         found.upstream.send(close_frame(4000, ""))
         assert await found.client.reader.readexactly(4) == close_frame(4000, "")
         _end(clock)
@@ -431,14 +431,14 @@ async def test_who_sends_no_more_gets_the_close_frame(
     gate: RunningGate, upstream: RawUpstream, clock: Clock
 ) -> None:
     """A half-closed end is told as the others are, and the gate's clock goes on."""
-    async with opened(gate, upstream) as found, asyncio.timeout(_PATIENCE):
+    async with opened(gate, upstream) as found, asyncio.timeout(_TIMEOUT):
         found.client.writer.write_eof()
         assert await found.upstream.reader.read() == b""
         _end(clock)
         assert await heard(found.client) == (OVER, False)
         await until(found.is_over)
     clock.now -= 43_201
-    async with opened(gate, upstream) as found, asyncio.timeout(_PATIENCE):
+    async with opened(gate, upstream) as found, asyncio.timeout(_TIMEOUT):
         found.upstream.writer.write_eof()
         assert await found.client.reader.read() == b""
         _end(clock)
@@ -454,7 +454,7 @@ async def test_another_protocol_is_reset(
     gate = await start_gate(upstream.url, route=[{"name": "tool", "upgrades": ["tus"]}])
     async with (
         opened(gate, upstream, fields=TUS, switch=SWITCH_TO_TUS) as found,
-        asyncio.timeout(_PATIENCE),
+        asyncio.timeout(_TIMEOUT),
     ):
         found.client.send(b"\x88\x00")
         found.upstream.send(b"\x88\x00")
@@ -471,7 +471,7 @@ async def test_tls_is_ended_as_any_tunnel(
     """The gate's close frame reaches a tool by https, and an end of TCP alone is a reset."""
     keys = {"tls_ca": str(tmp_path / "authority.pem")}
     gate = await start_gate(tls_upstream.url, route=[{"name": "tool", **keys}])
-    async with opened(gate, tls_upstream) as found, asyncio.timeout(_PATIENCE):
+    async with opened(gate, tls_upstream) as found, asyncio.timeout(_TIMEOUT):
         found.client.send(frame(TEXT, "up"))
         found.upstream.send(frame(TEXT, "down", mask=b""))
         assert await found.client.reader.readexactly(6) == frame(TEXT, "down", mask=b"")
@@ -484,7 +484,7 @@ async def test_tls_is_ended_as_any_tunnel(
         assert sent == (_masked_over(sent.data), False)
         await until(found.is_over)
     clock.now -= 43_201
-    async with opened(gate, tls_upstream) as found, asyncio.timeout(_PATIENCE):
+    async with opened(gate, tls_upstream) as found, asyncio.timeout(_TIMEOUT):
         below = found.upstream.writer.get_extra_info("socket").fileno()
         with socket.socket(fileno=os.dup(below)) as end:
             end.shutdown(socket.SHUT_WR)
@@ -512,7 +512,7 @@ async def test_a_slow_reader_costs_a_bounded_buffer(
     gate: RunningGate, upstream: RawUpstream, clock: Clock, slow: str, how: str
 ) -> None:
     """What one end does not take stays with the other, whose end then frees all of it."""
-    async with opened(gate, upstream) as found, asyncio.timeout(_PATIENCE):
+    async with opened(gate, upstream) as found, asyncio.timeout(_TIMEOUT):
         reader, sender = found.client, found.upstream
         if slow == "upstream":
             reader, sender = sender, reader
@@ -556,7 +556,7 @@ async def test_a_gate_that_has_stopped_has_no_socket_open(
 ) -> None:
     """What is still to be seen off when the gate stops is cut off with it."""
     gate = await start_gate(upstream.url)
-    async with opened(gate, upstream) as found, asyncio.timeout(_PATIENCE):
+    async with opened(gate, upstream) as found, asyncio.timeout(_TIMEOUT):
         if stalled:
             await _stalls(found.upstream, b"")
             flood = asyncio.create_task(_floods(found.client, b"mask"))

@@ -410,7 +410,7 @@ async def test_a_file_that_becomes_shorter_never_looks_whole(files: Files) -> No
     assert len(found.data) < 64 * 2**20
 
 
-async def test_files_are_for_whoever_may_enter(files: Files) -> None:
+async def test_files_are_for_those_who_may_enter(files: Files) -> None:
     """Without a session neither a file nor the want of one is shown."""
     for path in ("/docs/data.bin", "/docs/nothing", "/docs/", "/docs"):
         response = await ask(files.gate.port, request_bytes(path))

@@ -147,7 +147,7 @@ async def silent_store(zone: Zone, directory: Path) -> None:
         zone.silent.add("redis.test")
         asked = zone.asked.count("redis.test")
         await server.stop()
-        store._client._patience = 0.05
+        store._client._timeout = 0.05
         for number in range(40):
             found = await store.reserve("login", str(number), until=2e9, room=100)
             assert found.status is ReservationStatus.UNAVAILABLE

@@ -253,7 +253,7 @@ async def test_a_reply_that_ends_with_its_tls(
         writer.write(b"HTTP/1.1 200 OK\r\n\r\npart")
         await writer.drain()
         if not clean:
-            # The end of TCP alone, as whoever sits between could send it.
+            # The end of TCP alone, as somebody in between could send it.
             found = writer.get_extra_info("socket")
             await asyncio.sleep(0.05)
             with socket.socket(fileno=os.dup(found.fileno())) as below:

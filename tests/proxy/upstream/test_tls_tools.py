@@ -149,7 +149,7 @@ async def test_a_pin_stands_for_a_certificate_that_nobody_signed(
     with caplog.at_level(logging.WARNING, "tailchat_gate"):
         assert await _asked(gate, "/wrong") == 502
     assert len(tool.requests) == 2
-    # Whoever changed the tool's key reads here what the new pin is.
+    # The admin who changed the tool's key reads here what the new pin is.
     assert pin in str([vars(record).get("details") for record in caplog.records])
 
 

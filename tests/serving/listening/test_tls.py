@@ -216,7 +216,7 @@ async def test_all_that_take_long_make_room(
     start_gate: StartGate, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One client that comes ends every handshake that takes long, not one for each look."""
-    monkeypatch.setattr(openings_module, "PATIENCE_SECONDS", 1e9)
+    monkeypatch.setattr(openings_module, "SLOW_SECONDS", 1e9)
     gate = await start_gate(
         server=certificates.server(trusted_proxies=["127.0.0.1"], handshake_timeout="60s"),
         limits={"handshakes": 8},
@@ -224,7 +224,7 @@ async def test_all_that_take_long_make_room(
     port, openings = https_port(gate), gate.generation.process_state.certificates.openings
     async with _silent(port, 8):
         await until(lambda: gate.generation.process_state.descriptors.clients == 8)
-        monkeypatch.setattr(openings_module, "PATIENCE_SECONDS", 0.0)
+        monkeypatch.setattr(openings_module, "SLOW_SECONDS", 0.0)
         async with tls_client(port, certificates.trusting()) as client:
             client.send(request_bytes("/ping"))
             assert (await client.response()).status == 200
@@ -237,7 +237,7 @@ async def test_nobody_makes_room_for_nobody(
     start_gate: StartGate, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where as many handshakes as may be take long, they go on until somebody waits."""
-    monkeypatch.setattr(openings_module, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(openings_module, "SLOW_SECONDS", 0.0)
     gate = await start_gate(
         server=certificates.server(trusted_proxies=["127.0.0.1"], handshake_timeout="60s"),
         limits={"handshakes": 4},

@@ -36,8 +36,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 class Gate(StoreProcess[RedisStore]):
     """A process whose store is in a server; it has little room."""
 
-    def __init__(self, place: RedisPlace, clock: Callable[[], float], patience: float) -> None:
-        super().__init__(lambda health: RedisStore(place, clock, health, patience=patience), 20)
+    def __init__(self, place: RedisPlace, clock: Callable[[], float], timeout: float) -> None:
+        super().__init__(lambda health: RedisStore(place, clock, health, timeout=timeout), 20)
 
     async def reserve(self, key: str) -> ReservationStatus:
         """Try to reserve a key."""
@@ -46,10 +46,10 @@ class Gate(StoreProcess[RedisStore]):
 
 @asynccontextmanager
 async def gate(
-    server: RedisServer, clock: Callable[[], float] | None = None, *, patience: float = 40
+    server: RedisServer, clock: Callable[[], float] | None = None, *, seconds: float = 40
 ) -> AsyncIterator[Gate]:
-    """Give a process that follows the server; only tests of a frozen one lack patience."""
-    async with following(Gate(server.place, clock or Clock(), patience)) as made:
+    """Give a process that follows the server; a call may take `seconds`."""
+    async with following(Gate(server.place, clock or Clock(), seconds)) as made:
         yield made
 
 
@@ -401,7 +401,7 @@ async def test_outcomes_that_have_expired_are_forgotten() -> None:
 
 async def test_a_frozen_server_costs_one_call_a_second() -> None:
     """What is known stays, calls end without an answer, and both are made up for later."""
-    async with redis_server() as server, gate(server, patience=0.3) as here:
+    async with redis_server() as server, gate(server, seconds=0.3) as here:
         await here.put("known")
         server.freeze()
         try:
@@ -426,14 +426,14 @@ async def test_a_server_that_is_slow_at_the_start_is_asked_again() -> None:
     async with redis_server() as server:
         server.freeze()
         asyncio.get_running_loop().call_later(1.0, server.thaw)
-        async with gate(server, patience=0.3) as here:
+        async with gate(server, seconds=0.3) as here:
             await here.put("a")
             assert not here.store.faults
 
 
 async def test_a_reservation_that_was_made_without_an_answer_is_its_own() -> None:
     """A key that was reserved although its answer was late is settled under the same nonce."""
-    async with redis_server() as server, gate(server, patience=0.3) as here:
+    async with redis_server() as server, gate(server, seconds=0.3) as here:
         await here.put("known")
         # The server knows the script: a call of it waits in the socket, and is run later.
         await here.reserve("before")
@@ -509,7 +509,7 @@ async def test_the_password_is_shown_nowhere() -> None:
     right, wrong = SecretStr("right-word"), SecretStr("wrong-word")
     async with redis_server("--requirepass", right.get_secret_value()) as server:
         url = server.place.url
-        good = RedisStore(RedisPlace(url, right), time.time, Health(), patience=40)
+        good = RedisStore(RedisPlace(url, right), time.time, Health(), timeout=40)
         await good.open()
         try:
             texts = [
@@ -520,10 +520,10 @@ async def test_the_password_is_shown_nowhere() -> None:
             ]
         finally:
             await good.close()
-        bad = RedisStore(RedisPlace(url, wrong), time.time, Health(), patience=40)
+        bad = RedisStore(RedisPlace(url, wrong), time.time, Health(), timeout=40)
         with pytest.raises(StoreError, match="refuses the user or the password") as refused:
             await bad.open()
-        none = RedisStore(RedisPlace(url), time.time, Health(), patience=40)
+        none = RedisStore(RedisPlace(url), time.time, Health(), timeout=40)
         with pytest.raises(StoreError, match="refuses the user or the password"):
             await none.open()
 

@@ -45,14 +45,14 @@ from tailchat_gate.state.store import Record, Store
 
 BOB = Profile("660000000000000000000002", "Bob", "0001", "")
 #: Seconds of one call: a server that hangs is told from a machine that is busy by more than that.
-PATIENCE = 2.0
+TIMEOUT = 2.0
 #: Of the gates', whose servers are killed: a Sentinel has but an eighth of it for an answer by TLS.
 _OF_GATES = 16.0
 
 
 @pytest.fixture(autouse=True)
 def _patient_gates(monkeypatch: pytest.MonkeyPatch) -> None:
-    patient = partial(shared_store, patience=_OF_GATES)
+    patient = partial(shared_store, timeout=_OF_GATES)
     monkeypatch.setattr(process_state, "shared_store", patient)
 
 
@@ -197,7 +197,7 @@ async def test_a_primary_that_was_replaced_while_it_hung_is_left(clock: Clock) -
     async with sentinels() as several:
         counted: tuple[list[str], list[str]] = ([], [])
         here, there = (
-            RedisStore(several.place, clock, Health(count.append), patience=PATIENCE)
+            RedisStore(several.place, clock, Health(count.append), timeout=TIMEOUT)
             for count in counted
         )
         notes = Notes(room=20)
