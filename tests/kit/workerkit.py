@@ -3,13 +3,13 @@
 import asyncio
 import json
 import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Collection
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from clikit import run
-from gatekit import RawUpstream, ask, request_bytes, until
+from gatekit import RawClient, RawUpstream, Response, ask, request_bytes, until
 from processkit import END_SECONDS, GateProcess, gate_process
 
 ROUTES = [{"name": "tool", "allow": ["public"]}]
@@ -56,6 +56,36 @@ class Workers:
         found = await asyncio.gather(*(ask(self.gate.port, data) for _ in range(count)))
         return {response.body for response in found}
 
+    async def each(self, data: bytes) -> list[Response]:
+        """Send a request to each worker; return the responses in the order of the workers.
+
+        Connections that are opened at once do not show what each worker does: while one is busy,
+        another accepts them all.
+        """
+        async with AsyncExitStack() as stack:
+            pids = await self.pids()
+            clients: dict[int, RawClient] = {}
+            while len(clients) < len(pids):
+                client = await stack.enter_async_context(RawClient.connect(self.gate.port))
+                clients[await self._owner(client, pids)] = client
+            for client in clients.values():
+                client.send(data)
+            return [await clients[pid].response() for pid in pids]
+
+    async def each_status(self, data: bytes, status: int) -> None:
+        """Wait until each worker answers a request so."""
+        async with asyncio.timeout(60):
+            while {response.status for response in await self.each(data)} != {status}:
+                pass
+
+    async def _owner(self, client: RawClient, pids: Collection[int]) -> int:
+        """Wait until a process has accepted a connection, and return which one."""
+        port = client.writer.get_extra_info("sockname")[1]
+        async with asyncio.timeout(60):
+            while True:
+                if pid := await asyncio.to_thread(_owner, self.gate.port, port, pids):
+                    return pid
+
     async def change(self, old: str, new: str) -> tuple[int, str, str]:
         """Change the file and have it loaded."""
 
@@ -70,6 +100,20 @@ class Workers:
         self.gate.process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(END_SECONDS):
             assert await self.gate.process.wait() == 0
+
+
+def _owner(gate_port: int, client_port: int, pids: Collection[int]) -> int:
+    """Return the process that has accepted a connection on loopback, 0 if none has. Blocks."""
+    addresses = f" 0100007F:{gate_port:04X} 0100007F:{client_port:04X} "
+    lines = Path("/proc/net/tcp").read_text().splitlines()
+    inode = next((line.split()[9] for line in lines if addresses in line), "")
+    for pid in pids:
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            # It may be closed meanwhile.
+            with suppress(FileNotFoundError):
+                if str(descriptor.readlink()) == f"socket:[{inode}]":
+                    return pid
+    return 0
 
 
 @asynccontextmanager

@@ -104,9 +104,10 @@ async def test_a_login_and_a_lock_are_those_of_all(tmp_path: Path, upstream: Raw
 
         config, person = str(one.found.config), f"sub:{HOSHINO.sub}"
         assert (await asyncio.to_thread(invoke, "lock", person, "-c", config))[0] == 0
-        await _until_all(one, session, 403)
+        page = request_bytes("/", host=urlsplit(one.url).netloc, Cookie=session)
+        await one.found.each_status(page, 403)
         assert (await asyncio.to_thread(invoke, "unlock", person, "-c", config))[0] == 0
-        await _until_all(one, session, 200)
+        await one.found.each_status(page, 200)
 
         # 72 lines of some 7 KiB each, which the pipe, of 64 KiB, does not take at once.
         for _ in range(3):
@@ -119,15 +120,6 @@ async def test_a_login_and_a_lock_are_those_of_all(tmp_path: Path, upstream: Raw
 def cookies_of(response: Response) -> str:
     """Return the cookies that a response sets, as a browser sends them."""
     return "; ".join(value.partition(";")[0] for value in response.values("Set-Cookie"))
-
-
-async def _until_all(scene: Scene, cookies: str, status: int) -> None:
-    """Wait until both workers respond so."""
-    async with asyncio.timeout(60):
-        while True:
-            found = {response.status for response in await scene.many("/", Cookie=cookies)}
-            if found == {status}:
-                return
 
 
 def _read_lines(reader: int, count: int) -> None:

@@ -51,11 +51,19 @@ class Scene:
         """Bob at the page's route, on a connection to one of the workers."""
         return Desk(self.found.gate.port, DASH, self.cookie(DASH, BOB))
 
+    def page(self, person: Profile) -> bytes:
+        """Return a person's request to the tool."""
+        return request_bytes("/", host=WIKI, Cookie=self.cookie(WIKI, person), Connection="close")
+
     async def statuses(self, person: Profile) -> set[int]:
-        """Return what a person gets at the tool, from both workers."""
-        data = request_bytes("/", host=WIKI, Cookie=self.cookie(WIKI, person), Connection="close")
+        """Return what a person gets at the tool, on many connections at once."""
+        data = self.page(person)
         found = await asyncio.gather(*(ask(self.found.gate.port, data) for _ in range(_PEOPLE)))
         return {one.status for one in found}
+
+    async def until_all(self, person: Profile, status: int) -> None:
+        """Wait until a person gets a status from each worker."""
+        await self.found.each_status(self.page(person), status)
 
     @asynccontextmanager
     async def live(self) -> AsyncIterator[None]:
@@ -133,21 +141,15 @@ async def _orders(scene: Scene) -> None:
 
     assert await scene.listener.order("lock", target=f"sub:{BOB.sub}") == "locked-forever"
     assert "sub:" + BOB.sub in (await scene.listener.text("/people")).partition('id="locks"')[2]
-    await _until_all(scene, BOB, 403)
+    await scene.until_all(BOB, 403)
     assert await scene.listener.order("unlock", target=f"sub:{BOB.sub}") == "unlocked"
-    await _until_all(scene, BOB, 200)
+    await scene.until_all(BOB, 200)
     given = {"sub": f"sub:{SUB}", "route": "wiki", "for": "8h"}
     assert await scene.route.order("grant", **given) == "granted"
-    await _until_all(scene, ALICE, 200)
+    await scene.until_all(ALICE, 200)
     said, page = await scene.listener.ordered("reload", page="configuration")
     assert (said, "The file is in force." in page) == ("reloaded", True)
     assert await scene.found.gate.metric("gate_generation") == 2
-
-
-async def _until_all(scene: Scene, person: Profile, status: int) -> None:
-    async with asyncio.timeout(60):
-        while await scene.statuses(person) != {status}:
-            pass
 
 
 async def _events(scene: Scene) -> None:
