@@ -179,13 +179,17 @@ class FaultKind(StrEnum):
 class StoreFault(Exception):  # noqa: N818 - it has a FaultKind; StoreError ends a start
     """The store could not do something; the text says why.
 
-    `is_refusal`: a server answered at once that it will not, so that it does not hang.
+    `is_refusal`: a server answered at once that it will not, so that it does not hang. `may_pass`:
+    nobody has to mend anything, as when a server starts or another one takes over.
     """
 
-    def __init__(self, fault: FaultKind, problem: str, *, is_refusal: bool = False) -> None:
+    def __init__(
+        self, fault: FaultKind, problem: str, *, is_refusal: bool = False, may_pass: bool = False
+    ) -> None:
         super().__init__(problem)
         self.fault: Final = fault
         self.is_refusal: Final = is_refusal
+        self.may_pass: Final = may_pass
 
 
 def _tell(fault: FaultKind, problem: str) -> None:

@@ -15,10 +15,14 @@ if TYPE_CHECKING:
 
 #: Seconds that a call may take, with connecting and one retry, while a request waits for it.
 CALL_SECONDS: Final = 1.0
-#: The same for commands and at a start, where no request waits.
+#: The same for commands, where no request waits.
 COMMAND_SECONDS: Final = 5.0
 #: The first words of error answers of a server that cannot be written now.
 _UNWRITABLE: Final = ("MISCONF", "NOREPLICAS")
+#: Problems that may pass by themselves.
+_AWAY: Final = "cannot be reached"
+_MOVING: Final = "does not serve the gate's keys now: the Cluster is down, or moves them"
+_NO_PRIMARY: Final = "is without a primary: no Sentinel that answers names one for this service"
 _NEEDED_CLUSTER: Final = "state.url names one as redis+cluster://HOST:PORT"
 _NEEDED_SENTINELS: Final = "state.url names Sentinels as redis+sentinel://HOST:PORT/SERVICE"
 
@@ -75,7 +79,7 @@ class RedisClient:
     async def _bounded(self, servers: Servers, script: str, words: Sequence[bytes]) -> Any:  # noqa: ANN401 - as above
         from redis import exceptions  # noqa: PLC0415 - only where the store is Redis
 
-        problem, is_refusal = "", False
+        problem, is_refusal, may_pass = "", False, True
         kind = FaultKind.UNREADABLE
         try:
             async with asyncio.timeout(self._timeout):
@@ -97,11 +101,14 @@ class RedisClient:
             if by_class or str(refused).partition(" ")[0] in _UNWRITABLE:
                 kind = FaultKind.UNWRITABLE
             problem, is_refusal = _refusal(refused, self._place), True
+            may_pass = problem == _MOVING
         except (exceptions.RedisError, exceptions.RedisClusterException, OSError) as error:
             problem = _unreachable(error)
+            may_pass = problem == _NO_PRIMARY or problem.startswith(_AWAY)
         servers.failed()
         # Raised outside the handlers, so that no traceback holds what was sent.
-        raise StoreFault(kind, f"{self._place} {problem}", is_refusal=is_refusal)
+        problem = f"{self._place} {problem}"
+        raise StoreFault(kind, problem, is_refusal=is_refusal, may_pass=may_pass)
 
 
 def _refusal(refused: "ResponseError", place: RedisPlace) -> str:
@@ -110,7 +117,7 @@ def _refusal(refused: "ResponseError", place: RedisPlace) -> str:
 
     if isinstance(refused, exceptions.AskError | exceptions.ClusterError):
         if place.address.hosts:
-            return "does not serve the gate's keys now: the Cluster is down, or moves them"
+            return _MOVING
         return f"is a node of a Cluster: {_NEEDED_CLUSTER}"
     if str(refused).lower().startswith("unknown command"):
         return f"is a Sentinel, or takes no scripts: {_NEEDED_SENTINELS}"
@@ -130,11 +137,11 @@ def _unreachable(error: Exception) -> str:
             # The errors of the Sentinels are only in its text.
             if exceptions.AuthenticationError.__name__ in str(cause):
                 return "is without a primary: a Sentinel refuses the user or the password"
-            return "is without a primary: no Sentinel that answers names one for this service"
+            return _NO_PRIMARY
         if isinstance(cause, ssl.SSLCertVerificationError):
             return f"shows a certificate that is not valid here: {cause.verify_message[:200]!a}"
         cause = cause.__cause__ or cause.__context__
-    return f"cannot be reached: {str(error)[:200]!a}"
+    return f"{_AWAY}: {str(error)[:200]!a}"
 
 
 def _encoded(value: object) -> bytes:

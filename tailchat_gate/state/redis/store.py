@@ -11,7 +11,7 @@ from tailchat_gate.state.bookkeeping import (
     Operation,
     StoreFault,
 )
-from tailchat_gate.state.redis.client import CALL_SECONDS, COMMAND_SECONDS, RedisClient
+from tailchat_gate.state.redis.client import CALL_SECONDS, RedisClient
 from tailchat_gate.state.redis.database import RedisDatabase, RowsRead
 from tailchat_gate.state.redis.own_reservations import OwnReservation, OwnReservations
 from tailchat_gate.state.redis.servers import RedisPlace
@@ -26,6 +26,9 @@ from tailchat_gate.state.store import (
 
 #: Seconds between a failure and the next attempt; calls in between do not wait.
 RETRY_SECONDS: Final = 1.0
+#: Seconds for which a start waits for a server that starts too, or that another one replaces.
+START_SECONDS: Final = 5.0
+_AGAIN_SECONDS: Final = 0.25
 _NO_ROOM_LIMIT: Final = 1 << 31
 _UNAVAILABLE: Final = Reservation(ReservationStatus.UNAVAILABLE)
 _REPLACED: Final = (
@@ -54,7 +57,6 @@ class RedisStore(DatabaseStore):
     ) -> None:
         super().__init__(health)
         self._place = place
-        self._timeout = timeout
         self._client = RedisClient(place, timeout=timeout)
         self._database = RedisDatabase(self._client, clock, self._followers.kinds)
         self._own = OwnReservations(clock)
@@ -83,19 +85,19 @@ class RedisStore(DatabaseStore):
         self._hand_out_all(_records(read), doubtful=bool(read.lost))
 
     async def _read_at_start(self) -> RowsRead:
-        """Read everything; no request waits yet, so a server that is slow is asked again.
+        """Read everything; ask again for START_SECONDS, because no request waits yet.
 
         Raises StoreFault.
         """
         loop = asyncio.get_running_loop()
-        end = loop.time() + COMMAND_SECONDS
+        end = loop.time() + START_SECONDS
         while True:
-            began = loop.time()
             try:
                 return await self._database.read_all()
-            except StoreFault:
-                if loop.time() - began < self._timeout or loop.time() >= end:
+            except StoreFault as fault:
+                if not fault.may_pass or loop.time() >= end:
                     raise
+            await asyncio.sleep(_AGAIN_SECONDS)
 
     async def close(self) -> None:
         """Stop following, and write what is left."""

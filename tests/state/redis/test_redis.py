@@ -17,6 +17,8 @@ from statekit import START, Clock, StoreProcess, check_that_one_follows, followi
 from tailchat_gate.state.bookkeeping import Health, StoreFault
 from tailchat_gate.state.redis import database as redis_database
 from tailchat_gate.state.redis import scripts
+from tailchat_gate.state.redis import store as store_module
+from tailchat_gate.state.redis.database import RowsRead
 from tailchat_gate.state.redis.own_reservations import OwnReservations
 from tailchat_gate.state.redis.servers import RedisPlace
 from tailchat_gate.state.redis.store import RedisStore
@@ -495,13 +497,55 @@ async def test_a_server_that_only_reads(server: RedisServer, begin: str, end: st
         assert await there.reserve("a") is ReservationStatus.TAKEN
 
 
-async def test_a_start_without_the_server_fails() -> None:
+async def test_a_start_without_the_server_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the server no lock would be known."""
+    monkeypatch.setattr(store_module, "START_SECONDS", 0.1)
     async with redis_server() as server:
         await server.stop()
         made = Gate(server.place, time.time, 40)
         with pytest.raises(StoreError, match="cannot be reached"):
             await made.store.open()
+
+
+async def test_a_server_that_starts_after_the_gate_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Both can be started together, in whatever order."""
+    monkeypatch.setattr(store_module, "START_SECONDS", 60.0)
+    async with redis_server() as server:
+        await server.stop()
+        made, failed = Gate(server.place, time.time, 40), asyncio.Event()
+        read_all = made.store._database.read_all
+
+        async def read() -> RowsRead:
+            try:
+                return await read_all()
+            except StoreFault:
+                failed.set()
+                raise
+
+        monkeypatch.setattr(made.store._database, "read_all", read)
+        opening = asyncio.create_task(made.store.open())
+        await failed.wait()
+        await server.start()
+        await opening
+        assert not made.store.faults
+        await made.store.close()
+
+
+async def test_a_start_waits_for_no_server_that_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody has to mend what it says, so it is said at once."""
+    monkeypatch.setattr(store_module, "START_SECONDS", 1e9)
+    async with redis_server("--requirepass", "word") as server:
+        for password in (None, SecretStr("another")):
+            with pytest.raises(StoreError, match="refuses the user or the password"):
+                await RedisStore(RedisPlace(server.place.url, password), time.time, Health()).open()
+    async with redis_server() as server, server.client() as client:
+        await client.acl_setuser(
+            "default", enabled=True, nopass=True, commands=["-eval", "-evalsha"]
+        )
+        with pytest.raises(StoreError, match="refuses a command"):
+            await RedisStore(server.place, time.time, Health()).open()
 
 
 async def test_the_password_is_shown_nowhere() -> None:

@@ -38,6 +38,7 @@ from tailchat_gate.identity.oauth.responses import Profile
 from tailchat_gate.serving import process_state
 from tailchat_gate.state.bookkeeping import Health, StoreFault
 from tailchat_gate.state.places import shared_store
+from tailchat_gate.state.redis import store as store_module
 from tailchat_gate.state.redis.database import peek_at
 from tailchat_gate.state.redis.servers import RedisPlace
 from tailchat_gate.state.redis.store import RedisStore
@@ -54,6 +55,8 @@ _OF_GATES = 16.0
 def _patient_gates(monkeypatch: pytest.MonkeyPatch) -> None:
     patient = partial(shared_store, timeout=_OF_GATES)
     monkeypatch.setattr(process_state, "shared_store", patient)
+    # The servers of a busy machine take longer to name the new primary.
+    monkeypatch.setattr(store_module, "START_SECONDS", 60.0)
 
 
 def _table(place: RedisPlace) -> dict[str, object]:

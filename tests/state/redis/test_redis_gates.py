@@ -25,6 +25,7 @@ from storykit import callback_at, story, until_callback
 
 from tailchat_gate.cli import main
 from tailchat_gate.serving.server import StartError
+from tailchat_gate.state.redis import store as store_module
 
 
 @pytest.fixture
@@ -92,6 +93,13 @@ async def test_a_command_locks_at_every_gate(
     assert "erased: a lock that was lifted" in erased.output
 
 
+@pytest.fixture
+def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a start give a server up at once."""
+    monkeypatch.setattr(store_module, "START_SECONDS", 0.1)
+
+
+@pytest.mark.usefixtures("_hasty")
 async def test_a_gate_without_its_server_does_not_start(tmp_path: Path, clock: Clock) -> None:
     """The error names the key and the server, and says what to do about a server."""
     settings = make_settings("http://127.0.0.1:9", state={"url": "redis://127.0.0.1:1", "path": ""})
@@ -101,6 +109,7 @@ async def test_a_gate_without_its_server_does_not_start(tmp_path: Path, clock: C
             pass
 
 
+@pytest.mark.usefixtures("_hasty")
 async def test_a_lock_needs_no_faultless_configuration(server: RedisServer, tmp_path: Path) -> None:
     """The commands find the server in a file whose other tables have problems."""
     config = tmp_path / "gate.toml"
