@@ -91,6 +91,16 @@ class Process(StoreProcess[SqliteStore]):
     def __init__(self, directory: Path, clock: Callable[[], float], *, busy: float = 0.2) -> None:
         super().__init__(lambda health: SqliteStore(directory, clock, health, busy=busy))
 
+    async def copied(self) -> None:
+        """Wait until the copy has everything that is stored now.
+
+        The first look makes a copy, whatever has been stored by then; the next one takes long.
+        """
+        upkeep = self.store._upkeep
+        async with self.store._using:
+            upkeep.uncopied, upkeep._copy_at = True, 0.0
+        await until(lambda: upkeep._copy_at > 0)
+
     async def swept(self) -> None:
         """Wait until the store has deleted expired records."""
         self.store._upkeep._sweep_at = 0

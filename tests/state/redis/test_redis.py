@@ -430,7 +430,8 @@ async def test_a_server_that_is_slow_at_the_start_is_asked_again() -> None:
         asyncio.get_running_loop().call_later(1.0, server.thaw)
         async with gate(server, seconds=0.3) as here:
             await here.put("a")
-            assert not here.store.faults
+            # A machine that is busy may have the calls of that gate fail later, too.
+            await until(lambda: not here.store.faults)
 
 
 async def test_a_reservation_that_was_made_without_an_answer_is_its_own() -> None:

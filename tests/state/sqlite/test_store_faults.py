@@ -236,7 +236,7 @@ async def test_a_file_that_is_deleted_under_the_gate(
     async with running(tmp_path) as process:
         await process.put("a")
         await process.store.reserve("login", "k", until=START + 9, room=9)
-        await until((tmp_path / f"{NAME}.copy").exists)
+        await process.copied()
         for name in names:
             await asyncio.to_thread((tmp_path / name).unlink)
         await process.put("b")
@@ -287,7 +287,7 @@ async def test_a_change_that_waits_is_not_forgotten_with_the_file(tmp_path: Path
     """The look that finds another file hands out its content; a write under way is not in it."""
     async with running(tmp_path) as process:
         await process.put("a")
-        await until((tmp_path / f"{NAME}.copy").exists)
+        await process.copied()
         async with process.store._using:
             putting = asyncio.create_task(process.put("b"))
             await asyncio.sleep(0)
@@ -304,7 +304,7 @@ async def test_an_older_file_is_put_back(tmp_path: Path) -> None:
     """A backup that is restored under the gate is read, and gets what it lacks."""
     async with running(tmp_path) as process:
         await process.put("a")
-        await until((tmp_path / f"{NAME}.copy").exists)
+        await process.copied()
         backup = await asyncio.to_thread((tmp_path / f"{NAME}.copy").read_bytes)
         await process.put("b")
 
@@ -356,7 +356,7 @@ async def _filled(directory: Path) -> set[str]:
     keys = {f"note-{number:03}" for number in range(300)}
     async with running(directory) as process:
         await process.put(*sorted(keys), body='{"text":"marker' + "x" * 100 + '"}')
-        await until((directory / f"{NAME}.copy").exists)
+        await process.copied()
         await process.store.reserve("login", "k", until=START + 9, room=9)
     return keys
 
