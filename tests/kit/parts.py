@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Final, NoReturn
 
 import pytest
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Page, async_playwright, expect
 
 #: Chromium's failed calls to its maker would fill its log; as root it has no sandbox of its own.
 _FLAGS: Final = (
@@ -58,6 +58,8 @@ def missing(part: str) -> NoReturn:
 @asynccontextmanager
 async def chromium() -> AsyncIterator[Browser]:
     """Run Debian's Chromium, headless, until the block ends."""
+    # A busy machine takes longer than the usual five seconds to show a page.
+    expect.set_options(timeout=60_000)
     path = next(filter(None, map(shutil.which, _BROWSERS)), None)
     if path is None:
         missing("Chromium")

@@ -22,6 +22,7 @@ from gatekit import (
 )
 from wirekit import CHUNKED, HOST, SMUGGLED, get, heard, post, reset, say
 
+from tailchat_gate.proxy.client import closing
 from tailchat_gate.proxy.sockets import READ_BYTES
 
 pytestmark = pytest.mark.both_loops
@@ -432,6 +433,7 @@ async def test_each_route_waits_as_long_as_it_says(
                 "upstream": deaf,
             },
             {"name": "short", "path": "/short", **limits},
+            {"name": "cut", "path": "/short/body", "allow": ["public"], "idle_timeout": "1s"},
             {"name": "long", "path": "/long", **patient},
         ]
         gate = await start_gate(upstream.url, route=routes)
@@ -464,7 +466,7 @@ async def test_slow_heads_and_bodies_are_cut_off_wherever_they_stand(
     """A slow head or a body that stops is a 408, behind other requests too (RFC 9110 15.5.9)."""
     gate = await start_gate(
         upstream.url,
-        server={"header_timeout": "1s", "body_timeout": "1s"},
+        server={"header_timeout": "3s", "body_timeout": "1s"},
         route=[{"name": "t", "allow": ["public"]}],
     )
     upstream.answer = _echo_target
@@ -560,7 +562,7 @@ async def test_fifty_dribbling_peers_keep_nobody_waiting(
 ) -> None:
     """Fifty heads and fifty bodies byte by byte, and others are served (RFC 9112 section 9.5)."""
     gate = await start_gate(
-        upstream.url, server={"header_timeout": "2s"}, route=[{"name": "t", "allow": ["public"]}]
+        upstream.url, server={"header_timeout": "4s"}, route=[{"name": "t", "allow": ["public"]}]
     )
     started = asyncio.Semaphore(0)
 
@@ -569,9 +571,10 @@ async def test_fifty_dribbling_peers_keep_nobody_waiting(
             ended = asyncio.ensure_future(heard(client, seconds=30))
             for count, byte in enumerate(data):
                 client.send(bytes((byte,)))
-                if count == 10:
-                    started.release()
                 await asyncio.wait((ended,), timeout=0.05)
+                # A busy machine may have cut it off before it got so far.
+                if count == 10 or (ended.done() and count < 10):
+                    started.release()
                 if ended.done():
                     break
             return (await ended).statuses
@@ -748,9 +751,15 @@ BIG = 8 * MIB
 @pytest.mark.parametrize("chunked", [False, True])
 @pytest.mark.parametrize("who", ["stranger", "too much", "no route", "tool"])
 async def test_a_client_that_sends_all_before_it_reads_gets_its_answer(
-    start_gate: Start, upstream: RawUpstream, who: str, chunked: bool
+    start_gate: Start,
+    upstream: RawUpstream,
+    monkeypatch: pytest.MonkeyPatch,
+    who: str,
+    chunked: bool,
 ) -> None:
     """A body refused, or answered early, is drained behind the answer (RFC 9112 9.3, 9.6)."""
+    # As long as a busy machine may take over it.
+    monkeypatch.setattr(closing, "LINGER_SECONDS", 60.0)
     expected = {"stranger": 401, "too much": 413, "no route": 404, "tool": 403}[who]
 
     async def answer(

@@ -247,7 +247,7 @@ async def test_nothing_is_answered_behind_connection_close(
 @pytest.mark.both_loops
 async def test_a_slow_head_is_cut_off(start_gate: Start, upstream: RawUpstream) -> None:
     """A head that does not come in time gets 408, though bytes keep coming; so do 50 at once."""
-    gate = await start_gate(upstream.url, server={"header_timeout": "1s"})
+    gate = await start_gate(upstream.url, server={"header_timeout": "3s"})
 
     async def drip() -> tuple[int, str]:
         async with RawClient.connect(gate.port) as client, asyncio.timeout(15):
@@ -269,7 +269,7 @@ async def test_a_connection_that_says_nothing_is_closed(
 ) -> None:
     """A new connection without a byte is closed in silence, and so is one idle for too long."""
     gate = await start_gate(
-        upstream.url, server={"header_timeout": "1s", "keepalive_timeout": "1s"}
+        upstream.url, server={"header_timeout": "3s", "keepalive_timeout": "1s"}
     )
     async with RawClient.connect(gate.port) as silent, RawClient.connect(gate.port) as idle:
         idle.send(request_bytes("/ping"))

@@ -191,7 +191,7 @@ async def test_an_idle_connection_closes_with_its_client(
         assert connection.idle_deadline
         client.writer.write_eof()
 
-        assert await heard(client, seconds=2) == Heard(b"", reset=False)
+        assert await heard(client) == Heard(b"", reset=False)
     await until(lambda: not _connections(gate))
 
 

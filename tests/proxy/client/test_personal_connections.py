@@ -238,6 +238,7 @@ async def _apache(directory: Path) -> AsyncIterator[str]:
     lines = [
         f"ServerRoot {directory}",
         f"Listen 127.0.0.1:{port}",
+        "KeepAliveTimeout 60",
         *("ServerName localhost", "PidFile pid", "ErrorLog error.log", "TypesConfig /dev/null"),
         *(f"LoadModule {m}_module {_GSSAPI.parent}/mod_{m}.so" for m in modules),
         f"LoadModule headers_module {_GSSAPI.parent}/mod_headers.so",

@@ -441,7 +441,8 @@ async def test_an_upgrade_that_nobody_answers(
     gate = await start_gate(
         upstream.url,
         route=[
-            {"name": "tool", "response_timeout": "1s"},
+            {"name": "silent", "path": "/silent", "response_timeout": "1s"},
+            {"name": "tool"},
             {"name": "gone", "path": "/gone", "upstream": "http://127.0.0.1:9"},
         ],
     )

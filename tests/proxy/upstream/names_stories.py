@@ -194,7 +194,7 @@ async def last_good(zone: Zone, directory: Path) -> None:
     zone.records["tool.test"] = ["127.0.0.2"]
     async with (
         _tool("127.0.0.2", "ok", keep=False),
-        _gate(directory, "tool", connect_timeout="2s") as gate,
+        _gate(directory, "tool", connect_timeout="20s") as gate,
     ):
         assert await _asked(gate, "tool") == (200, b"ok")
         zone.failing.add("tool.test")

@@ -83,7 +83,7 @@ async def test_what_a_tool_does_is_counted(start_gate: Start, upstream: RawUpstr
     async with RawClient.connect(gate.port) as client:
         for _ in range(3):
             client.send(
-                request_bytes("/", method="POST", Cookie=gate.cookie(), Content_Length="5")
+                request_bytes("/", method="PUT", Cookie=gate.cookie(), Content_Length="5")
                 + b"hello"
             )
             await client.response()
@@ -240,9 +240,9 @@ async def test_a_connection_that_fails_is_counted(
                 "tls": tls.url,
             }
             routes = [
-                {"name": kind, "path": f"/{kind}", "upstream": url, "connect_timeout": "1s"}
-                for kind, url in tools.items()
+                {"name": kind, "path": f"/{kind}", "upstream": url} for kind, url in tools.items()
             ]
+            routes[list(tools).index("timeout")]["connect_timeout"] = "1s"
             gate = await start_gate(route=routes)
 
             asked = [
