@@ -152,6 +152,8 @@ async def test_a_worker_from_before_is_ended(browser: Browser, stage: Stage) -> 
         assert await tab.evaluate(REGISTER, ["/sw.js", ""]) == "activated /"
         await tab.goto(f"{stage.url}/oauth2/callback?code=c")
         assert "taken" in await tab.content()
+    # A browser that takes its time reads the script a second time.
+    before = stage.tool.asked.count("/sw.js")
     async with stage.gate():
         # A browser does so by itself, with a page that it opens or when the worker comes to rest.
         looks = "navigator.serviceWorker.getRegistration().then((one) => one.update())"
@@ -161,7 +163,7 @@ async def test_a_worker_from_before_is_ended(browser: Browser, stage: Stage) -> 
         await tab.wait_for_function(f"() => {gone}")
         await tab.goto(f"{stage.url}/oauth2/callback?code=c")
         assert "login-state-missing" in await tab.content()
-    assert stage.tool.asked.count("/sw.js") == 1
+    assert stage.tool.asked.count("/sw.js") == before >= 1
 
 
 @in_browser

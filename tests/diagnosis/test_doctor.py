@@ -178,7 +178,7 @@ async def test_a_clock_that_is_wrong(front: Front, tmp_path: Path, ahead: int, s
 async def test_a_frozen_redis_delays_nothing_else(front: Front, tmp_path: Path) -> None:
     """Discovery is answered and /open/auth never: the call is given up, and the rest is said."""
     front.hangs = ("/open/auth", "/open/token")
-    found = await examine(tmp_path, tailchat(front.url, timeout="3s"))
+    found = await examine(tmp_path, tailchat(front.url, timeout="8s"))
 
     assert found.wrong == {"client-id"}
     assert found.marks("tailchat") == {"ok"}

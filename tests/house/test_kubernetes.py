@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
@@ -28,6 +29,15 @@ CHART: Final = ROOT / "deploy" / "helm" / "tailchat-gate"
 PLAIN: Final = ROOT / "deploy" / "kubernetes" / "tailchat-gate.yaml"
 #: The oldest that the chart takes, one in use, and the newest whose schemas are known.
 VERSIONS: Final = ("1.29", "1.33", "1.37")
+#: A gate that a second signal gives as long as a busy machine may need.
+_IN_NO_HURRY: Final = """
+from functools import partial
+from tailchat_gate.cli import main
+from tailchat_gate.commands import serve
+from tailchat_gate.serving import signals
+serve.Signals = partial(signals.Signals, hurry=25.0)
+main()
+"""
 VALUES: Final = tuple(path.stem for path in sorted((CHART / "ci").glob("*.yaml")))
 #: Kinds of others, of which Kubernetes has no schema.
 FOREIGN: Final = ("monitoring.coreos.com", "gateway.networking.k8s.io", "traefik.io")
@@ -234,7 +244,8 @@ async def test_a_kubelet_and_a_late_node_lose_no_request(
     """After SIGTERM the probe fails at once, and clients that come late are still served."""
     probe = pod(plain)["containers"][0]["readinessProbe"]["httpGet"]["path"]
     request = request_bytes(probe, host="10.0.0.1", Connection="close")
-    async with gate_process(tmp_path, server={"drain_delay": "5m"}) as gate:
+    command = (sys.executable, "-W", "error", "-c", _IN_NO_HURRY)
+    async with gate_process(tmp_path, server={"drain_delay": "5m"}, command=command) as gate:
         await until_probed(gate.admin_port, request, 200)
         async with RawClient.connect(gate.port) as kept:
             kept.send(request_bytes("/ping"))

@@ -68,6 +68,8 @@ class Window:
 async def window(_chromium: Browser) -> AsyncIterator[Window]:
     """Return a window."""
     context = await _chromium.new_context()
+    # Ten tabs at once take a busy machine longer than the usual 30 seconds.
+    context.set_default_timeout(120_000)
     try:
         yield Window(context)
     finally:

@@ -41,8 +41,12 @@ class Workers:
         return response.body.decode()
 
     async def pids(self) -> list[int]:
-        """Return the processes of the workers that serve."""
-        return [one["pid"] for one in await self.workers() if not one["problem"]]
+        """Wait until all workers answer, and return their processes."""
+        async with asyncio.timeout(60):
+            while True:
+                found = await self.workers()
+                if not any(one["problem"] for one in found):
+                    return [one["pid"] for one in found]
 
     async def workers(self) -> list[dict[str, Any]]:
         """Return what /status says of the workers."""

@@ -93,6 +93,9 @@ async def test_no_line_of_one_log_is_within_one_of_the_other(tmp_path: Path) -> 
     ):
         reading = asyncio.create_task(asyncio.to_thread(_until_end, both.reader))
         await asyncio.gather(*(gate.callbacks(200, size=1000) for _ in range(3)))
+        # A gate that ends waits two seconds for a reader.
+        while await gate.metric("gate_log_lines_total", sink="access") < 600:
+            pass
         assert await _ended(gate) == 0
         os.write(both.writer, b"end\n")
         lines = await reading

@@ -112,7 +112,7 @@ async def test_hundreds_of_reloads_leave_nothing_behind(
             await until(lambda: not _retired(gate) and len(_pools(gate)) == 1)
             await until(lambda: len(_threads()) == 1)
             # One that waited too long under load is replaced; the old one may be on its way out.
-            await until(lambda: upstream.open_connections == 1)
+            await until(lambda: upstream.open_connections <= 1)
             gc.collect()
             return (
                 _count(gate),
@@ -231,10 +231,9 @@ async def test_an_idle_client_that_sent_a_body_keeps_no_configuration(gate: File
             gc.collect()
             return _count(gate) <= before
 
-        # Less than an idle client has: it must not be its end that frees them. It takes seconds,
+        # Less than the 75 s of an idle client, whose end must not free them. It takes seconds,
         # and each look has the collector go through everything.
-        async with asyncio.timeout(10):
-            await until(gone, longest=0.3)
+        await until(gone, within=60, longest=0.3)
 
 
 @pytest.mark.usefixtures("_at_once")

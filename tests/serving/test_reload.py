@@ -709,6 +709,7 @@ async def test_a_page_cannot_give_the_order(gate: FileGate, headers: list[tuple[
 @pytest.mark.both_loops
 async def test_a_stopping_gate_loads_nothing(gate: FileGate, upstream: RawUpstream) -> None:
     """While open requests finish, a reload is refused, and they finish all the same."""
+    await gate.change(server={"shutdown_timeout": "1m"})
     upstream.answer = held = PausedAnswer()
     async with RawClient.connect(gate.port) as client:
         client.send(_admitted(gate))

@@ -26,7 +26,7 @@ RELOADS = 6
 def _settings(number: int) -> Sections:
     """Return tables by which four fields of a request tell the configuration's number."""
     return {
-        "server": {"via": f"gate-{number}"},
+        "server": {"via": f"gate-{number}", "header_timeout": "10m"},
         "route": [
             {
                 "name": "tool",
@@ -156,7 +156,7 @@ async def test_requests_in_flight_with_the_tool_survive_together(
         ]
         for number, client in enumerate(clients):
             client.send(request_bytes(f"/held/{number}", Cookie=cookie))
-        await until(lambda: tool.held == len(clients))
+        await until(lambda: tool.held == len(clients), within=120)
         for number in (1, 2, 3):
             await gate.change(**_settings(number))
         tool.go_on.set()

@@ -21,15 +21,16 @@ async def test_restarts_over_a_passed_socket(tmp_path: Path, upstream: RawUpstre
     """HAProxy and nginx see no failed request while the gate is stopped and started again."""
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as listening:
         async with load_behind_proxies(tmp_path, listening.getsockname()[1]) as load:
+            given: dict[str, Any] = {"route": PUBLIC, "server": {"shutdown_timeout": "20s"}}
             for _ in range(3):
                 async with gate_process(
-                    tmp_path, upstream.url, sockets=[listening], route=PUBLIC
+                    tmp_path, upstream.url, sockets=[listening], **given
                 ) as gate:
                     await load.more()
                     gate.process.send_signal(signal.SIGTERM)
                     async with asyncio.timeout(END_SECONDS):
                         assert await gate.process.wait() == 0
-            async with gate_process(tmp_path, upstream.url, sockets=[listening], route=PUBLIC):
+            async with gate_process(tmp_path, upstream.url, sockets=[listening], **given):
                 await load.more()
                 await load.end()
 

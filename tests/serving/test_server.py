@@ -120,7 +120,8 @@ async def test_open_requests_finish_and_new_ones_are_refused(
 ) -> None:
     """After the order to stop, a request under way gets its answer; nobody new is let in."""
     upstream.answer = paused = PausedAnswer()
-    gate = await start_gate(upstream.url, server={"admin_listen": "127.0.0.1:0"})
+    server = {"admin_listen": "127.0.0.1:0", "shutdown_timeout": "1m"}
+    gate = await start_gate(upstream.url, server=server)
     port = gate.port
     async with RawClient.connect(port) as idle, RawClient.connect(port) as client:
         client.send(request_bytes(Cookie=gate.cookie()))
@@ -150,7 +151,7 @@ async def test_an_upload_under_way_finishes(start_gate: Start, upstream: RawUpst
         writer.write(OK)
 
     upstream.answer = answer
-    gate = await start_gate(upstream.url)
+    gate = await start_gate(upstream.url, server={"shutdown_timeout": "1m"})
     async with RawClient.connect(gate.port) as client:
         client.send(request_bytes(method="PUT", Cookie=gate.cookie(), Content_Length="6") + b"abc")
         await arrived.wait()

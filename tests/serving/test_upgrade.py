@@ -54,12 +54,13 @@ main()
 """
 
 
-#: A gate whose successor waits in its start until a pipe is opened.
+#: A gate whose successor waits in its start until a pipe is closed.
 HELD = """
 import os
 from tailchat_gate.serving import upgrade
 if os.environ.get("GATE_PREDECESSOR"):
-    os.close(os.open({pipe!r}, os.O_RDONLY))
+    with open({pipe!r}, "rb") as held:
+        held.read()
 from tailchat_gate.cli import main
 main()
 """

@@ -157,7 +157,9 @@ class Parent:
 
     async def stop(self) -> None:
         """Stop all workers as a single process would stop, and wait for them."""
-        opened, self._ready, self._stopping = self._ready, False, True
+        opened, self._stopping = self._ready, True
+        # A probe whose connection this parent had accepted is answered for the successor.
+        self._ready = bool(self._successor_pid)
         successor = self._around.successor
         if successor is not None and not self._successor_pid:
             successor.abandon()

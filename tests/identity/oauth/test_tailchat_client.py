@@ -33,7 +33,7 @@ ISSUER = "https://chat.example.com/"
 HTML = "<!doctype html><title>Tailchat</title>"
 STATE = LoginState("state-id", "/", VERIFIER, "n-0S6_Wz", int(NOW), "hash")
 #: How long a client waits for a Tailchat that hangs: on a busy machine it has to get there first.
-_SHORT = 1.0
+_SHORT = 2.0
 KEYS = {kid: rsa.generate_private_key(65537, 2048) for kid in ("keystore-CHANGE-ME", "rotated")}
 
 Response = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]

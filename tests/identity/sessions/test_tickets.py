@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -37,6 +38,7 @@ from tailchat_gate.identity.sessions.stored import (
     StoredSessions,
 )
 from tailchat_gate.serving.wiring.build import build
+from tailchat_gate.state.bookkeeping import DatabaseStore
 from tailchat_gate.state.memory import MemoryStore
 
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:130.0) Gecko/20100101 Firefox/130.0"
@@ -180,6 +182,10 @@ async def test_a_request_asks_the_store_nothing(
 
 async def test_the_last_use_is_written_now_and_then(place: Place) -> None:
     """A session in use is noted every five minutes, for its owner's list."""
+    store = place.scene.gate.generation.process_state.store
+    assert isinstance(store, DatabaseStore)
+    # It takes what is unsaved every five seconds.
+    store._upkeep._save_at = math.inf
     cookie = await place.sign_in()
     stored = place.stored()
     place.scene.clock.now += SEEN_SECONDS

@@ -30,6 +30,7 @@ async def gate(tmp_path: Path, clock: Clock, upstream: RawUpstream) -> AsyncIter
 async def _forget(scene: GroupScene, gate: FileGate) -> None:
     assert (await get(gate, EVE, APPROVALS)).status == 403
     await scene.down()
+    await until(lambda: watch_of(gate).problem != "")
     scene.clock.now += 700
     await until(lambda: bool(watch_of(gate).unknown))
 

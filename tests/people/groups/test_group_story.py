@@ -246,8 +246,8 @@ async def test_an_outage_keeps_members_until_the_answer_is_too_old(
             await _open_socket(alices, gate)
             await _open_socket(eves, gate, EVE)
             await scene.down()
-            scene.clock.now += 599
             await until(lambda: watch_of(gate).problem != "")
+            scene.clock.now += 599
             alices.send(PING)
             assert await alices.reader.readexactly(len(PING)) == PING
 
@@ -287,6 +287,8 @@ async def test_a_fault_in_a_question_lets_no_answer_count_for_longer(
             raise LookupError("a fault")
 
         monkeypatch.setattr(watch_of(gate), "_refresh", fail)
+        # A question of before may be under way.
+        await until(lambda: bool(asked))
         scene.clock.now += 601
         await until(lambda: len(asked) > 2 and watch_of(gate).unknown == ["ops"])
         assert await status_of(gate, ALICE) == (503, "groups-unknown")

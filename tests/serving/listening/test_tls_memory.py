@@ -53,7 +53,7 @@ async def _gate(
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listening:
         port = listening.getsockname()[1]
         address = f"127.0.0.1:{port}"
-        server = certificates.server(https_listen=[address])
+        server = certificates.server(https_listen=[address], header_timeout="1h")
         del server["listen"]
         async with gate_process(
             folder,

@@ -5,10 +5,11 @@ import json
 import os
 import signal
 import socket
+import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from clikit import invoke, run
@@ -25,6 +26,15 @@ from tailchat_gate.demo.tailchat import StandInTailchat
 #: A target that is too long to travel with a login.
 _LONG = "/report?" + "q=%C3%A9&" * 130
 _FIELDS = {name.replace("-", "_"): value for name, value in NAVIGATION.items()}
+
+
+#: Workers that wait for each other's answers as long as a busy machine may need.
+_SLOW: Final = """
+from tailchat_gate.serving.workers import crew, worker
+crew.FIND_SECONDS = worker.FIND_SECONDS = 20.0
+from tailchat_gate.cli import main
+main()
+"""
 
 
 class Scene:
@@ -88,7 +98,10 @@ async def test_a_login_and_a_lock_are_those_of_all(tmp_path: Path, upstream: Raw
         reader, writer = os.pipe()
         stack.callback(os.close, reader)
         try:
-            one = await stack.enter_async_context(scene(tmp_path, upstream, stdout=writer))
+            command = (sys.executable, "-W", "error", "-c", _SLOW)
+            one = await stack.enter_async_context(
+                scene(tmp_path, upstream, stdout=writer, command=command)
+            )
         finally:
             os.close(writer)
         responses = await _callbacks(one)

@@ -29,7 +29,7 @@ requirepass {SENTINEL_PASSWORD}
 sentinel monitor {SERVICE} {_HOST} {_FIRST} {{quorum}}
 sentinel announce-ip {_HOST}
 sentinel auth-pass {SERVICE} {PASSWORD}
-sentinel down-after-milliseconds {SERVICE} 400
+sentinel down-after-milliseconds {SERVICE} 3000
 sentinel failover-timeout {SERVICE} 2000
 """
 
