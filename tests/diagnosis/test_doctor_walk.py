@@ -588,6 +588,7 @@ async def test_a_store_that_is_damaged(tmp_path: Path) -> None:
 async def test_the_running_gate_is_asked(tmp_path: Path) -> None:
     """One that refused its changed file, and one that is not there."""
     async with gate_process(tmp_path, server={"watch": False}) as gate:
+        await _admin_answers(gate)
         path = tmp_path / "config.toml"
         good = await diagnose(path)
         text = await asyncio.to_thread(path.read_text, "utf-8")

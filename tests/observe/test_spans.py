@@ -308,6 +308,13 @@ async def test_of_a_collectors_answer_only_the_status_counts(
     assert (found.exported, found.lost) == ((2, 0) if taken else (0, 2))
 
 
+@pytest.fixture
+def _waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a stop wait for the collector longer than a busy machine takes."""
+    monkeypatch.setattr(Spans.close, "__defaults__", (30.0,))
+
+
+@pytest.mark.usefixtures("_waits")
 async def test_what_waits_is_sent_at_the_end(
     tmp_path: Path, upstream: RawUpstream, collector: Collector, start_gate: Start
 ) -> None:
@@ -341,6 +348,7 @@ async def test_the_sdks_variables_count(
     assert collector.resources[0]["service.name"] == "gate-west"
 
 
+@pytest.mark.usefixtures("_waits")
 async def test_a_sign_in_has_a_span_for_each_call_to_tailchat(
     tmp_path: Path, clock: Clock, collector: Collector
 ) -> None:
@@ -361,6 +369,7 @@ async def test_a_sign_in_has_a_span_for_each_call_to_tailchat(
     assert "code=" not in json.dumps([one.attributes for one in collector.spans])
 
 
+@pytest.mark.usefixtures("_waits")
 async def test_a_tailchat_that_is_down_is_an_error_of_the_call(
     tmp_path: Path, clock: Clock, collector: Collector
 ) -> None:

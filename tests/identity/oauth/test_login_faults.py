@@ -30,7 +30,7 @@ GOOD_PROXY += b'Connection: close\r\n\r\n{"error":"invalid_grant"}'
 @pytest.fixture
 async def scene(tmp_path: Path, clock: Clock) -> AsyncIterator[Story]:
     """Return the setting of a login."""
-    async with story(tmp_path / "access.log", clock, tailchat={"timeout": "3s"}) as found:
+    async with story(tmp_path / "access.log", clock, tailchat={"timeout": "6s"}) as found:
         yield found
 
 
