@@ -3,7 +3,7 @@
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, closing
+from contextlib import AsyncExitStack, ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -19,11 +19,12 @@ from statekit import (
     until,
 )
 
-from tailchat_gate.state.bookkeeping import LOOK_SECONDS, Health
+from tailchat_gate.state.bookkeeping import LOOK_SECONDS, Health, StoreFault
 from tailchat_gate.state.memory import MemoryStore
 from tailchat_gate.state.redis.store import RedisStore
-from tailchat_gate.state.sqlite import database, schema
+from tailchat_gate.state.sqlite import database, engine, schema
 from tailchat_gate.state.sqlite.files import NAME, Files
+from tailchat_gate.state.sqlite.recovery import alone
 from tailchat_gate.state.sqlite.store import SqliteStore
 from tailchat_gate.state.store import (
     EXPIRY_MARGIN,
@@ -295,6 +296,28 @@ async def test_erased_data_is_nowhere_in_the_files(tmp_path: Path) -> None:
 
     assert b"Hoshino" not in await asyncio.to_thread(everything)
     assert b"Other" in await asyncio.to_thread(everything)
+
+
+async def test_erased_data_is_not_in_a_copy_that_another_process_makes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The erasure waits until that one is ready, or says that it is not finished."""
+    monkeypatch.setattr(engine, "BUSY_SECONDS", 0.1)
+    notice = Record("erasure", "66a", "all", "", int(START) + 60)
+    async with running(tmp_path) as process:
+        await process.put("k1", body='{"name":"Hoshino"}', sub="66a")
+        await process.copied()
+        with ExitStack() as stack:
+            assert await asyncio.to_thread(stack.enter_context, alone(Files(tmp_path)))
+            with pytest.raises(StoreFault, match="another process is copying"):
+                await process.store.erase([("note", "k1")], "66a", notice)
+            monkeypatch.setattr(engine, "BUSY_SECONDS", 60.0)
+            erasing = asyncio.create_task(process.store.erase([("note", "k1")], "66a", notice))
+            await asyncio.wait((erasing,), timeout=0.05)
+            await asyncio.to_thread(stack.close)
+        await erasing
+
+        assert "Hoshino" not in await asyncio.to_thread(_content, tmp_path, ".copy")
 
 
 def test_a_process_is_told_apart(tmp_path: Path) -> None:

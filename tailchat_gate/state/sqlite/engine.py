@@ -156,16 +156,17 @@ class Engine:
         with self._faults(FaultKind.UNWRITABLE):
             return self._database.sweep()
 
-    def copy(self) -> None:
+    def copy(self, *, timeout: float = 0) -> bool:
         """Put an intact copy beside the database, unless another process is doing so.
 
-        Raises StoreFault: UNCOPIED if the copy cannot be written, DAMAGED if the database is
-        damaged.
+        Returns whether this process did; it waits `timeout` seconds for another one. Raises
+        StoreFault: UNCOPIED if the copy cannot be written, DAMAGED if the database is damaged.
         """
         try:
-            with alone(self.files, timeout=0) as mine:
+            with alone(self.files, timeout=timeout) as mine:
                 if mine:
                     make_copy(self.files)
+                return mine
         except CopyError as error:
             raise StoreFault(FaultKind.DAMAGED, str(error)) from None
         except OSError as error:
@@ -181,7 +182,9 @@ class Engine:
         """
         with self._faults(FaultKind.UNWRITABLE):
             self._database.erase(list(keys), sub)
-        self.copy()
+        if not self.copy(timeout=BUSY_SECONDS):
+            # What the other process began to copy may have what was erased.
+            raise StoreFault(FaultKind.UNCOPIED, "another process is copying the database")
         self.files.damaged.unlink(missing_ok=True)
         self.write((notice,))
 
