@@ -156,10 +156,8 @@ class Parent:
         return False
 
     async def stop(self) -> None:
-        """Stop all workers as a single process would stop, and wait for them."""
-        opened, self._stopping = self._ready, True
-        # A probe whose connection this parent had accepted is answered for the successor.
-        self._ready = bool(self._successor_pid)
+        """Stop all workers as a single process would stop; probes ask for the successor by now."""
+        opened, self._ready, self._stopping = self._ready, bool(self._successor_pid), True
         successor = self._around.successor
         if successor is not None and not self._successor_pid:
             successor.abandon()
