@@ -42,6 +42,7 @@ from storykit import Story
 
 from tailchat_gate.demo.oauth import SigningKey
 from tailchat_gate.observe.log import AUDIT_LOGGER_NAME, LOGGER_NAME
+from tailchat_gate.proxy.upstream import pool
 from tailchat_gate.serving.wiring import build
 
 # How long one example takes is the machine's business, and that of the tests beside it.
@@ -238,6 +239,12 @@ def smallest(tmp_path: Path) -> Path:
 def clock() -> Clock:
     """Return the clock of the test's gates."""
     return Clock()
+
+
+@pytest.fixture
+def _reuses_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a POST take a connection that has been idle for as long as a busy machine may need."""
+    monkeypatch.setattr(pool, "UNSAFE_IDLE_SECONDS", 60.0)
 
 
 @pytest.fixture

@@ -312,6 +312,7 @@ NOT_REPEATED = (
 )
 
 
+@pytest.mark.usefixtures("_reuses_late")
 @pytest.mark.parametrize("kind", [*REPEATED, *NOT_REPEATED])
 @pytest.mark.parametrize("by_reset", [False, True])
 async def test_only_what_may_be_repeated_is_sent_twice(

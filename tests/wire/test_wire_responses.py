@@ -429,6 +429,7 @@ async def test_an_upstream_that_falls_silent_is_given_up(
     await until(lambda: not upstream.open_connections)
 
 
+@pytest.mark.usefixtures("_reuses_late")
 @pytest.mark.both_loops
 async def test_a_stale_connection_is_replaced_for_what_may_be_repeated(
     public: RunningGate, upstream: RawUpstream

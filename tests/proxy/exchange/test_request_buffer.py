@@ -461,6 +461,7 @@ async def test_space_is_looked_at(directory: Path) -> None:
 # With the tool.
 
 
+@pytest.mark.usefixtures("_reuses_late")
 @pytest.mark.parametrize(
     ("method", "content", "status"),
     [(b"PUT", b"x" * 65_000, 200), (b"PUT", LARGE, 200), (b"POST", SMALL, 502)],
