@@ -657,7 +657,7 @@ async def test_a_machine_where_nothing_is(start_gate: Start, clock: Clock) -> No
 async def test_without_tokens_in_the_configuration(
     gate: RunningGate, upstream: RawUpstream
 ) -> None:
-    """After the last token was taken out, who still sends it is told, and no tool gets it."""
+    """A client that still sends the last token, which was removed, gets 401; no tool gets it."""
     response = await ask(
         gate.port, request_bytes("/", Authorization=bearer("ci"), Cookie=gate.cookie())
     )

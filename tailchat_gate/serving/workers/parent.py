@@ -156,7 +156,7 @@ class Parent:
         return False
 
     async def stop(self) -> None:
-        """Stop all workers as a single process would stop; probes ask for the successor by now."""
+        """Stop all workers as a single process would; with a successor, probes still get 200."""
         opened, self._ready, self._stopping = self._ready, bool(self._successor_pid), True
         successor = self._around.successor
         if successor is not None and not self._successor_pid:

@@ -19,10 +19,12 @@ CALL_SECONDS: Final = 1.0
 COMMAND_SECONDS: Final = 5.0
 #: The first words of error answers of a server that cannot be written now.
 _UNWRITABLE: Final = ("MISCONF", "NOREPLICAS")
-#: Problems that may pass by themselves.
+_SLOW: Final = "gives no answer within"
 _AWAY: Final = "cannot be reached"
 _MOVING: Final = "does not serve the gate's keys now: the Cluster is down, or moves them"
 _NO_PRIMARY: Final = "is without a primary: no Sentinel that answers names one for this service"
+#: How the problems begin that may pass by themselves.
+_PASSING: Final = (_SLOW, _AWAY, _MOVING, _NO_PRIMARY)
 _NEEDED_CLUSTER: Final = "state.url names one as redis+cluster://HOST:PORT"
 _NEEDED_SENTINELS: Final = "state.url names Sentinels as redis+sentinel://HOST:PORT/SERVICE"
 
@@ -79,7 +81,7 @@ class RedisClient:
     async def _bounded(self, servers: Servers, script: str, words: Sequence[bytes]) -> Any:  # noqa: ANN401 - as above
         from redis import exceptions  # noqa: PLC0415 - only where the store is Redis
 
-        problem, is_refusal, may_pass = "", False, True
+        problem, is_refusal = "", False
         kind = FaultKind.UNREADABLE
         try:
             async with asyncio.timeout(self._timeout):
@@ -94,19 +96,18 @@ class RedisClient:
                 # The server closed the connection meanwhile, as when it restarts: try once more.
                 return await self._call(servers, script, words)
         except (TimeoutError, exceptions.TimeoutError):
-            problem = f"gives no answer within {self._timeout:g} s"
+            problem = f"{_SLOW} {self._timeout:g} s"
         except exceptions.ResponseError as refused:
             # For these two answers the library has classes, and removes the first word.
             by_class = isinstance(refused, exceptions.OutOfMemoryError | exceptions.ReadOnlyError)
             if by_class or str(refused).partition(" ")[0] in _UNWRITABLE:
                 kind = FaultKind.UNWRITABLE
             problem, is_refusal = _refusal(refused, self._place), True
-            may_pass = problem == _MOVING
         except (exceptions.RedisError, exceptions.RedisClusterException, OSError) as error:
             problem = _unreachable(error)
-            may_pass = problem == _NO_PRIMARY or problem.startswith(_AWAY)
         servers.failed()
         # Raised outside the handlers, so that no traceback holds what was sent.
+        may_pass = problem.startswith(_PASSING)
         problem = f"{self._place} {problem}"
         raise StoreFault(kind, problem, is_refusal=is_refusal, may_pass=may_pass)
 

@@ -109,7 +109,7 @@ def test_an_unlock_lifts_a_lock(revocation: RevocationState) -> None:
 
 
 def test_an_ended_session_is_over_and_no_other(revocation: RevocationState) -> None:
-    """A session with the id is over, whatever else its record says; the person's others are not."""
+    """A session that was ended is over; the other sessions of that person are not."""
     revocation.apply(_ended(RECORD))
 
     assert revocation.check(RECORD) is Reason.SESSION_ENDED
@@ -143,7 +143,7 @@ def test_an_earlier_sign_out_takes_nothing_back(revocation: RevocationState) -> 
 
 
 def test_a_lock_is_told_before_an_ended_session(revocation: RevocationState) -> None:
-    """A person who is locked out reads that, even if the session is over as well."""
+    """A locked person is told of the lock, even if the session has ended too."""
     revocation.apply(_ended(RECORD))
     revocation.apply(Lock(f"sub:{SUB}", NOW))
 

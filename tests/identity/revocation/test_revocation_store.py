@@ -139,7 +139,7 @@ async def test_what_one_process_ends_is_over_in_all(make: Make, path: Path) -> N
 
 
 async def test_what_tailchat_revoked_is_over_in_all(make: Make, path: Path) -> None:
-    """A session that Tailchat does not confirm is over at once, and elsewhere with its reason."""
+    """A session that Tailchat does not confirm is over at once. All processes know the reason."""
     here, there = await make(), await make()
     here.store.revoke(RECORD, lifetime=600)
 

@@ -650,6 +650,8 @@ async def test_a_moving_websocket_is_use_of_its_session(
             tunnel.check(began + 1.9 * turn, gate.clock())
         assert pools.tunnels
 
+    assert tool.got.startswith(text * 10)
+
 
 @counts_pythons_steps
 async def test_short_requests_are_never_looked_at(

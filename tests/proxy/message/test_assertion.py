@@ -385,7 +385,7 @@ def test_it_is_of_one_configuration(clock: Clock) -> None:
 
 
 def test_what_is_kept_of_a_visitor_is_bounded(clock: Clock) -> None:
-    """A visitor of many routes costs no more than a few assertions at a time."""
+    """For a visitor of many routes the gate keeps only a few assertions at a time."""
     bench, person = Bench.make(clock), visitor()
     for route in bench.routes:
         bench.headers.fields(person, route)
