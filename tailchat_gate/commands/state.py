@@ -276,6 +276,8 @@ def _step(error: Exception, place: Place) -> str:
         return ""
     if isinstance(place, RedisPlace):
         return "; check that the server runs, and check state.url and its password"
+    if isinstance(error, StoreFault) and error.may_pass:
+        return "; run this again"
     return "; run this where the gate runs, as its user or as root"
 
 

@@ -4,7 +4,6 @@ import asyncio
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
@@ -15,6 +14,7 @@ from typing import Any, Final
 import kubernetes_validate  # type: ignore[import-untyped] # it has no types
 import pytest
 import yaml  # type: ignore[import-untyped] # its types are a package of their own
+from clikit import gate_after
 from gatekit import RawClient, ask, request_bytes
 from kubernetes_validate import utils
 from parts import LEAN_GO, missing
@@ -32,11 +32,9 @@ VERSIONS: Final = ("1.29", "1.33", "1.37")
 #: A gate that a second signal gives as long as a busy machine may need.
 _IN_NO_HURRY: Final = """
 from functools import partial
-from tailchat_gate.cli import main
 from tailchat_gate.commands import serve
 from tailchat_gate.serving import signals
 serve.Signals = partial(signals.Signals, hurry=25.0)
-main()
 """
 VALUES: Final = tuple(path.stem for path in sorted((CHART / "ci").glob("*.yaml")))
 #: Kinds of others, of which Kubernetes has no schema.
@@ -244,7 +242,7 @@ async def test_a_kubelet_and_a_late_node_lose_no_request(
     """After SIGTERM the probe fails at once, and clients that come late are still served."""
     probe = pod(plain)["containers"][0]["readinessProbe"]["httpGet"]["path"]
     request = request_bytes(probe, host="10.0.0.1", Connection="close")
-    command = (sys.executable, "-W", "error", "-c", _IN_NO_HURRY)
+    command = gate_after(_IN_NO_HURRY)
     async with gate_process(tmp_path, server={"drain_delay": "5m"}, command=command) as gate:
         await until_probed(gate.admin_port, request, 200)
         async with RawClient.connect(gate.port) as kept:

@@ -11,6 +11,12 @@ from tailchat_gate.cli import main
 GATE = (sys.executable, "-W", "error", "-m", "tailchat_gate")
 
 
+def gate_after(program: str) -> tuple[str, ...]:
+    """Return the command of a gate that runs a Python program first, which changes its parts."""
+    begin = "from tailchat_gate.cli import main\nmain()\n"
+    return sys.executable, "-W", "error", "-c", f"{program}\n{begin}"
+
+
 def environ() -> dict[str, str]:
     """Return the environment without variables of the gate's."""
     return {

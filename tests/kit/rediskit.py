@@ -8,12 +8,16 @@ import tempfile
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
+import pytest
 from parts import missing
 from redis.asyncio import Redis
 
+from tailchat_gate.serving import process_state
+from tailchat_gate.state.places import shared_store
 from tailchat_gate.state.redis.servers import RedisPlace
 
 _BEGIN_SECONDS: Final = 40
@@ -112,3 +116,9 @@ async def redis_server(*arguments: str, config: str = 'save ""\n') -> AsyncItera
     finally:
         await server.stop()
         await asyncio.to_thread(shutil.rmtree, directory)
+
+
+def let_calls_last(monkeypatch: pytest.MonkeyPatch, seconds: float = 5) -> None:
+    """Let a gate's call of a shared store last for longer, as it does on a busy machine."""
+    unhurried = partial(shared_store, timeout=seconds)
+    monkeypatch.setattr(process_state, "shared_store", unhurried)

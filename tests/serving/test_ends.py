@@ -5,14 +5,13 @@ import os
 import re
 import signal
 import sqlite3
-import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
-from clikit import GATE, environ
+from clikit import GATE, environ, gate_after
 from gatekit import RawClient, RawUpstream, Received, listening, request_bytes, until
 from processkit import GateProcess, gate_process
 from storekit import StoredEntries
@@ -26,7 +25,6 @@ END_SECONDS = 25.0
 #: The gate, with little time for a disk that hangs.
 _SHORT = """
 from functools import partial
-from tailchat_gate.cli import main
 from tailchat_gate.commands import serve
 from tailchat_gate.serving import reload, signals
 from tailchat_gate.state import bookkeeping
@@ -48,10 +46,6 @@ async def then_block(self):
     asyncio.get_running_loop().call_later(0.5, block)
 server.GateServer.start = then_block
 """
-
-
-def _command(program: str) -> tuple[str, ...]:
-    return sys.executable, "-W", "error", "-c", f"{program}main()"
 
 
 def _waits(gate: GateProcess, number: signal.Signals) -> bool:
@@ -102,7 +96,7 @@ async def test_a_tool_that_hangs(tmp_path: Path, upstream: RawUpstream) -> None:
     upstream.answer = hang
     route = [{"name": "tool", "allow": ["public"]}]
     async with (
-        gate_process(tmp_path, upstream.url, command=_command(SHORT), route=route) as gate,
+        gate_process(tmp_path, upstream.url, command=gate_after(SHORT), route=route) as gate,
         RawClient.connect(gate.port) as client,
     ):
         client.send(request_bytes(host=f"127.0.0.1:{gate.port}"))
@@ -124,7 +118,7 @@ async def test_a_second_signal_waits_for_no_tool(tmp_path: Path, upstream: RawUp
     route, server = [{"name": "tool", "allow": ["public"]}], {"shutdown_timeout": "1h"}
     async with (
         gate_process(
-            tmp_path, upstream.url, command=_command(SHORT), route=route, server=server
+            tmp_path, upstream.url, command=gate_after(SHORT), route=route, server=server
         ) as gate,
         RawClient.connect(gate.port) as client,
     ):
@@ -151,7 +145,7 @@ async def test_a_disk_that_hangs_in_a_reload(tmp_path: Path, orders: int) -> Non
     await asyncio.to_thread(secret.write_text, "an-app-secret-of-the-test\n")
     secret.chmod(0o600)
     tailchat = {"client_secret_file": str(secret), "client_secret": None}
-    async with gate_process(tmp_path, command=_command(SHORT), tailchat=tailchat) as gate:
+    async with gate_process(tmp_path, command=gate_after(SHORT), tailchat=tailchat) as gate:
         secret.unlink()
         os.mkfifo(secret)
         assert (await gate.ping()).status == 200
@@ -167,7 +161,7 @@ async def test_a_blocked_event_loop(tmp_path: Path, orders: int) -> None:
             tmp_path,
             stdout=asyncio.subprocess.PIPE,
             stderr=file.fileno(),
-            command=_command(BLOCKED),
+            command=gate_after(BLOCKED),
             server={"shutdown_timeout": "1s" if orders == 1 else "1h"},
         ) as gate:
             assert gate.process.stdout is not None
@@ -207,7 +201,7 @@ async def test_a_store_that_cannot_be_written(tmp_path: Path) -> None:
         async with gate_process(
             tmp_path,
             stderr=file.fileno(),
-            command=_command(SHORT),
+            command=gate_after(SHORT),
             state={"path": str(tmp_path)},
         ) as gate:
             assert await _ended(gate) == 0

@@ -5,7 +5,6 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +24,12 @@ from gatekit import (
 )
 from gatekit import running_gate as running
 from redis.asyncio import Redis
-from rediskit import RedisServer, redis_server
+from rediskit import RedisServer, let_calls_last, redis_server
 from reloadkit import file_text, sections
 
 from tailchat_gate.cli import main
 from tailchat_gate.identity.oauth.responses import Profile
-from tailchat_gate.serving import process_state
 from tailchat_gate.state.bookkeeping import Health
-from tailchat_gate.state.places import shared_store
 from tailchat_gate.state.redis import database
 from tailchat_gate.state.redis.database import PREFIX
 from tailchat_gate.state.redis.store import RedisStore
@@ -43,8 +40,7 @@ BOB = Profile("660000000000000000000002", "Bob", "0001", "")
 
 @pytest.fixture(autouse=True)
 def _long_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a call of the store take longer than a busy machine does."""
-    monkeypatch.setattr(process_state, "shared_store", partial(shared_store, timeout=5.0))
+    let_calls_last(monkeypatch)
 
 
 @asynccontextmanager

@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import stat
-import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clikit import run
+from clikit import gate_after, run
 from gatekit import (
     ALICE,
     OK,
@@ -49,8 +48,6 @@ if found and {hangs}:
     time.sleep(3600)
 if found:
     os.kill(os.getpid(), 9)
-from tailchat_gate.cli import main
-main()
 """
 
 
@@ -61,8 +58,6 @@ from tailchat_gate.serving import upgrade
 if os.environ.get("GATE_PREDECESSOR"):
     with open({pipe!r}, "rb") as held:
         held.read()
-from tailchat_gate.cli import main
-main()
 """
 
 
@@ -299,7 +294,7 @@ async def test_a_process_that_cannot_start(
 @pytest.mark.parametrize(("hangs", "reason"), [(True, "within 1 seconds"), (False, "with -9")])
 async def test_a_process_that_hangs_or_dies(tmp_path: Path, *, hangs: bool, reason: str) -> None:
     """A new process that does not serve in time is killed, and the old one serves on."""
-    command = (sys.executable, "-W", "error", "-c", SPOILED.format(hangs=hangs))
+    command = gate_after(SPOILED.format(hangs=hangs))
     async with upgradable(tmp_path, command=command) as found:
         found.gate.process.send_signal(signal.SIGUSR2)
         message = "no other process took over; this one continues to serve"
@@ -346,7 +341,7 @@ def _held(tmp_path: Path) -> tuple[Path, tuple[str, ...]]:
     """Return a pipe, and the command of a process that waits until it was opened and closed."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    return pipe, (sys.executable, "-W", "error", "-c", HELD.format(pipe=str(pipe)))
+    return pipe, gate_after(HELD.format(pipe=str(pipe)))
 
 
 async def test_orders_that_wait_for_an_upgrade(tmp_path: Path) -> None:

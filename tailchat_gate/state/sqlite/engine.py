@@ -184,7 +184,8 @@ class Engine:
             self._database.erase(list(keys), sub)
         if not self.copy(timeout=BUSY_SECONDS):
             # What the other process began to copy may have what was erased.
-            raise StoreFault(FaultKind.UNCOPIED, "another process is copying the database")
+            problem = "another process is copying the database"
+            raise StoreFault(FaultKind.UNCOPIED, problem, may_pass=True)
         self.files.damaged.unlink(missing_ok=True)
         self.write((notice,))
 

@@ -19,8 +19,10 @@ from tailchat_gate.identity.revocation.records import to_record
 from tailchat_gate.identity.revocation.state import EndedSession, Lock, SignedOut
 from tailchat_gate.people.groups.memberships import SourceMembers
 from tailchat_gate.people.groups.records import IN_ONE, MEMBERS, read_records, to_records
+from tailchat_gate.state.sqlite import engine
 from tailchat_gate.state.sqlite.database import Database
 from tailchat_gate.state.sqlite.files import NAME, Files
+from tailchat_gate.state.sqlite.recovery import alone
 from tailchat_gate.state.store import Record
 
 Start = Callable[..., Any]
@@ -124,6 +126,21 @@ def test_only_a_person_can_be_forgotten(tmp_path: Path) -> None:
     """A machine and everybody are no person."""
     for target in ("all", "token:backup", SUB):
         assert _run(tmp_path, "forget", target).exit_code == 2
+
+
+def test_a_copy_under_way_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After some time the command fails, and says to run it again; that then erases all."""
+    monkeypatch.setattr(engine, "BUSY_SECONDS", 0.1)
+    StoredEntries(tmp_path).append((Lock(f"sub:{SUB}", 1, None, "left"),))
+    with alone(Files(tmp_path)) as mine:
+        assert mine
+        failed = _run(tmp_path, "forget", f"sub:{SUB}", "--in-force")
+    erased = _run(tmp_path, "forget", f"sub:{SUB}", "--in-force")
+
+    assert failed.exit_code == 1
+    assert "another process is copying the database; run this again" in failed.output
+    assert erased.exit_code == 0
+    assert b"left" not in _everything(tmp_path)
 
 
 async def test_a_running_gate_forgets_too(

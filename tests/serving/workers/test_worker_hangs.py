@@ -3,10 +3,10 @@
 import os
 import signal
 import socket
-import sys
 from contextlib import suppress
 from pathlib import Path
 
+from clikit import gate_after
 from gatekit import RawUpstream, until
 from workerkit import workers
 
@@ -31,15 +31,13 @@ def begun(self, server):
         look()
 
 worker.Worker.begin = begun
-from tailchat_gate.cli import main
-main()
 """
 
 
 async def test_a_worker_that_is_stuck_does_not_stay(tmp_path: Path, upstream: RawUpstream) -> None:
     """Its parent kills and replaces it; a killed parent does not leave it behind."""
     hang = tmp_path / "hang"
-    command = (sys.executable, "-W", "error", "-c", _STUCK.format(file=str(hang)))
+    command = gate_after(_STUCK.format(file=str(hang)))
     async with workers(tmp_path, upstream, command=command) as found:
         _, second = await found.pids()
         hang.touch()

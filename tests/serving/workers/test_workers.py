@@ -4,12 +4,11 @@ import asyncio
 import os
 import signal
 import socket
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from clikit import run
+from clikit import gate_after, run
 from gatekit import RawUpstream, request_bytes, until
 from loadkit import load_behind_proxies
 from processkit import END_SECONDS
@@ -20,8 +19,6 @@ _STATIC: dict[str, Any] = {"upstream": "static:204", "allow": ["public"]}
 HASTY = """
 from tailchat_gate.serving.workers import parent
 parent.PREPARE_SECONDS = 1.0
-from tailchat_gate.cli import main
-main()
 """
 
 
@@ -58,7 +55,7 @@ async def test_a_worker_that_hangs_is_told_and_holds_nothing_up(
 ) -> None:
     """The admin listener answers; a reload that one worker cannot take changes none of them."""
     routes = [{"name": "tool", "allow": ["public"]}, {"name": "no", "path": "/no", **_STATIC}]
-    command = (sys.executable, "-W", "error", "-c", HASTY)
+    command = gate_after(HASTY)
     async with workers(tmp_path, upstream, route=routes, command=command) as found:
         _, second = await found.pids()
         assert await found.ask(8, "/no") == {b""}

@@ -5,14 +5,13 @@ import json
 import os
 import signal
 import socket
-import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from clikit import invoke, run
+from clikit import gate_after, invoke, run
 from gatekit import RawClient, RawUpstream, Response, ask, request_bytes, until
 from process import free_port
 from processkit import END_SECONDS, Manager
@@ -32,8 +31,6 @@ _FIELDS = {name.replace("-", "_"): value for name, value in NAVIGATION.items()}
 _SLOW: Final = """
 from tailchat_gate.serving.workers import crew, worker
 crew.FIND_SECONDS = worker.FIND_SECONDS = 20.0
-from tailchat_gate.cli import main
-main()
 """
 
 
@@ -98,7 +95,7 @@ async def test_a_login_and_a_lock_are_those_of_all(tmp_path: Path, upstream: Raw
         reader, writer = os.pipe()
         stack.callback(os.close, reader)
         try:
-            command = (sys.executable, "-W", "error", "-c", _SLOW)
+            command = gate_after(_SLOW)
             one = await stack.enter_async_context(
                 scene(tmp_path, upstream, stdout=writer, command=command)
             )

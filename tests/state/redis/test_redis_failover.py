@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -29,15 +28,14 @@ from gatekit import (
     until,
 )
 from pydantic import SecretStr
+from rediskit import let_calls_last
 from reloadkit import file_text, sections
 from statekit import Notes
 from storykit import Story, callback_at, story, until_callback
 
 from tailchat_gate.cli import main
 from tailchat_gate.identity.oauth.responses import Profile
-from tailchat_gate.serving import process_state
 from tailchat_gate.state.bookkeeping import Health, StoreFault
-from tailchat_gate.state.places import shared_store
 from tailchat_gate.state.redis import store as store_module
 from tailchat_gate.state.redis.database import peek_at
 from tailchat_gate.state.redis.servers import RedisPlace
@@ -52,9 +50,8 @@ _OF_GATES = 16.0
 
 
 @pytest.fixture(autouse=True)
-def _patient_gates(monkeypatch: pytest.MonkeyPatch) -> None:
-    patient = partial(shared_store, timeout=_OF_GATES)
-    monkeypatch.setattr(process_state, "shared_store", patient)
+def _unhurried_gates(monkeypatch: pytest.MonkeyPatch) -> None:
+    let_calls_last(monkeypatch, _OF_GATES)
     # The servers of a busy machine take longer to name the new primary.
     monkeypatch.setattr(store_module, "START_SECONDS", 60.0)
 

@@ -3,7 +3,6 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,21 +19,18 @@ from gatekit import (
     running_gate,
     until,
 )
-from rediskit import RedisServer, redis_server
+from rediskit import RedisServer, let_calls_last, redis_server
 from reloadkit import file_text, sections
 from storykit import callback_at, story, until_callback
 
 from tailchat_gate.cli import main
-from tailchat_gate.serving import process_state
 from tailchat_gate.serving.server import StartError
-from tailchat_gate.state.places import shared_store
 from tailchat_gate.state.redis import store as store_module
 
 
 @pytest.fixture(autouse=True)
 def _long_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a call of the store take longer than a busy machine does."""
-    monkeypatch.setattr(process_state, "shared_store", partial(shared_store, timeout=5.0))
+    let_calls_last(monkeypatch)
 
 
 @pytest.fixture
