@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
@@ -229,10 +228,8 @@ async def until_probed(port: int, request: bytes, status: int) -> None:
     """Ask as the kubelet does, until a probe has this status."""
     async with asyncio.timeout(END_SECONDS):
         while True:
-            # The admin port is opened after the public one.
-            with suppress(OSError):
-                if (await ask(port, request)).status == status:
-                    return
+            if (await ask(port, request)).status == status:
+                return
             await asyncio.sleep(0.01)
 
 

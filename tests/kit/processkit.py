@@ -4,7 +4,7 @@ import asyncio
 import resource
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -62,15 +62,22 @@ class GateProcess:
         resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
 
 
-async def _opened(port: int, process: asyncio.subprocess.Process) -> None:
+async def _opened(process: asyncio.subprocess.Process, *ports: int) -> None:
+    """Wait until a process listens on all ports; it opens one after the other."""
     async with asyncio.timeout(START_SECONDS):
-        while True:
-            assert process.returncode is None, f"it ended with {process.returncode}"
-            with suppress(OSError):
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
-                writer.close()
-                return
-            await asyncio.sleep(0.02)
+        for port in ports:
+            while not await _listens(port):
+                assert process.returncode is None, f"it ended with {process.returncode}"
+                await asyncio.sleep(0.02)
+
+
+async def _listens(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    return True
 
 
 @asynccontextmanager
@@ -95,10 +102,11 @@ async def gate_process(
     """
     port = sockets[0].getsockname()[1] if sockets else free_port()
     admin_port = free_port()
+    admin = f"127.0.0.1:{admin_port}"
     listening = {
         "public_url": f"http://127.0.0.1:{port}",
         "listen": [f"127.0.0.1:{port}", *([f"unix:{unix}"] if unix else [])],
-        "admin_listen": f"127.0.0.1:{admin_port}",
+        "admin_listen": admin,
         "shutdown_timeout": "1s",
     }
     given["server"] = {**listening, **given.get("server", {})}
@@ -126,7 +134,7 @@ async def gate_process(
         preexec_fn=prepare,
     )
     try:
-        await _opened(port, process)
+        await _opened(process, port, *([admin_port] if admin in given["server"].values() else []))
         yield GateProcess(process, port, admin_port)
     finally:
         if process.returncode is None:
