@@ -13,12 +13,12 @@ from typing import Final
 
 import pytest
 from edgekit import program, serving
-from gatekit import Clock, RawUpstream, ask, request_bytes, until
+from gatekit import Clock, RawUpstream, until
 from image_sources import ROOT
 from imagekit import Container, Image, built_image, container
 from loadkit import Load
 from process import free_port
-from processkit import END_SECONDS, START_SECONDS
+from processkit import END_SECONDS, START_SECONDS, is_listening
 from storykit import CLIENT_ID, CLIENT_SECRET, HOSHINO, RegisteredGate, registered
 from visitor import Visitor
 
@@ -71,15 +71,12 @@ class Ports:
         }
 
 
-async def _ready(found: Container, port: int) -> None:
-    """Wait until a gate serves."""
+async def _ready(found: Container, *ports: int) -> None:
+    """Wait until a gate listens on all ports."""
     async with asyncio.timeout(START_SECONDS):
-        while True:
-            assert found.process.returncode is None, await found.log()
-            try:
-                if (await ask(port, request_bytes("/ping"))).status == 200:
-                    return
-            except OSError:
+        for port in ports:
+            while not await is_listening(port):
+                assert found.process.returncode is None, await found.log()
                 await asyncio.sleep(0.02)
 
 
@@ -103,7 +100,7 @@ async def _serving(
 ) -> AsyncIterator[Container]:
     """Run a container with a public tool, which serves, until the block ends."""
     async with container(image, directory, variables) as found:
-        await _ready(found, ports.port)
+        await _ready(found, ports.port, ports.admin)
         yield found
 
 

@@ -22,7 +22,7 @@ from storykit import Story, story
 from tailchat_gate.identity.machine_tokens import hash_of, make_token
 
 DEPLOY: Final = Path(__file__).parents[2] / "deploy"
-_START_SECONDS: Final = 30.0
+_START_SECONDS: Final = 90.0
 #: A machine's token, good for the route "wiki".
 TOKEN: Final = make_token(bytes(32))
 #: The addresses in the files of deploy/, which a test replaces by its own.

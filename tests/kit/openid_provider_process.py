@@ -21,7 +21,7 @@ from accounts import accounts_as_json
 
 SOURCE: Final = Path(__file__).parent / "openid_provider"
 INSTALL_SECONDS: Final = 240
-START_SECONDS: Final = 30
+START_SECONDS: Final = 90
 STOP_SECONDS: Final = 5
 
 

@@ -64,7 +64,9 @@ async def chromium() -> AsyncIterator[Browser]:
     if path is None:
         missing("Chromium")
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=path, args=list(_FLAGS))
+        browser = await playwright.chromium.launch(
+            executable_path=path, args=list(_FLAGS), timeout=120_000
+        )
         try:
             yield browser
         finally:

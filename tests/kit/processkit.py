@@ -20,7 +20,7 @@ from tailchat_gate.serving.systemd import passing
 #: How many seconds an end may take beyond a `shutdown_timeout` of one, on a busy machine.
 END_SECONDS = 25.0
 #: How many seconds a start may take on a busy machine.
-START_SECONDS = 30.0
+START_SECONDS = 90.0
 #: Python itself reads it at its start, so forking.py forks neither a gate with it nor its children.
 NOT_FORKED = MappingProxyType({"PYTHONASYNCIODEBUG": "0"})
 
@@ -66,12 +66,13 @@ async def _opened(process: asyncio.subprocess.Process, *ports: int) -> None:
     """Wait until a process listens on all ports; it opens one after the other."""
     async with asyncio.timeout(START_SECONDS):
         for port in ports:
-            while not await _listens(port):
+            while not await is_listening(port):
                 assert process.returncode is None, f"it ended with {process.returncode}"
                 await asyncio.sleep(0.02)
 
 
-async def _listens(port: int) -> bool:
+async def is_listening(port: int) -> bool:
+    """Tell whether a process listens on a port."""
     try:
         _, writer = await asyncio.open_connection("127.0.0.1", port)
     except OSError:

@@ -8,11 +8,16 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from clikit import run
+from clikit import gate_after, run
 from gatekit import RawClient, RawUpstream, Response, ask, request_bytes, until
 from processkit import END_SECONDS, GateProcess, gate_process
 
 ROUTES = [{"name": "tool", "allow": ["public"]}]
+#: A gate that waits for a worker's answer longer than a busy machine may need.
+UNHURRIED = """
+from tailchat_gate.serving.workers import all_workers, parent, reports
+all_workers.ASK_SECONDS = parent.ASK_SECONDS = reports.ASK_SECONDS = 6.0
+"""
 
 
 class Workers:
@@ -129,7 +134,8 @@ async def workers(
     """Serve with two workers until the block ends."""
     errors, state = folder / "errors", folder / "state"
     state.mkdir(0o700, exist_ok=True)
-    given = {"server": {"workers": 2}, "state": {"path": str(state)}, "route": ROUTES, **given}
+    usual = {"server": {"workers": 2}, "state": {"path": str(state)}, "route": ROUTES}
+    given = {"command": gate_after(UNHURRIED), **usual, **given}
     with await asyncio.to_thread(errors.open, "ab") as file:
         async with gate_process(folder, upstream.url, stderr=file.fileno(), **given) as gate:
             found = Workers(gate, errors, folder / "config.toml")

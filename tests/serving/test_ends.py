@@ -22,19 +22,22 @@ from tailchat_gate.state.sqlite.files import NAME
 
 #: What an end may take beyond a `shutdown_timeout` of one second, on a busy machine.
 END_SECONDS = 25.0
-#: The gate, with little time for a disk that hangs.
-_SHORT = """
+
+
+def _short(*, grace: float = END_SECONDS, hurry: float = END_SECONDS, close: float = 0.5) -> str:
+    """Change the gate: little time for a disk that hangs, and as much as it needs for all else."""
+    return f"""
 from functools import partial
 from tailchat_gate.commands import serve
 from tailchat_gate.serving import reload, signals
 from tailchat_gate.state import bookkeeping
 serve.Signals = partial(signals.Signals, grace={grace}, hurry={hurry}, leave=0.5)
-reload.CLOSE_SECONDS = bookkeeping.CLOSE_SECONDS = 0.5
+reload.CLOSE_SECONDS = bookkeeping.CLOSE_SECONDS = {close}
 """
-#: Of all else it has as much as it needs on a busy machine.
-SHORT = _SHORT.format(grace=END_SECONDS, hurry=END_SECONDS)
-#: As that, with little time for everything, and an event loop that is blocked soon after its start.
-BLOCKED = f"""{_SHORT.format(grace=1.5, hurry=1.5)}
+
+
+#: Then its event loop is blocked, soon after its start.
+BLOCKS = """
 import asyncio, time
 from tailchat_gate.serving import server
 start = server.GateServer.start
@@ -96,7 +99,7 @@ async def test_a_tool_that_hangs(tmp_path: Path, upstream: RawUpstream) -> None:
     upstream.answer = hang
     route = [{"name": "tool", "allow": ["public"]}]
     async with (
-        gate_process(tmp_path, upstream.url, command=gate_after(SHORT), route=route) as gate,
+        gate_process(tmp_path, upstream.url, command=gate_after(_short()), route=route) as gate,
         RawClient.connect(gate.port) as client,
     ):
         client.send(request_bytes(host=f"127.0.0.1:{gate.port}"))
@@ -118,7 +121,7 @@ async def test_a_second_signal_waits_for_no_tool(tmp_path: Path, upstream: RawUp
     route, server = [{"name": "tool", "allow": ["public"]}], {"shutdown_timeout": "1h"}
     async with (
         gate_process(
-            tmp_path, upstream.url, command=gate_after(SHORT), route=route, server=server
+            tmp_path, upstream.url, command=gate_after(_short()), route=route, server=server
         ) as gate,
         RawClient.connect(gate.port) as client,
     ):
@@ -145,7 +148,9 @@ async def test_a_disk_that_hangs_in_a_reload(tmp_path: Path, orders: int) -> Non
     await asyncio.to_thread(secret.write_text, "an-app-secret-of-the-test\n")
     secret.chmod(0o600)
     tailchat = {"client_secret_file": str(secret), "client_secret": None}
-    async with gate_process(tmp_path, command=gate_after(SHORT), tailchat=tailchat) as gate:
+    # The second signal needs a process that the first one has not ended yet.
+    command = gate_after(_short(close=0.5 if orders == 1 else 5))
+    async with gate_process(tmp_path, command=command, tailchat=tailchat) as gate:
         secret.unlink()
         os.mkfifo(secret)
         assert (await gate.ping()).status == 200
@@ -156,12 +161,14 @@ async def test_a_disk_that_hangs_in_a_reload(tmp_path: Path, orders: int) -> Non
 async def test_a_blocked_event_loop(tmp_path: Path, orders: int) -> None:
     """A gate that answers nothing any more ends too, with a code of its own that is told."""
     errors = tmp_path / "errors"
+    # The third signal needs a process that the second one has not ended yet.
+    changed = _short(grace=1.5, hurry=END_SECONDS if orders == 3 else 1.5)
     with await asyncio.to_thread(errors.open, "wb") as file:
         async with gate_process(
             tmp_path,
             stdout=asyncio.subprocess.PIPE,
             stderr=file.fileno(),
-            command=gate_after(BLOCKED),
+            command=gate_after(changed + BLOCKS),
             server={"shutdown_timeout": "1s" if orders == 1 else "1h"},
         ) as gate:
             assert gate.process.stdout is not None
@@ -201,7 +208,7 @@ async def test_a_store_that_cannot_be_written(tmp_path: Path) -> None:
         async with gate_process(
             tmp_path,
             stderr=file.fileno(),
-            command=gate_after(SHORT),
+            command=gate_after(_short()),
             state={"path": str(tmp_path)},
         ) as gate:
             assert await _ended(gate) == 0

@@ -91,7 +91,7 @@ async def test_a_real_tool_is_restarted_under_load(start_gate: Start, tmp_path: 
     for _ in range(3):
         async with _gunicorn(tmp_path, port):
             more = len(answers) + 50
-            await until(lambda more=more: len(answers) >= more, within=20)  # type: ignore[misc]
+            await until(lambda more=more: len(answers) >= more, within=60)  # type: ignore[misc]
     stop.set()
     async with _gunicorn(tmp_path, port):
         await asyncio.gather(*loads)

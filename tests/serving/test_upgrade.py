@@ -26,7 +26,7 @@ from gatekit import (
     until,
 )
 from loadkit import load_behind_proxies
-from processkit import END_SECONDS, NOT_FORKED, GateProcess, gate_process
+from processkit import END_SECONDS, NOT_FORKED, START_SECONDS, GateProcess, gate_process
 from rediskit import redis_server
 
 from tailchat_gate.config.tables.identity import Session
@@ -143,7 +143,7 @@ async def test_an_upgrade_under_load(tmp_path: Path, upstream: RawUpstream) -> N
         assert out == f"process {first['pid']} serves, version {first['version']}\n"
         await load.more()
         os.kill(first["pid"], signal.SIGUSR2)
-        await until(lambda: len(found.took_over()) == 2)
+        await until(lambda: len(found.took_over()) == 2, within=START_SECONDS)
         await load.more()
         await load.end()
         assert (await found.gate.ping()).status == 200

@@ -66,7 +66,14 @@ async def _replace(path: Path, text: str) -> None:
 
 
 async def _write_again(path: Path, text: str) -> None:
-    await asyncio.to_thread(path.write_text, text, "utf-8")
+    """Write over the old text at once; a file that is emptied first may be seen, and loaded."""
+
+    def write() -> None:
+        with path.open("r+b", buffering=0) as file:
+            file.write(text.encode())
+            file.truncate()
+
+    await asyncio.to_thread(write)
 
 
 @pytest.mark.parametrize("write", [_write_again, _replace], ids=["in place", "by a rename"])

@@ -82,7 +82,10 @@ class Parent:
         self.upgrader: Final = Upgrader(self._hand_over)
         self._crew = Crew(start.workers, self._spawn, self._admit, self._gone)
         self._reports = CrewReports(
-            self._crew, self.reloads, lambda: self._ready, lambda: source.name
+            self._crew,
+            self.reloads,
+            lambda: self._ready and bool(self._crew.serving or self._successor_pid),
+            lambda: source.name,
         )
         processes = AllWorkers(self._crew, self._reports, self.reloads, lambda: self._loaded)
         self._drawn = DrawnPage(processes, self.reloader, time.time)
@@ -317,10 +320,7 @@ class Parent:
     async def _hand_over(self) -> UpgradeOutcome:
         """Start another parent, with its own workers, that takes over the sockets."""
         answers = (await self._crew.ask("status", ASK_SECONDS)).values()
-        faults_of_workers = [
-            answer["status"]["state_faults"] for answer in answers if answer is not None
-        ]
-        faults = [fault for each in faults_of_workers for fault in each]
+        faults = [fault for each in answers if each for fault in each["status"]["state_faults"]]
         async with self._changing:
             successor = self._around.successor
             if self._stopping or self._addresses is None or successor is None:

@@ -46,7 +46,10 @@ WORKER_RESTARTS: Final = Family(
 
 
 class CrewReports:
-    """Asks all workers and adds up their answers; `file` returns the configuration's name."""
+    """Asks all workers and adds up their answers.
+
+    `is_ready`: whether the gate takes requests. `file` returns the configuration's name.
+    """
 
     def __init__(
         self, crew: Crew, reloads: Reloads, is_ready: Callable[[], bool], file: Callable[[], str]
@@ -64,8 +67,8 @@ class CrewReports:
 
     @property
     def is_ready(self) -> bool:
-        """Whether the gate takes requests: at least one worker serves."""
-        return self._is_ready() and bool(self._crew.serving)
+        """Whether the gate takes requests."""
+        return self._is_ready()
 
     def gone(self, slot: Slot) -> None:
         """Keep the counts of a worker that has ended: sums of counters must not fall."""

@@ -227,7 +227,7 @@ async def _serving(
 
     reading = asyncio.create_task(read(process.stderr))
     try:
-        await until(lambda: any(b'"the gate is open"' in line for line in told))
+        await until(lambda: any(b'"the gate is open"' in line for line in told), within=90)
         yield port, admin, told
     except AssertionError:
         raise AssertionError(b"".join(told).decode()) from None

@@ -16,7 +16,7 @@ _STUCK = """
 import asyncio, os, time
 from tailchat_gate.serving.workers import parent, worker
 
-parent.STUCK_SECONDS = 5.0
+parent.STUCK_SECONDS = 10.0
 begin = worker.Worker.begin
 
 def look():
