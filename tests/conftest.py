@@ -41,9 +41,13 @@ from recipekit import Applications, LastRuns
 from storykit import Story
 
 from tailchat_gate.demo.oauth import SigningKey
-from tailchat_gate.observe.log import AUDIT_LOGGER_NAME, LOGGER_NAME
+from tailchat_gate.observe.access_log import AccessLog
+from tailchat_gate.observe.log import AUDIT_LOGGER_NAME, LOGGER_NAME, close_logging
+from tailchat_gate.observe.sink import Sink
 from tailchat_gate.proxy.upstream import pool
+from tailchat_gate.serving import reload
 from tailchat_gate.serving.wiring import build
+from tailchat_gate.state import bookkeeping
 
 # How long one example takes is the machine's business, and that of the tests beside it.
 # CI draws the same examples each time, so that it judges the change; other runs look further.
@@ -162,6 +166,17 @@ def _gates_look_often() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _gates_end_unhurried() -> Iterator[None]:
+    """Let gates wait for what they write at their end as long as a busy machine may need."""
+    with pytest.MonkeyPatch.context() as patch:
+        for close in (Sink.close, Sink.close_and_log, AccessLog.close, close_logging):
+            patch.setattr(close, "__defaults__", (30.0,))
+        for module in (bookkeeping, reload):
+            patch.setattr(module, "CLOSE_SECONDS", 30.0)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _one_signing_key() -> Iterator[None]:
     """Let every stand-in sign with one RSA key: to make one is half of a start."""
     with pytest.MonkeyPatch.context() as patch:
@@ -243,8 +258,9 @@ def clock() -> Clock:
 
 @pytest.fixture
 def _reuses_late(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a POST take a connection that has been idle for as long as a busy machine may need."""
+    """Let a request take a connection that has been idle for as long as a busy machine may need."""
     monkeypatch.setattr(pool, "UNSAFE_IDLE_SECONDS", 60.0)
+    monkeypatch.setattr(pool, "IDLE_SECONDS", 60.0)
 
 
 @pytest.fixture

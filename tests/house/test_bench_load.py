@@ -82,7 +82,7 @@ def test_a_load_sends_the_cookies_in_turn(tmp_path: Path) -> None:
     log.write_text("")
     with serving() as heard:
         loaded(heard, measure.Ask(session=False, cookies=cookies))
-    sent = [head["cookie"] for head in heard.heads[1:-1]]
+    sent = [head["cookie"] for head in heard.of_load()]
 
     assert set(sent) == {f"session={number}" for number in range(7)}
     counts = [sent.count(cookie) for cookie in sorted(set(sent))]
@@ -185,7 +185,7 @@ def test_requests_differ_in_what_the_row_says(row: str, fields: set[str]) -> Non
     """Twelve fields go out; those of the row are others each time, and all else is the same."""
     with serving() as heard:
         loaded(heard, measure.Ask("/page", differs=differing.ROWS[row][1]), seed=7)
-    sent = heard.heads[1:-1]
+    sent = heard.of_load()
 
     assert {len(head) for head in sent} == {1 + 12}
     assert {name for name in sent[0] if len({head[name] for head in sent}) > 1} == fields
@@ -201,7 +201,7 @@ def test_every_peer_gets_the_same_requests_in_one_round() -> None:
     for seed in (1, 1, 2):
         with serving() as heard:
             loaded(heard, ask, seed)
-        sent = [str(head).replace(heard.origin[len("http://") :], "") for head in heard.heads[1:-1]]
+        sent = [str(head).replace(heard.origin[len("http://") :], "") for head in heard.of_load()]
         # wrk writes what it asks next before it hears that it is over.
         loads.append(set(sorted(sent)[:90]))
 
@@ -226,10 +226,10 @@ def test_a_new_session_has_all_the_fields_of_a_browser(tmp_path: Path) -> None:
     ask = measure.Ask("/page", session=False, differs="cookie", cookies=cookies, once=True)
     with serving() as heard:
         loaded(heard, ask)
-    sent = [head["cookie"] for head in heard.heads[1:-1]]
+    sent = [head["cookie"] for head in heard.of_load()]
 
     assert len({cookie.partition("; view=")[0] for cookie in sent}) == len(sent) >= 100
-    assert {len(head) for head in heard.heads[1:-1]} == {1 + 12}
+    assert {len(head) for head in heard.of_load()} == {1 + 12}
 
 
 def test_questions_differ_in_what_they_are_about() -> None:
@@ -237,7 +237,7 @@ def test_questions_differ_in_what_they_are_about() -> None:
     ask = measure.Ask("/oauth2/auth", headers=others.QUESTION, differs="original,ids")
     with serving() as heard:
         loaded(heard, ask)
-    sent = heard.heads[1:-1]
+    sent = heard.of_load()
 
     assert {head["target"] for head in sent} == {"/oauth2/auth"}
     assert len({head["x-forwarded-uri"] for head in sent}) == len(sent) >= 100

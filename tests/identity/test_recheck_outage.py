@@ -273,7 +273,7 @@ async def test_one_session_waits_for_a_tailchat_that_hangs(
     start_rechecks: Start, outage: str, answer: tuple[int, str]
 ) -> None:
     """What one request has waited for is known for all; one asks again for all, and none waits."""
-    scene = await start_rechecks(outage=outage, tailchat={"timeout": "3s"})
+    scene = await start_rechecks(outage=outage, tailchat={"timeout": "5s"})
     people = [await sign_in(scene, user) for user in (HOSHINO, BOB)] + [await sign_in(scene)]
     hang = scene.tailchat.faults.me = Hang()
     scene.clock.now += 2 * INTERVAL
@@ -304,7 +304,7 @@ async def test_a_call_that_hangs_while_others_are_answered_is_no_silence(
     start_rechecks: Start,
 ) -> None:
     """Where Tailchat answers about others meanwhile, they go on to be asked about."""
-    scene = await start_rechecks(outage="fail", tailchat={"timeout": "3s"})
+    scene = await start_rechecks(outage="fail", tailchat={"timeout": "5s"})
     people = [await sign_in(scene, user) for user in (HOSHINO, BOB)]
     hang = scene.tailchat.faults.me = Hang()
     scene.clock.now += 2 * INTERVAL

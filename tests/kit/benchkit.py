@@ -30,6 +30,14 @@ class Heard:
     connections: int = 0
     session: measure.Session = field(default_factory=lambda: measure.Session({"mine": "1"}))
 
+    def of_load(self) -> list[dict[str, str]]:
+        """The heads of a load, without those of the request before it and the one after it.
+
+        The latter need not be the last one: each connection has a thread.
+        """
+        own = "Python-urllib"
+        return [one for one in self.heads if not one.get("user-agent", "").startswith(own)]
+
     def peer(self, *logs: Path) -> measure.Peer:
         """The server as a peer."""
         return measure.Peer("server", self.origin, (os.getpid(),), logs, "", self.session)

@@ -41,7 +41,7 @@ def post(fields: bytes, body: bytes = b"", *, version: bytes = b"1.1") -> bytes:
     return b"POST / HTTP/%b\r\n" % version + HOST + fields + b"\r\n" + body
 
 
-async def heard(client: RawClient, *, seconds: float = 15.0) -> Heard:
+async def heard(client: RawClient, *, seconds: float = 60.0) -> Heard:
     """Return all that comes until the connection ends; TimeoutError where it does not end."""
     data = b""
     async with asyncio.timeout(seconds):
@@ -53,7 +53,7 @@ async def heard(client: RawClient, *, seconds: float = 15.0) -> Heard:
     return Heard(data, reset=False)
 
 
-async def say(port: int, data: bytes, *, seconds: float = 15.0) -> Heard:
+async def say(port: int, data: bytes, *, seconds: float = 60.0) -> Heard:
     """Send bytes on a connection of their own; return all that comes until it ends."""
     async with RawClient.connect(port) as client:
         client.send(data)

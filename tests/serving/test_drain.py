@@ -58,11 +58,19 @@ async def _last(client: RawClient) -> Response:
     return response
 
 
+@pytest.fixture
+def _graceful(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a stopping gate keep idle connections for as long as a busy machine may need."""
+    monkeypatch.setattr("tailchat_gate.proxy.client.server.GRACE_SECONDS", 30.0)
+
+
+@pytest.mark.usefixtures("_graceful")
 async def test_busy_clients_are_told_before_they_are_left(
     start_gate: Start, upstream: RawUpstream
 ) -> None:
     """Of clients that send one request after another each is answered and told; none is cut off."""
-    gate = await start_gate(upstream.url, route=PUBLIC)
+    server = {"shutdown_timeout": "1m"}
+    gate = await start_gate(upstream.url, route=PUBLIC, server=server)
     told: list[bool] = []
 
     async def busy() -> None:
@@ -82,6 +90,7 @@ async def test_busy_clients_are_told_before_they_are_left(
     assert told == [True] * 32
 
 
+@pytest.mark.usefixtures("_graceful")
 async def test_a_connection_that_was_not_told_takes_one_more_request(
     start_gate: Start, upstream: RawUpstream
 ) -> None:
@@ -141,6 +150,7 @@ async def test_an_own_page_under_way_is_told(start_gate: Start) -> None:
                 assert (await _last(client)).status == 502
 
 
+@pytest.mark.usefixtures("_graceful")
 async def test_fresh_and_half_read_connections_are_answered(
     start_gate: Start, upstream: RawUpstream
 ) -> None:

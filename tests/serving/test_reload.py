@@ -52,6 +52,7 @@ def _admitted(gate: FileGate) -> bytes:
 
 
 @pytest.mark.both_loops
+@pytest.mark.usefixtures("_reuses_late")
 async def test_the_next_request_on_an_open_connection_is_answered_anew(
     gate: FileGate, upstream: RawUpstream
 ) -> None:

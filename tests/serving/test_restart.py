@@ -156,6 +156,7 @@ async def test_who_waits_has_a_place_and_leaves_it(start_gate: Start, tries: Cou
             assert [(await one.response()).body for one in (second, third)] == [b"ok", b"ok"]
 
 
+@pytest.mark.usefixtures("_reuses_late")
 @pytest.mark.parametrize(
     ("request_again", "status"),
     [

@@ -404,7 +404,7 @@ async def test_a_page_that_cannot_be_recorded_ends_its_connection(
     """A fault in the record of the gate's own page is in the log, and its client does not wait."""
     gate = await start_gate()
     monkeypatch.setattr(type(gate.generation.gate.recorder.metrics), "request", _fail)
-    async with RawClient.connect(gate.port) as client, asyncio.timeout(5):
+    async with RawClient.connect(gate.port) as client, asyncio.timeout(60):
         client.send(request_bytes("/oauth2/sign_in"))
         await heard(client)
 

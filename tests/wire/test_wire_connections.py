@@ -104,7 +104,7 @@ async def test_each_answer_is_that_of_its_request(
 ) -> None:
     """Pipelined requests, also in single bytes, are answered in order (RFC 9112 section 9.3.2)."""
     upstream.answer = _echo_target
-    async with RawClient.connect(public.port) as client, asyncio.timeout(15):
+    async with RawClient.connect(public.port) as client, asyncio.timeout(60):
         data = b"".join(row)
         if at_once:
             client.send(data)
@@ -126,7 +126,7 @@ async def test_an_endless_row_of_requests_waits_with_the_client(
 ) -> None:
     """While one request is under way, the rest stays in the client's socket (RFC 9112 9.3.2)."""
     upstream.answer = paused = PausedAnswer()
-    async with RawClient.connect(public.port) as client, asyncio.timeout(15):
+    async with RawClient.connect(public.port) as client, asyncio.timeout(60):
         client.send(get())
         await paused.arrived.wait()
         sent = await _send_until_stalled(client, get() * 2000, 64 * MIB)
@@ -151,7 +151,7 @@ async def test_who_reads_no_answers_gets_no_more_of_them(
         server={"keepalive_timeout": "1s"},
         route=[{"name": "tool", "allow": ["public"], "idle_timeout": "1s"}],
     )
-    async with RawClient.connect(gate.port) as client, asyncio.timeout(15):
+    async with RawClient.connect(gate.port) as client, asyncio.timeout(60):
         client.writer.transport.pause_reading()  # type: ignore[attr-defined]
         client.send(get() * 2000)
         await until(lambda: _unsent(gate) > 0)
@@ -191,7 +191,7 @@ async def test_an_upstream_that_closes_does_not_close_the_client(
 ) -> None:
     """Connection: close is for one connection alone (RFC 9110 section 7.6.1)."""
     upstream.answer = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"
-    async with RawClient.connect(public.port) as client, asyncio.timeout(15):
+    async with RawClient.connect(public.port) as client, asyncio.timeout(60):
         for _ in range(3):
             client.send(get())
             response = await client.response()
@@ -238,7 +238,7 @@ async def test_only_a_clean_connection_is_used_again(
 ) -> None:
     """A connection stays where both sides agree and nothing is left on it (RFC 9112 9.2, 9.3)."""
     upstream.answer = data
-    async with RawClient.connect(public.port) as client, asyncio.timeout(15):
+    async with RawClient.connect(public.port) as client, asyncio.timeout(60):
         for _ in range(2):
             client.send(get())
             if data.startswith(b"HTTP/1.1 103 "):
@@ -274,7 +274,7 @@ async def test_what_an_idle_upstream_says_is_no_answer(
     public: RunningGate, upstream: RawUpstream, late: bytes, close: bool
 ) -> None:
     """A late 408 that was there before the next request is nobody's (RFC 9112 section 9.2)."""
-    async with RawClient.connect(public.port) as client, asyncio.timeout(15):
+    async with RawClient.connect(public.port) as client, asyncio.timeout(60):
         writers = await _answered(client, upstream)
         # Past the loop, so that both wait in the gate's sockets when it looks next.
         os.write(writers[0].get_extra_info("socket").fileno(), late)
@@ -293,7 +293,7 @@ async def test_a_408_that_comes_as_the_request_does_is_no_answer(
     public: RunningGate, upstream: RawUpstream
 ) -> None:
     """A connection is known to be quiet before it is used again (RFC 9112 section 9.2)."""
-    async with RawClient.connect(public.port) as client, asyncio.timeout(15):
+    async with RawClient.connect(public.port) as client, asyncio.timeout(60):
         writers = await _answered(client, upstream)
         # The request is first to be read, but the late answer is there by then.
         os.write(client.writer.get_extra_info("socket").fileno(), get())
@@ -341,7 +341,7 @@ async def test_only_what_may_be_repeated_is_sent_twice(
         length += f"X-HTTP-Method-Override: {other}\r\n".encode()
     line = method.encode() + b" /x HTTP/1.1\r\n"
     data = line + HOST + length + b"\r\n" + (b"x" if with_body else b"")
-    async with RawClient.connect(public.port) as client, asyncio.timeout(15):
+    async with RawClient.connect(public.port) as client, asyncio.timeout(60):
         client.send(get())
         assert (await client.response()).status == 200
         client.send(data)
@@ -369,7 +369,7 @@ async def test_nothing_is_sent_a_third_time_or_behind_an_answer(
         writer.close()
 
     upstream.answer = answer
-    async with RawClient.connect(public.port) as client, asyncio.timeout(15):
+    async with RawClient.connect(public.port) as client, asyncio.timeout(60):
         client.send(get())
         assert (await client.response()).status == 200
         client.send(get())
@@ -421,7 +421,7 @@ async def test_each_route_waits_as_long_as_it_says(
         writer.write(b"world" if _target(request).endswith(b"/body") else OK)
 
     upstream.answer = answer
-    async with _deaf_upstream() as deaf, asyncio.timeout(15):
+    async with _deaf_upstream() as deaf, asyncio.timeout(60):
         limits = {"allow": ["public"], "response_timeout": "1s", "idle_timeout": "1s"}
         patient = {"allow": ["public"], "response_timeout": "0", "idle_timeout": "0"}
         routes = [
@@ -430,7 +430,7 @@ async def test_each_route_waits_as_long_as_it_says(
                 "name": "waits",
                 "path": "/waits",
                 **limits,
-                "connect_timeout": "9s",
+                "connect_timeout": "60s",
                 "upstream": deaf,
             },
             {"name": "short", "path": "/short", **limits},
@@ -447,7 +447,7 @@ async def test_each_route_waits_as_long_as_it_says(
         not_connected, no_head, cut = await asyncio.gather(
             ask(gate.port, request_bytes("/deaf")),
             ask(gate.port, request_bytes("/short")),
-            say(gate.port, get(target=b"/short/body"), seconds=8),
+            say(gate.port, get(target=b"/short/body")),
         )
         assert not waits.done()
         assert not any(one.done() for one in long)
@@ -486,7 +486,7 @@ async def test_slow_heads_and_bodies_are_cut_off_wherever_they_stand(
         "a second body": get() + post(b"Content-Length: 5\r\n", b"he"),
     }
 
-    found = await asyncio.gather(*(say(gate.port, data, seconds=8) for data in cases.values()))
+    found = await asyncio.gather(*(say(gate.port, data) for data in cases.values()))
 
     statuses = {name: one.statuses for name, one in zip(cases, found, strict=True)}
     assert statuses == {name: [200, 408] if "second" in name else [408] for name in cases}
@@ -517,11 +517,11 @@ async def test_a_client_that_goes_on_is_not_slow(start_gate: Start, upstream: Ra
 
     upstream.answer = answer
     # Together longer than the limit; each so much shorter that a busy machine does not reach it.
-    pause = 0.7
-    route = {"name": "t", "allow": ["public"], "idle_timeout": "3s", "response_timeout": "3s"}
-    gate = await start_gate(upstream.url, server={"body_timeout": "3s"}, route=[route])
+    pause = 1.4
+    route = {"name": "t", "allow": ["public"], "idle_timeout": "6s", "response_timeout": "6s"}
+    gate = await start_gate(upstream.url, server={"body_timeout": "6s"}, route=[route])
 
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         sent, taken = await asyncio.gather(upload(), ask(gate.port, get()))
 
     assert (sent, taken.body) == (b"hello", b"hello")
@@ -546,7 +546,7 @@ async def test_a_client_that_takes_nothing_is_let_go(
     upstream.answer = answer
     route = {"name": "t", "allow": ["public"], "idle_timeout": "1s"}
     gate = await start_gate(upstream.url, route=[route])
-    async with RawClient.connect(gate.port) as client, asyncio.timeout(15):
+    async with RawClient.connect(gate.port) as client, asyncio.timeout(60):
         client.writer.transport.pause_reading()  # type: ignore[attr-defined]
         client.send(get())
         await ended.wait()
@@ -582,12 +582,12 @@ async def test_fifty_dribbling_peers_keep_nobody_waiting(
 
     head = b"GET / HTTP/1.1\r\n" + HOST + b"X: " + b"a" * 1000
     fed = post(b"Content-Length: 40\r\nConnection: close\r\n")
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(60):
         slow = [asyncio.create_task(dribble(head)) for _ in range(50)]
         slow += [asyncio.create_task(_dribble_body(gate.port, fed, started)) for _ in range(50)]
         for _ in slow:
             await started.acquire()
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             responses = await asyncio.gather(*(ask(gate.port, get()) for _ in range(20)))
         assert {response.status for response in responses} == {200}
         found = await asyncio.gather(*slow)
@@ -653,7 +653,7 @@ async def test_an_unfinished_request_stays_unfinished(
                 await heard(client)
 
     upstream.answer = answer
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         await asyncio.gather(*(one(*case) for case in UNFINISHED.values()))
         await until(lambda: len(outcomes) == len(UNFINISHED))
 
@@ -698,7 +698,7 @@ async def test_a_client_that_leaves_ends_its_exchange_at_once(
         gone.set()
 
     upstream.answer = answer
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         async with RawClient.connect(gate.port) as client:
             client.send(asked)
             await arrived.wait()
@@ -716,9 +716,15 @@ async def test_a_client_that_leaves_ends_its_exchange_at_once(
 @pytest.mark.parametrize("by_reset", [False, True])
 @pytest.mark.parametrize("framing", [b"Content-Length: 100000000\r\n", CHUNKED])
 async def test_an_upstream_that_leaves_ends_an_upload_at_once(
-    public: RunningGate, upstream: RawUpstream, by_reset: bool, framing: bytes
+    public: RunningGate,
+    upstream: RawUpstream,
+    monkeypatch: pytest.MonkeyPatch,
+    by_reset: bool,
+    framing: bytes,
 ) -> None:
     """A 502 comes although the body goes on, and is not lost for it (RFC 9112 9.3, 9.6)."""
+    # As long as a busy machine may take over it.
+    monkeypatch.setattr(closing, "LINGER_SECONDS", 60.0)
 
     async def answer(
         request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -731,7 +737,7 @@ async def test_an_upstream_that_leaves_ends_an_upload_at_once(
 
     upstream.answer = answer
     piece = b"10000\r\n" + b"a" * 65_536 + b"\r\n" if framing == CHUNKED else b"a" * 65_536
-    async with RawClient.connect(public.port) as client, asyncio.timeout(15):
+    async with RawClient.connect(public.port) as client, asyncio.timeout(60):
         client.send(post(framing))
         found = asyncio.ensure_future(heard(client))
         sent = 0
@@ -787,7 +793,7 @@ async def test_a_client_that_sends_all_before_it_reads_gets_its_answer(
         data = line + CHUNKED + b"\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(whole), whole)
     else:
         data = line + b"Content-Length: %d\r\n\r\n" % len(whole) + whole
-    async with RawClient.connect(gate.port) as client, asyncio.timeout(15):
+    async with RawClient.connect(gate.port) as client, asyncio.timeout(60):
         client.writer.transport.pause_reading()  # type: ignore[attr-defined]
         client.send(data + SMUGGLED)
         await until(lambda: client.writer.transport.get_write_buffer_size() == 0)
@@ -870,7 +876,7 @@ async def test_a_slow_client_holds_its_upstream_back(
         writer.close()
 
     upstream.answer = answer
-    async with RawClient.connect(public.port) as client, asyncio.timeout(20):
+    async with RawClient.connect(public.port) as client, asyncio.timeout(60):
         client.writer.transport.pause_reading()  # type: ignore[attr-defined]
         client.send(get(UPGRADE if switched else b""))
         await stalled.wait()
@@ -900,7 +906,7 @@ async def test_two_mebibytes_in_small_pieces(public: RunningGate, upstream: RawU
             await asyncio.sleep(0)
 
     upstream.answer = answer
-    async with RawClient.connect(public.port) as client, asyncio.timeout(15):
+    async with RawClient.connect(public.port) as client, asyncio.timeout(60):
         for framing, around in ((b"Content-Length: 2097152\r\n", False), (CHUNKED, True)):
             client.send(post(framing))
             for _ in range(512):
@@ -927,7 +933,7 @@ async def test_a_reply_begins_before_its_request_is_whole(
         writer.write(b"0\r\n\r\n")
 
     upstream.answer = answer
-    async with RawClient.connect(public.port) as client, asyncio.timeout(15):
+    async with RawClient.connect(public.port) as client, asyncio.timeout(60):
         client.send(post(b"Content-Length: 5\r\n"))
         assert (await client.head()).startswith(b"HTTP/1.1 200 ")
         for byte in (b"h", b"e", b"l", b"l", b"o"):
@@ -956,7 +962,7 @@ async def test_events_pass_one_by_one(public: RunningGate, upstream: RawUpstream
 
     upstream.answer = answer
     for version in (b"1.1", b"1.0"):
-        async with RawClient.connect(public.port) as client, asyncio.timeout(15):
+        async with RawClient.connect(public.port) as client, asyncio.timeout(60):
             client.send(get(version=version))
             await client.head()
             for number in range(3):

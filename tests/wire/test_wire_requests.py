@@ -71,6 +71,12 @@ OVER = {
 }  # fmt: skip
 
 
+@pytest.fixture
+def _drains_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the gate read what follows its answer for as long as a busy machine takes to send it."""
+    monkeypatch.setattr("tailchat_gate.proxy.client.closing.LINGER_SECONDS", 60.0)
+
+
 @pytest.mark.parametrize(("status", "reason", "data"), OVER.values(), ids=OVER.keys())
 async def test_each_refusal_says_what_was_wrong(
     small: RunningGate, upstream: RawUpstream, status: int, reason: str, data: bytes
@@ -293,6 +299,7 @@ async def test_a_body_that_stops_is_cut_off(start_gate: Start, upstream: RawUpst
 
 
 @pytest.mark.both_loops
+@pytest.mark.usefixtures("_drains_long")
 async def test_an_early_answer_is_not_lost(start_gate: Start, upstream: RawUpstream) -> None:
     """An answer amid an upload arrives whole, and says that the end follows (B 9.3)."""
 
@@ -592,6 +599,7 @@ async def test_an_odd_expectation_is_no_obstacle(
 
 
 @pytest.mark.both_loops
+@pytest.mark.usefixtures("_drains_long")
 async def test_a_stranger_is_refused_before_the_body(
     gate: RunningGate, upstream: RawUpstream
 ) -> None:
@@ -621,6 +629,7 @@ async def test_a_body_over_the_limit_is_refused_before_it_is_sent(
 
 
 @pytest.mark.both_loops
+@pytest.mark.usefixtures("_drains_long")
 async def test_a_refused_body_that_comes_all_the_same_is_no_request(
     public: RunningGate, upstream: RawUpstream
 ) -> None:

@@ -333,7 +333,7 @@ async def test_pages_of_other_origins_open_no_websocket(
     upstream.answer = _echo
     gate = await start_gate(upstream.url, route=[{"name": "tool", "origins": allowed}])
     fields = {**UPGRADE, "Cookie": gate.cookie(), **({} if origin is None else {"Origin": origin})}
-    async with RawClient.connect(gate.port) as client, asyncio.timeout(15):
+    async with RawClient.connect(gate.port) as client, asyncio.timeout(60):
         client.send(request_bytes("/ws", **fields))
         head = await client.head()
 
@@ -372,7 +372,7 @@ async def test_only_offered_protocols_are_switched_to(
 
     upstream.answer = answer
     gate = await start_gate(upstream.url, route=_public(upgrades=["tus"]))
-    async with RawClient.connect(gate.port) as client, asyncio.timeout(15):
+    async with RawClient.connect(gate.port) as client, asyncio.timeout(60):
         client.send(request_bytes(**fields))
         head = await client.head()
         if not switched:
@@ -405,7 +405,7 @@ async def test_a_websocket_ends_with_its_session_and_its_age(
 
     upstream.answer = answer
     gate = await start_gate(upstream.url, route=[{"name": "tool", **keys}])
-    async with RawClient.connect(gate.port) as client, asyncio.timeout(8):
+    async with RawClient.connect(gate.port) as client, asyncio.timeout(60):
         client.send(request_bytes("/ws", Cookie=gate.cookie(), **UPGRADE))
         assert (await client.head()).startswith(b"HTTP/1.1 101 ")
         clock.now += ends - 1
@@ -426,11 +426,9 @@ async def test_a_silent_websocket_ends(start_gate: Start, upstream: RawUpstream)
     """A WebSocket whose both ends are silent for the route's idle_timeout gets close 3008."""
     upstream.answer = _echo
     gate = await start_gate(upstream.url, route=_public(idle_timeout="1s"))
-    async with RawClient.connect(gate.port) as client, asyncio.timeout(15):
+    async with RawClient.connect(gate.port) as client, asyncio.timeout(60):
         client.send(request_bytes("/ws", **UPGRADE))
         await client.head()
-        client.send(b"\x81\x81abcd\x00")
-        assert await client.reader.readexactly(7) == b"\x81\x81abcd\x00"
         frame = await client.reader.readexactly(4)
 
     assert (frame[0], int.from_bytes(frame[2:4], "big")) == (0x88, 3008)

@@ -1,8 +1,10 @@
 """A client that leaves ends every wait of its request at once, and gives back what it held."""
 
 import asyncio
+import fcntl
 import socket
 import struct
+import termios
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
@@ -22,6 +24,7 @@ Start = Callable[..., Any]
 #: Longer than any test: who is given back in one is not given back by a time limit.
 LONG = "60s"
 LARGE = 64 * 2**20
+_INT = struct.Struct("i")
 _RESET = struct.pack("ii", 1, 0)
 
 
@@ -114,8 +117,15 @@ async def _send(gate: RunningGate, client: socket.socket, data: bytes) -> None:
     await until(lambda: _places(gate) == 1)
     if b"%d" % LARGE in data:
         while not _is_held(gate):
-            await loop.sock_sendall(client, b"x" * 65_536)
-            await asyncio.sleep(0)
+            await loop.sock_sendall(client, b"x" * 16_384)
+            # Behind bytes for which the gate's socket has no room, its FIN would not arrive.
+            await until(lambda: not _unacknowledged(client))
+
+
+def _unacknowledged(client: socket.socket) -> int:
+    """Return how many bytes the peer's system has not taken yet (tcp(7), SIOCOUTQ)."""
+    found = fcntl.ioctl(client.fileno(), termios.TIOCOUTQ, bytes(_INT.size))
+    return int(_INT.unpack(found)[0])
 
 
 @pytest.mark.usefixtures("no_answer")

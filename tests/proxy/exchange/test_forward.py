@@ -393,12 +393,12 @@ async def test_a_slow_upload_is_not_a_slow_upstream(
     start_gate: Start, upstream: RawUpstream
 ) -> None:
     """The time for the reply's head counts from the end of the request's body."""
-    route = {"name": "tool", "response_timeout": "1s"}
+    route = {"name": "tool", "response_timeout": "3s"}
     gate = await start_gate(upstream.url, route=[route])
     async with RawClient.connect(gate.port) as client:
         client.send(request_bytes(method="PUT", Cookie=gate.cookie(), Content_Length="4"))
         for byte in (b"s", b"l", b"o", b"w"):
-            await asyncio.sleep(0.4)
+            await asyncio.sleep(1)
             client.send(byte)
 
         assert (await client.response()).status == 200

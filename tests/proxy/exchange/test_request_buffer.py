@@ -122,6 +122,7 @@ async def test_the_tool_gets_a_length_and_the_same_bytes(
         assert request.value("X-Other") == b"1"
 
 
+@pytest.mark.usefixtures("_reuses_late")
 @pytest.mark.parametrize("content", [SMALL, LARGE], ids=["memory", "file"])
 async def test_the_tool_hears_of_a_request_once_it_is_whole(
     kept: RunningGate, upstream: RawUpstream, content: bytes, directory: Path

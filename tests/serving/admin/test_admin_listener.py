@@ -151,7 +151,7 @@ async def test_commands_ask_over_a_socket_in_the_file_system(tmp_path: Path) -> 
 
 async def asked(where: UnixAddress) -> tuple[int, bytes]:
     """Ask as the commands do, beside the loop that answers."""
-    return await asyncio.to_thread(exchange, where, "GET", "/status", seconds=5)
+    return await asyncio.to_thread(exchange, where, "GET", "/status", seconds=60)
 
 
 async def _said_behind_the_end(gate: RunningGate, data: bytes) -> bytes:
