@@ -170,7 +170,9 @@ def _gates_end_unhurried() -> Iterator[None]:
     """Let gates wait for what they write at their end as long as a busy machine may need."""
     with pytest.MonkeyPatch.context() as patch:
         for close in (Sink.close, Sink.close_and_log, AccessLog.close, close_logging):
-            patch.setattr(close, "__defaults__", (30.0,))
+            # What is compiled has none.
+            if hasattr(close, "__defaults__"):
+                patch.setattr(close, "__defaults__", (30.0,))
         for module in (bookkeeping, reload):
             patch.setattr(module, "CLOSE_SECONDS", 30.0)
         yield

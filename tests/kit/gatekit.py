@@ -145,7 +145,7 @@ class RunningGate:
 
     async def log(self) -> list[dict[str, Any]]:
         """Return the lines of the access log so far."""
-        await self.generation.process_state.access_log.close()
+        await self.generation.process_state.access_log.close(60.0)
         text = await asyncio.to_thread(self.log_file.read_text)
         return [json.loads(line) for line in text.splitlines()]
 
