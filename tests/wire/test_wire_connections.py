@@ -629,12 +629,14 @@ async def test_an_unfinished_request_stays_unfinished(
 ) -> None:
     """A client that leaves within a body ends the upstream's request unread (RFC 9112 8)."""
     outcomes: list[str] = []
-    arrived = asyncio.Semaphore(0)
+    arrived = {b"%d" % case: asyncio.Event() for case in range(len(UNFINISHED))}
 
     async def answer(
         request: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        arrived.release()
+        case = request.value("X-Case")
+        assert case is not None
+        arrived[case].set()
         try:
             await read_body(request, reader)
         except (asyncio.IncompleteReadError, ConnectionError):
@@ -642,10 +644,10 @@ async def test_an_unfinished_request_stays_unfinished(
         else:
             outcomes.append("complete")
 
-    async def one(fields: bytes, body: bytes) -> None:
+    async def one(case: bytes, fields: bytes, body: bytes) -> None:
         async with RawClient.connect(public.port) as client:
-            client.send(post(fields, body))
-            await arrived.acquire()
+            client.send(post(b"X-Case: %b\r\n" % case + fields, body))
+            await arrived[case].wait()
             if leave == "reset":
                 reset(client.writer)
             elif leave == "half-close":
@@ -654,7 +656,8 @@ async def test_an_unfinished_request_stays_unfinished(
 
     upstream.answer = answer
     async with asyncio.timeout(60):
-        await asyncio.gather(*(one(*case) for case in UNFINISHED.values()))
+        cases = zip(arrived, UNFINISHED.values(), strict=True)
+        await asyncio.gather(*(one(case, *sent) for case, sent in cases))
         await until(lambda: len(outcomes) == len(UNFINISHED))
 
     assert set(outcomes) == {"incomplete"}
