@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from functools import cache
 from itertools import count
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import audithook
@@ -170,8 +171,8 @@ def _gates_end_unhurried() -> Iterator[None]:
     """Let gates wait for what they write at their end as long as a busy machine may need."""
     with pytest.MonkeyPatch.context() as patch:
         for close in (Sink.close, Sink.close_and_log, AccessLog.close, close_logging):
-            # What is compiled has none.
-            if hasattr(close, "__defaults__"):
+            # Those of a compiled one cannot be set.
+            if isinstance(close, FunctionType):
                 patch.setattr(close, "__defaults__", (30.0,))
         for module in (bookkeeping, reload):
             patch.setattr(module, "CLOSE_SECONDS", 30.0)
