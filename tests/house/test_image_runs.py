@@ -13,12 +13,12 @@ from typing import Final
 
 import pytest
 from edgekit import program, serving
-from gatekit import Clock, RawUpstream, until
+from gatekit import Clock, RawUpstream, is_listening, until
 from image_sources import ROOT
 from imagekit import Container, Image, built_image, container
 from loadkit import Load
 from process import free_port
-from processkit import END_SECONDS, START_SECONDS, is_listening
+from processkit import END_SECONDS, START_SECONDS
 from storykit import CLIENT_ID, CLIENT_SECRET, HOSHINO, RegisteredGate, registered
 from visitor import Visitor
 

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from clikit import GATE, environ
-from gatekit import RawClient, Response, ask, request_bytes
+from gatekit import RawClient, Response, ask, is_listening, request_bytes
 from process import free_port
 from reloadkit import file_text, sections
 
@@ -69,16 +69,6 @@ async def _opened(process: asyncio.subprocess.Process, *ports: int) -> None:
             while not await is_listening(port):
                 assert process.returncode is None, f"it ended with {process.returncode}"
                 await asyncio.sleep(0.02)
-
-
-async def is_listening(port: int) -> bool:
-    """Tell whether a process listens on a port."""
-    try:
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
-    except OSError:
-        return False
-    writer.close()
-    return True
 
 
 @asynccontextmanager

@@ -88,10 +88,14 @@ async def test_a_real_tool_is_restarted_under_load(start_gate: Start, tmp_path: 
 
     data = (request_bytes("/"), _put(b"some content"))
     loads = [asyncio.create_task(load(one)) for one in data * 3]
+
+    async def more(count: int) -> None:
+        end = len(answers) + count
+        await until(lambda: len(answers) >= end, within=60)
+
     for _ in range(3):
         async with _gunicorn(tmp_path, port):
-            more = len(answers) + 50
-            await until(lambda more=more: len(answers) >= more, within=60)  # type: ignore[misc]
+            await more(50)
     stop.set()
     async with _gunicorn(tmp_path, port):
         await asyncio.gather(*loads)

@@ -425,10 +425,13 @@ async def test_a_websocket_ends_with_its_session_and_its_age(
 async def test_a_silent_websocket_ends(start_gate: Start, upstream: RawUpstream) -> None:
     """A WebSocket whose both ends are silent for the route's idle_timeout gets close 3008."""
     upstream.answer = _echo
-    gate = await start_gate(upstream.url, route=_public(idle_timeout="1s"))
+    # Longer than a busy machine takes for the echo.
+    gate = await start_gate(upstream.url, route=_public(idle_timeout="3s"))
     async with RawClient.connect(gate.port) as client, asyncio.timeout(60):
         client.send(request_bytes("/ws", **UPGRADE))
         await client.head()
+        client.send(b"\x81\x81abcd\x00")
+        assert await client.reader.readexactly(7) == b"\x81\x81abcd\x00"
         frame = await client.reader.readexactly(4)
 
     assert (frame[0], int.from_bytes(frame[2:4], "big")) == (0x88, 3008)

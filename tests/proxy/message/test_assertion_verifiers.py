@@ -206,7 +206,7 @@ async def test_one_for_another_tool_is_refused(scene: Scene) -> None:
     assert refused["refused"] in {"InvalidAudienceError", "ERR_JWT_CLAIM_VALIDATION_FAILED"}
 
 
-@pytest.mark.parametrize(("ago", "passes"), [(0, True), (315, True), (340, False), (-60, False)])
+@pytest.mark.parametrize(("ago", "passes"), [(0, True), (320, True), (340, False), (-40, False)])
 async def test_one_of_another_time_is_refused(scene: Scene, ago: float, passes: bool) -> None:
     """One that is over, or not yet good, is refused beyond 30 seconds for clocks."""
     found = await scene.verifier.check(await scene.assertion(ago=ago))

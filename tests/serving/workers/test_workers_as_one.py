@@ -179,7 +179,7 @@ async def _probed(found: Workers) -> AsyncIterator[set[int]]:
 async def test_a_probe_that_the_old_parent_answers_last(
     tmp_path: Path, upstream: RawUpstream
 ) -> None:
-    """Another parent serves already, so that it is told nothing of workers that have ended."""
+    """It gets 200 although the workers have ended, since another parent serves already."""
     file, data = tmp_path / "stopped", request_bytes("/readyz", host="localhost")
     command = gate_after(_STOPPED.format(file=str(file)))
     async with workers(tmp_path, upstream, command=command) as found:

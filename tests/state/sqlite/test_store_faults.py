@@ -240,7 +240,7 @@ async def test_a_file_that_is_deleted_under_the_gate(
         await process.put("a")
         await process.store.reserve("login", "k", until=START + 9, room=9)
         await process.copied()
-        # A look between them would find one that is missing, and make all of them anew.
+        # Between two of them the gate would miss one, and would make all of them anew.
         async with process.store._using:
             for name in names:
                 await asyncio.to_thread((tmp_path / name).unlink)
